@@ -67,9 +67,9 @@ class Folder(Checkpoint):
             raise ModelError(f"`{folder}` has no *.safetensors file: download the checkpoint in that format")
         self._tensors = {name: stored for file in files for name, stored in _index(file).items()}
 
-    def names(self) -> List[str]:
-        """The names of all tensors."""
-        return list(self._tensors)
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self._tensors
 
     def _read(self, name: str, shape: Sequence[int]) -> Optional[np.ndarray]:
         stored = self._tensors.get(name)

@@ -1,0 +1,1 @@
+//! A far stage made near: discovery, balancing and the gRPC client.

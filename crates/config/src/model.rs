@@ -1,0 +1,148 @@
+//! A model's configuration once it is read, completed and checked: types that cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use consort_protocol::ModelConfig;
+use consort_stage::{Error, Result, Signature};
+
+/// A checked model configuration.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The model's name, which is also its folder's.
+    pub name: Arc<str>,
+    /// The backend that runs it; `ensemble` for an ensemble.
+    pub backend: Arc<str>,
+    /// What it takes and gives.
+    pub signature: Arc<Signature>,
+    /// Which of its version folders are served.
+    pub versions: VersionPolicy,
+    /// The name of the model file in a version folder.
+    pub file_name: String,
+    /// Where and how many times it runs; empty for an ensemble.
+    pub instances: Vec<InstanceGroup>,
+    /// How its requests reach its instances.
+    pub scheduling: Scheduling,
+    /// Its `parameters`.
+    pub settings: Settings,
+    /// The normalised configuration, as clients are shown it.
+    pub wire: Arc<ModelConfig>,
+}
+
+/// Which version folders are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// The highest so many.
+    Latest(NonZeroUsize),
+    /// Every one.
+    All,
+    /// These alone.
+    Specific(Vec<u64>),
+}
+
+/// Some instances of a model on one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceGroup {
+    /// The group's name.
+    pub name: String,
+    /// How many instances run on each device.
+    pub count: NonZeroUsize,
+    /// The devices; one set of `count` instances for each.
+    pub devices: Vec<Device>,
+}
+
+/// Where an instance runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// `KIND_AUTO`: wherever the backend does best on this machine.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The NVIDIA card with this index.
+    Gpu(u32),
+}
+
+/// How requests reach the instances.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scheduling {
+    /// One request an execution.
+    Direct,
+    /// Requests are batched (`dynamic_batching`).
+    Dynamic(DynamicBatching),
+    /// Requests belong to sequences (`sequence_batching`).
+    Sequence,
+    /// The steps of an ensemble.
+    Ensemble(Arc<consort_ensemble::Spec>),
+}
+
+/// The checked `dynamic_batching` section, without what later work adds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DynamicBatching {
+    /// Batch sizes worth waiting for, in the configuration's order.
+    pub preferred_batch_sizes: Vec<usize>,
+    /// How long the oldest request may wait for a preferred size, in microseconds.
+    pub max_queue_delay_us: u64,
+    /// How many requests may wait; 0 for the scheduler's default.
+    pub max_queue_size: usize,
+}
+
+/// The `parameters` of a model: strings by key, read as what the backend wants them to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    /// Settings with these entries.
+    pub fn new(entries: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(entries.into_iter().collect())
+    }
+
+    /// The text under `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    /// The value under `key` read as `T`, or `default` when it is absent.
+    pub fn parse_or<T: FromStr>(&self, key: &str, default: T) -> Result<T> {
+        let Some(text) = self.get(key) else {
+            return Ok(default);
+        };
+        text.trim().parse().map_err(|_| {
+            let wanted = std::any::type_name::<T>()
+                .rsplit("::")
+                .next()
+                .unwrap_or("value");
+            Error::invalid(format!(
+                "parameter `{key}` must be a {wanted}, not `{text}`"
+            ))
+        })
+    }
+
+    /// The switch under `key`: `true`, `1`, `yes`, `on` or their opposites.
+    pub fn switch_or(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(text) = self.get(key) else {
+            return Ok(default);
+        };
+        match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err(Error::invalid(format!(
+                "parameter `{key}` must be `true` or `false`, not `{text}`"
+            ))),
+        }
+    }
+
+    /// Refuses keys outside `known`, so that a misspelt one is not silently ignored.
+    ///
+    /// Backends whose parameters Triton's users set freely do not call this.
+    pub fn only(&self, known: &[&str]) -> Result<()> {
+        match self.0.keys().find(|key| !known.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(Error::invalid(format!(
+                "unknown parameter `{key}`; known here: {}",
+                known.join(", ")
+            ))),
+        }
+    }
+}

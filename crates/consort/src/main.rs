@@ -1,0 +1,3 @@
+//! The command line: serve everything in one process, check, plan.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tower layers that cut across: tracing, deadlines, load shedding.

@@ -1,0 +1,1 @@
+//! The model service: ONNX Runtime models and decoders.

@@ -1,0 +1,1 @@
+//! Wire types of the KServe v2 / Triton gRPC protocol and model configuration, and their conversions.

@@ -1,0 +1,56 @@
+//! What a backend gives Consort: its name, how it completes a configuration and how it loads.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use consort_config::{Device, Model};
+use consort_stage::{BatchBackend, InlineBackend, Result, Signature, StreamingBackend};
+
+/// One kind of backend; each service lists its kinds in one visible place.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// The name under `backend:` in a configuration.
+    pub name: &'static str,
+    /// Reads the tensors from the model file, to complete a configuration that leaves them out
+    /// and to check one that names them. `None` where the file does not say.
+    pub signature: fn(&ModelFile<'_>) -> Result<Option<Signature>>,
+    /// Loads one instance.
+    pub load: fn(&Instance<'_>) -> Result<Backend>,
+}
+
+/// A model file on disk, before its configuration is complete.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelFile<'a> {
+    /// The model's folder.
+    pub folder: &'a Path,
+    /// The model file in the folder of the version that will be served.
+    pub path: &'a Path,
+}
+
+/// Everything a backend may know to load one instance of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Instance<'a> {
+    /// The checked configuration.
+    pub model: &'a Model,
+    /// The version.
+    pub version: u64,
+    /// The model's folder, where files shared by all versions lie.
+    pub model_folder: &'a Path,
+    /// The version's folder.
+    pub version_folder: &'a Path,
+    /// Where the instance runs.
+    pub device: Device,
+    /// Its share of the machine's cores, unless the configuration says otherwise.
+    pub threads: NonZeroUsize,
+}
+
+/// A loaded instance.
+pub enum Backend {
+    /// Work about as long as parsing its tensors; runs where it is called, one for all callers.
+    Inline(Arc<dyn InlineBackend>),
+    /// A synchronous batch function on a thread of its own.
+    Batch(Box<dyn BatchBackend>),
+    /// A loop of its own that answers many times.
+    Streaming(Box<dyn StreamingBackend>),
+}

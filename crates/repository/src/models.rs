@@ -1,0 +1,92 @@
+//! The models being served, as every front end sees them: local, remote or ensembles alike.
+
+use std::sync::Arc;
+
+use consort_protocol::{ModelConfig, ModelStatistics};
+use consort_stage::{Result, Signature, Stage};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+/// A set of models that can be listed and called.
+pub trait Models: Send + Sync + 'static {
+    /// The model in this version, or in its latest ready version.
+    ///
+    /// The errors are those of Triton for an unknown model, an unknown version, one that is not
+    /// ready.
+    fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>>;
+
+    /// Every known model and version with its state, in the order of their names.
+    fn index(&self) -> Vec<IndexEntry>;
+
+    /// Whether everything that should be served is served.
+    fn is_ready(&self) -> bool;
+
+    /// The statistics of one version, of all versions of a model, or of everything (empty name).
+    fn statistics(
+        &self,
+        name: &str,
+        version: Option<u64>,
+    ) -> BoxFuture<'_, Result<Vec<ModelStatistics>>>;
+
+    /// Counts up whenever the set of models or their states change.
+    fn generation(&self) -> watch::Receiver<u64>;
+}
+
+/// One version of a model that is being served.
+pub struct Served {
+    /// The model's name.
+    pub name: Arc<str>,
+    /// This version.
+    pub version: u64,
+    /// All versions of the model that are being served, ascending.
+    pub versions: Vec<u64>,
+    /// `platform` as metadata shows it, such as `onnxruntime_onnx` or `ensemble`.
+    pub platform: String,
+    /// The normalised configuration.
+    pub config: Arc<ModelConfig>,
+    /// What it takes and gives.
+    pub signature: Arc<Signature>,
+    /// What answers its requests; requests are checked against the signature behind this.
+    pub stage: Arc<dyn Stage>,
+}
+
+/// One line of the repository index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The model's name.
+    pub name: Arc<str>,
+    /// The version; `None` for a model that was never loaded.
+    pub version: Option<u64>,
+    /// What state it is in.
+    pub state: State,
+    /// Why it is in that state; empty when it is ready.
+    pub reason: String,
+}
+
+/// The state of a version of a model, as Triton names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has never been loaded.
+    Unknown,
+    /// It answers requests.
+    Ready,
+    /// It does not answer requests; the reason says why.
+    Unavailable,
+    /// It is being loaded.
+    Loading,
+    /// It is being unloaded.
+    Unloading,
+}
+
+impl State {
+    /// The state's name on the wire; empty for a model that was never loaded.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "",
+            Self::Ready => "READY",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Loading => "LOADING",
+            Self::Unloading => "UNLOADING",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Instances, queues and batching between a request and a backend.

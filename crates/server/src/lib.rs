@@ -1,0 +1,1 @@
+//! The chassis that every service runs on: gRPC front, health, metrics, shutdown.

@@ -1,0 +1,211 @@
+//! What can go wrong, as a closed set of codes with a message that is safe to show the caller.
+
+use std::fmt;
+
+/// The result of anything that can fail in Consort.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kind of a failure; each maps to one gRPC status and one HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The failure fits no other code.
+    Unknown,
+    /// The server broke a promise of its own, or could not read the body at all.
+    Internal,
+    /// The named model, version or region does not exist.
+    NotFound,
+    /// The request is wrong and will stay wrong.
+    InvalidInput,
+    /// The model exists but cannot be reached now; a later try may succeed.
+    Unavailable,
+    /// A bounded queue is full; a later try may succeed.
+    Overloaded,
+    /// The server knows the feature and does not offer it.
+    Unsupported,
+    /// The thing to create is there already.
+    AlreadyExists,
+    /// The caller went away or asked to stop.
+    Cancelled,
+    /// The request's time budget ran out.
+    DeadlineExceeded,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 10] = [
+        Self::Unknown,
+        Self::Internal,
+        Self::NotFound,
+        Self::InvalidInput,
+        Self::Unavailable,
+        Self::Overloaded,
+        Self::Unsupported,
+        Self::AlreadyExists,
+        Self::Cancelled,
+        Self::DeadlineExceeded,
+    ];
+
+    /// The gRPC status and the HTTP status of this code: the one table of both.
+    pub fn statuses(self) -> (i32, u16) {
+        match self {
+            Self::Cancelled => (1, 400),
+            Self::Unknown => (2, 400),
+            Self::InvalidInput => (3, 400),
+            Self::DeadlineExceeded => (4, 504),
+            Self::NotFound => (5, 404),
+            Self::AlreadyExists => (6, 400),
+            Self::Unsupported => (12, 501),
+            Self::Internal => (13, 500),
+            Self::Unavailable | Self::Overloaded => (14, 503),
+        }
+    }
+
+    /// The code of a gRPC status; statuses that Consort never sends count as unknown.
+    pub fn from_grpc(status: i32) -> Self {
+        match status {
+            1 => Self::Cancelled,
+            3 | 11 => Self::InvalidInput,
+            4 => Self::DeadlineExceeded,
+            5 => Self::NotFound,
+            6 => Self::AlreadyExists,
+            8 => Self::Overloaded,
+            12 => Self::Unsupported,
+            13 => Self::Internal,
+            14 => Self::Unavailable,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// A failure: its code, a message for the caller and, for the log alone, its cause.
+///
+/// The message says which model, tensor or step; it never holds tensor contents, prompts or host
+/// paths. It is boxed because most results are fine and errors should not widen them.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    code: Code,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with this code and message.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            code,
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    /// The request is wrong and will stay wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidInput, message)
+    }
+
+    /// What the request names does not exist.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, message)
+    }
+
+    /// A promise of the server's own was broken.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Code::Internal, message)
+    }
+
+    /// It cannot be reached now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Code::Unavailable, message)
+    }
+
+    /// A known feature that is not offered.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Code::Unsupported, message)
+    }
+
+    /// The caller went away or asked to stop.
+    pub fn cancelled() -> Self {
+        Self::new(Code::Cancelled, "request cancelled")
+    }
+
+    /// The request's time budget ran out.
+    pub fn deadline_exceeded() -> Self {
+        Self::new(Code::DeadlineExceeded, "request deadline exceeded")
+    }
+
+    /// The same error with its cause, which only the log shows.
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error with `place` before its message, such as ``in ensemble `e`, ``.
+    #[must_use]
+    pub fn within(mut self, place: impl fmt::Display) -> Self {
+        self.0.message = format!("{place}{}", self.0.message);
+        self
+    }
+
+    /// The kind of the failure.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The text for the caller.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+}
+
+impl Clone for Error {
+    /// Clones code and message; the cause stays with the first.
+    fn clone(&self) -> Self {
+        Self::new(self.code(), self.message())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Error")
+            .field("code", &self.0.code)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_survives_the_way_over_grpc() {
+        for code in Code::ALL {
+            let (grpc, _) = code.statuses();
+            let expected = if code == Code::Overloaded {
+                Code::Unavailable
+            } else {
+                code
+            };
+            assert_eq!(Code::from_grpc(grpc), expected);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Traces, logs and metrics: every name and every exporter of Consort.

@@ -1,0 +1,3 @@
+//! The tasks of this repository: set-up, serve, test, bench, tidy.
+
+fn main() {}
