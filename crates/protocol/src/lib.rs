@@ -1,1 +1,19 @@
 //! Wire types of the KServe v2 / Triton gRPC protocol and model configuration, and their conversions.
+
+/// The code generated from `proto/`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
+mod generated {
+    tonic::include_proto!("inference");
+}
+
+pub use generated::*;
+
+/// Every message and service of `proto/`, as a serialised `FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
