@@ -1,0 +1,309 @@
+//! The statistics of one model version, counted with atomics as its requests pass.
+
+use std::array;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::batch_sizes::BatchSizes;
+use crate::histogram::{Histogram, nanoseconds};
+use crate::snapshot::{Snapshot, Tally};
+
+/// Why a request ended without its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A queue was full or the request waited too long in it.
+    Rejected,
+    /// The caller went away, asked to stop or ran out of time.
+    Canceled,
+    /// The backend gave an error.
+    Backend,
+    /// Anything else, such as a request that does not fit the model.
+    Other,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Rejected, Self::Canceled, Self::Backend, Self::Other];
+
+    /// The value of the label `reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "REJECTED",
+            Self::Canceled => "CANCELED",
+            Self::Backend => "BACKEND",
+            Self::Other => "OTHER",
+        }
+    }
+}
+
+/// One execution that gave its answers; one that failed is not counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Execution {
+    /// The requests that rode in it.
+    pub requests: u64,
+    /// The sum of their batch sizes; 1 for a model that does not batch.
+    pub inferences: u64,
+    /// How long the requests waited for an instance, summed over them.
+    pub queue: Duration,
+    /// Gathering the inputs.
+    pub compute_input: Duration,
+    /// Inference itself.
+    pub compute_infer: Duration,
+    /// Scattering the outputs.
+    pub compute_output: Duration,
+}
+
+/// Counts what happens to one model version.
+///
+/// Every method takes a few atomic additions and no lock.
+#[derive(Debug, Default)]
+pub struct Meter {
+    pub(crate) request_duration: Histogram,
+    pub(crate) first_response_duration: Histogram,
+    pub(crate) queue_duration: Histogram,
+    pub(crate) compute_duration: Histogram,
+    failures: [AtomicU64; Reason::ALL.len()],
+    fail_ns: AtomicU64,
+    executed_requests: AtomicU64,
+    inferences: AtomicU64,
+    queue_ns: AtomicU64,
+    compute_input_ns: AtomicU64,
+    compute_infer_ns: AtomicU64,
+    compute_output_ns: AtomicU64,
+    last_inference_ms: AtomicU64,
+    pending: AtomicU64,
+    load_ns: AtomicU64,
+    batch_sizes: BatchSizes,
+}
+
+impl Meter {
+    /// Starts the clock of one request, which counts as cancelled until it is said to have ended
+    /// otherwise.
+    pub fn request(self: &Arc<Self>) -> RequestTimer {
+        RequestTimer {
+            meter: Arc::clone(self),
+            started_at: Instant::now(),
+            failure: Some(Reason::Canceled),
+            has_responded: false,
+        }
+    }
+
+    /// Counts one request as pending until the guard is dropped; to be dropped when an instance
+    /// takes the request, or when the request leaves the queue for another reason.
+    pub fn pending(self: &Arc<Self>) -> PendingGuard {
+        self.pending.fetch_add(1, Relaxed);
+        PendingGuard {
+            meter: Arc::clone(self),
+            queued_at: Instant::now(),
+        }
+    }
+
+    /// Counts one execution.
+    pub fn execution(&self, execution: &Execution) {
+        let requests = execution.requests;
+        let add = |counter: &AtomicU64, duration: Duration| {
+            counter.fetch_add(nanoseconds(duration).saturating_mul(requests), Relaxed);
+        };
+        self.executed_requests.fetch_add(requests, Relaxed);
+        self.inferences.fetch_add(execution.inferences, Relaxed);
+        self.queue_ns
+            .fetch_add(nanoseconds(execution.queue), Relaxed);
+        add(&self.compute_input_ns, execution.compute_input);
+        add(&self.compute_infer_ns, execution.compute_infer);
+        add(&self.compute_output_ns, execution.compute_output);
+        self.compute_duration
+            .observe(execution.compute_input + execution.compute_infer + execution.compute_output);
+        self.batch_sizes.record(execution);
+    }
+
+    /// Says how long the load of the model took.
+    pub fn loaded(&self, duration: Duration) {
+        self.load_ns.store(nanoseconds(duration), Relaxed);
+    }
+
+    /// How long the load of the model took.
+    pub fn load_duration(&self) -> Duration {
+        Duration::from_nanos(self.load_ns.load(Relaxed))
+    }
+
+    /// The requests that ended for this reason.
+    pub fn failures(&self, reason: Reason) -> u64 {
+        self.failures[reason as usize].load(Relaxed)
+    }
+
+    /// What has been counted so far. Counts that belong together may differ by requests that end
+    /// while they are read.
+    pub fn snapshot(&self) -> Snapshot {
+        let executed = self.executed_requests.load(Relaxed);
+        let per_request = |ns: &AtomicU64| Tally {
+            count: executed,
+            ns: ns.load(Relaxed),
+        };
+        let failures: [u64; Reason::ALL.len()] =
+            array::from_fn(|reason| self.failures[reason].load(Relaxed));
+        Snapshot {
+            success: Tally {
+                count: self.request_duration.count(),
+                ns: self.request_duration.sum_ns(),
+            },
+            fail: Tally {
+                count: failures.iter().sum(),
+                ns: self.fail_ns.load(Relaxed),
+            },
+            queue: per_request(&self.queue_ns),
+            compute_input: per_request(&self.compute_input_ns),
+            compute_infer: per_request(&self.compute_infer_ns),
+            compute_output: per_request(&self.compute_output_ns),
+            inference_count: self.inferences.load(Relaxed),
+            execution_count: self.compute_duration.count(),
+            last_inference_ms: self.last_inference_ms.load(Relaxed),
+            pending: self.pending.load(Relaxed),
+            batches: self.batch_sizes.snapshot(),
+            ..Snapshot::default()
+        }
+    }
+
+    fn succeeded(&self, duration: Duration) {
+        self.request_duration.observe(duration);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = since_epoch.unwrap_or_default().as_millis() as u64;
+        self.last_inference_ms.store(now_ms, Relaxed);
+    }
+
+    fn failed(&self, reason: Reason, duration: Duration) {
+        self.failures[reason as usize].fetch_add(1, Relaxed);
+        self.fail_ns.fetch_add(nanoseconds(duration), Relaxed);
+    }
+}
+
+/// The clock of one request; dropping it counts the request.
+#[derive(Debug)]
+pub struct RequestTimer {
+    meter: Arc<Meter>,
+    started_at: Instant,
+    failure: Option<Reason>,
+    has_responded: bool,
+}
+
+impl RequestTimer {
+    /// Says that a response is on its way to the caller; only the first one counts.
+    pub fn responded(&mut self) {
+        if !self.has_responded {
+            self.has_responded = true;
+            self.meter
+                .first_response_duration
+                .observe(self.started_at.elapsed());
+        }
+    }
+
+    /// Says that the request has its whole answer.
+    pub fn succeeded(&mut self) {
+        self.failure = None;
+    }
+
+    /// Says why the request has no answer, or not the whole one.
+    pub fn failed(&mut self, reason: Reason) {
+        self.failure = Some(reason);
+    }
+}
+
+impl Drop for RequestTimer {
+    fn drop(&mut self) {
+        let duration = self.started_at.elapsed();
+        match self.failure {
+            Some(reason) => self.meter.failed(reason, duration),
+            None => self.meter.succeeded(duration),
+        }
+    }
+}
+
+/// One request that waits for an instance; dropping it ends the wait.
+#[derive(Debug)]
+pub struct PendingGuard {
+    meter: Arc<Meter>,
+    queued_at: Instant,
+}
+
+impl PendingGuard {
+    /// How long the request has waited so far.
+    pub fn waited(&self) -> Duration {
+        self.queued_at.elapsed()
+    }
+}
+
+impl Drop for PendingGuard {
+    fn drop(&mut self) {
+        self.meter.pending.fetch_sub(1, Relaxed);
+        self.meter.queue_duration.observe(self.queued_at.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_request_that_nobody_finishes_is_counted_as_cancelled() {
+        let meter = Arc::new(Meter::default());
+        drop(meter.request());
+        assert_eq!(meter.failures(Reason::Canceled), 1);
+        assert_eq!(meter.snapshot().fail.count, 1);
+        assert_eq!(meter.snapshot().last_inference_ms, 0);
+    }
+
+    #[test]
+    fn the_last_word_about_a_request_counts() {
+        let meter = Arc::new(Meter::default());
+        let mut timer = meter.request();
+        timer.responded();
+        timer.responded();
+        timer.succeeded();
+        drop(timer);
+        let mut timer = meter.request();
+        timer.succeeded();
+        timer.failed(Reason::Backend);
+        drop(timer);
+        let snapshot = meter.snapshot();
+        assert_eq!((snapshot.success.count, snapshot.fail.count), (1, 1));
+        assert_eq!(meter.failures(Reason::Backend), 1);
+        assert_eq!(meter.first_response_duration.count(), 1);
+        assert!(snapshot.last_inference_ms > 0);
+    }
+
+    #[test]
+    fn each_request_of_a_batch_is_given_the_whole_compute_time() {
+        let meter = Meter::default();
+        meter.execution(&Execution {
+            requests: 3,
+            inferences: 4,
+            queue: 5 * MS,
+            compute_input: MS,
+            compute_infer: 2 * MS,
+            compute_output: MS,
+        });
+        let snapshot = meter.snapshot();
+        let tally = |ms: u64| Tally {
+            count: 3,
+            ns: ms * 1_000_000,
+        };
+        assert_eq!(snapshot.queue, tally(5));
+        assert_eq!(snapshot.compute_infer, tally(6));
+        assert_eq!((snapshot.inference_count, snapshot.execution_count), (4, 1));
+        assert_eq!(snapshot.batches[0].batch_size, 4);
+        assert_eq!(snapshot.batches[0].compute_infer.ns, 2_000_000);
+    }
+
+    #[test]
+    fn a_request_is_pending_until_its_guard_goes() {
+        let meter = Arc::new(Meter::default());
+        let guard = meter.pending();
+        assert_eq!(meter.snapshot().pending, 1);
+        assert!(guard.waited() < Duration::from_mins(1));
+        drop(guard);
+        assert_eq!(meter.snapshot().pending, 0);
+        assert_eq!(meter.queue_duration.count(), 1);
+    }
+}

@@ -1,0 +1,309 @@
+//! Every meter of the process by its labels, and the text that `/metrics` answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::exposition::{Exposition, Labels};
+use crate::histogram::Histogram;
+use crate::meter::{Meter, Reason};
+use crate::semconv::{Family, consort, label, process, triton};
+use crate::snapshot::Snapshot;
+use crate::upstream::{Outcome, StepMeter, UpstreamMeter};
+
+/// A value that stands for one model version, read from its statistics.
+type Read = fn(&Snapshot) -> u64;
+
+/// Triton's metrics that have the labels `model` and `version` and nothing else.
+const TRITON: [(Family, Read); 9] = [
+    (triton::REQUEST_SUCCESS, |stats| stats.success.count),
+    (triton::INFERENCE_COUNT, |stats| stats.inference_count),
+    (triton::EXECUTION_COUNT, |stats| stats.execution_count),
+    (triton::REQUEST_DURATION, |stats| us(stats.success.ns)),
+    (triton::QUEUE_DURATION, |stats| us(stats.queue.ns)),
+    (triton::COMPUTE_INPUT_DURATION, |stats| {
+        us(stats.compute_input.ns)
+    }),
+    (triton::COMPUTE_INFER_DURATION, |stats| {
+        us(stats.compute_infer.ns)
+    }),
+    (triton::COMPUTE_OUTPUT_DURATION, |stats| {
+        us(stats.compute_output.ns)
+    }),
+    (triton::PENDING_REQUESTS, |stats| stats.pending),
+];
+
+/// One histogram of a model version.
+type Select = fn(&Meter) -> &Histogram;
+
+/// The histograms of a model version.
+const HISTOGRAMS: [(Family, Select); 4] = [
+    (consort::REQUEST_DURATION, |meter| &meter.request_duration),
+    (consort::FIRST_RESPONSE_DURATION, |meter| {
+        &meter.first_response_duration
+    }),
+    (consort::QUEUE_DURATION, |meter| &meter.queue_duration),
+    (consort::COMPUTE_DURATION, |meter| &meter.compute_duration),
+];
+
+/// The meters that share a set of label names, by the values of those labels.
+#[derive(Debug)]
+struct Register<const LABELS: usize, M>(RwLock<BTreeMap<[Box<str>; LABELS], Arc<M>>>);
+
+impl<const LABELS: usize, M> Default for Register<LABELS, M> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<const LABELS: usize, M: Default> Register<LABELS, M> {
+    fn get(&self, labels: [&str; LABELS]) -> Arc<M> {
+        let key = labels.map(Box::from);
+        Arc::clone(self.0.write().entry(key).or_default())
+    }
+
+    fn remove(&self, labels: [&str; LABELS]) {
+        self.0.write().remove(&labels.map(Box::from));
+    }
+
+    /// The meters of now; a scrape holds no lock while it writes.
+    fn all(&self) -> Vec<([Box<str>; LABELS], Arc<M>)> {
+        let meters = self.0.read();
+        let meters = meters.iter();
+        meters
+            .map(|(key, meter)| (key.clone(), Arc::clone(meter)))
+            .collect()
+    }
+}
+
+/// Every meter of the process.
+///
+/// Meters are found by name once, when a model is loaded or a replica appears, and kept; the
+/// requests themselves never come here.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    meters: Register<2, Meter>,
+    upstreams: Register<2, UpstreamMeter>,
+    steps: Register<3, StepMeter>,
+}
+
+impl Metrics {
+    /// A process without meters.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The meter of one model version; the same names give the same meter.
+    pub fn meter(&self, model: &str, version: &str) -> Arc<Meter> {
+        self.meters.get([model, version])
+    }
+
+    /// Forgets a model version that was unloaded; what still holds its meter counts for nobody.
+    pub fn remove_meter(&self, model: &str, version: &str) {
+        self.meters.remove([model, version]);
+    }
+
+    /// The meter of the calls to one replica of a stage.
+    pub fn upstream(&self, stage: &str, replica: &str) -> Arc<UpstreamMeter> {
+        self.upstreams.get([stage, replica])
+    }
+
+    /// Forgets a replica that has gone.
+    pub fn remove_upstream(&self, stage: &str, replica: &str) {
+        self.upstreams.remove([stage, replica]);
+    }
+
+    /// The meter of one step of an ensemble.
+    pub fn step(&self, ensemble: &str, step: &str, model: &str) -> Arc<StepMeter> {
+        self.steps.get([ensemble, step, model])
+    }
+
+    /// Forgets a step of an ensemble that was unloaded.
+    pub fn remove_step(&self, ensemble: &str, step: &str, model: &str) {
+        self.steps.remove([ensemble, step, model]);
+    }
+
+    /// The text that `/metrics` answers, of the type [`CONTENT_TYPE`](crate::CONTENT_TYPE).
+    pub fn encode(&self) -> String {
+        let mut exposition = Exposition::default();
+        self.encode_meters(&mut exposition);
+        self.encode_upstreams(&mut exposition);
+        self.encode_steps(&mut exposition);
+        encode_process(&mut exposition);
+        exposition.finish()
+    }
+
+    fn encode_meters(&self, exposition: &mut Exposition) {
+        let meters = self.meters.all();
+        if meters.is_empty() {
+            return;
+        }
+        let snapshots: Vec<_> = meters.iter().map(|(_, meter)| meter.snapshot()).collect();
+        for (family, read) in TRITON {
+            exposition.family(&family);
+            for ((key, _), snapshot) in meters.iter().zip(&snapshots) {
+                exposition.sample(&family, &model_labels(key), read(snapshot));
+            }
+        }
+        exposition.family(&triton::REQUEST_FAILURE);
+        for ([model, version], meter) in &meters {
+            for reason in Reason::ALL {
+                let labels = [
+                    (label::MODEL, &**model),
+                    (label::REASON, reason.as_str()),
+                    (label::VERSION, &**version),
+                ];
+                exposition.sample(&triton::REQUEST_FAILURE, &labels, meter.failures(reason));
+            }
+        }
+        exposition.family(&triton::LOAD_DURATION);
+        for (key, meter) in &meters {
+            let seconds = meter.load_duration().as_secs_f64();
+            exposition.sample(&triton::LOAD_DURATION, &model_labels(key), seconds);
+        }
+        for (family, histogram) in HISTOGRAMS {
+            exposition.family(&family);
+            for (key, meter) in &meters {
+                exposition.histogram(&family, &model_labels(key), histogram(meter));
+            }
+        }
+    }
+
+    fn encode_upstreams(&self, exposition: &mut Exposition) {
+        let upstreams = self.upstreams.all();
+        if upstreams.is_empty() {
+            return;
+        }
+        exposition.family(&consort::UPSTREAM_IN_FLIGHT);
+        for ([stage, replica], upstream) in &upstreams {
+            let labels = [(label::STAGE, &**stage), (label::REPLICA, &**replica)];
+            exposition.sample(&consort::UPSTREAM_IN_FLIGHT, &labels, upstream.in_flight());
+        }
+        exposition.family(&consort::UPSTREAM_REQUESTS);
+        for ([stage, replica], upstream) in &upstreams {
+            for outcome in Outcome::ALL {
+                let labels = [
+                    (label::STAGE, &**stage),
+                    (label::REPLICA, &**replica),
+                    (label::OUTCOME, outcome.as_str()),
+                ];
+                let ended = upstream.ended(outcome);
+                exposition.sample(&consort::UPSTREAM_REQUESTS, &labels, ended);
+            }
+        }
+    }
+
+    fn encode_steps(&self, exposition: &mut Exposition) {
+        let steps = self.steps.all();
+        if steps.is_empty() {
+            return;
+        }
+        exposition.family(&consort::STEP_DURATION);
+        for ([ensemble, step, model], meter) in &steps {
+            let labels = [
+                (label::ENSEMBLE, &**ensemble),
+                (label::STEP, &**step),
+                (label::MODEL, &**model),
+            ];
+            exposition.histogram(&consort::STEP_DURATION, &labels, &meter.0);
+        }
+    }
+}
+
+fn encode_process(exposition: &mut Exposition) {
+    fn gauge(exposition: &mut Exposition, family: &Family, labels: &Labels, value: f64) {
+        exposition.family(family);
+        exposition.sample(family, labels, value);
+    }
+    let version = [(label::VERSION, env!("CARGO_PKG_VERSION"))];
+    gauge(exposition, &consort::BUILD_INFO, &version, 1.0);
+    if let Some(bytes) = crate::process::resident_memory_bytes() {
+        gauge(exposition, &process::RESIDENT_MEMORY, &[], bytes as f64);
+    }
+    if let Some(seconds) = crate::process::cpu_seconds() {
+        gauge(exposition, &process::CPU_SECONDS, &[], seconds);
+    }
+}
+
+fn model_labels([model, version]: &[Box<str>; 2]) -> [(&'static str, &str); 2] {
+    [(label::MODEL, model), (label::VERSION, version)]
+}
+
+fn us(ns: u64) -> u64 {
+    ns / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::meter::Execution;
+
+    #[test]
+    fn counters_are_named_and_written_as_triton_does() {
+        let metrics = Metrics::new();
+        let meter = metrics.meter("m", "1");
+        for _ in 0..3 {
+            meter.request().succeeded();
+        }
+        drop(meter.request());
+        meter.execution(&Execution {
+            requests: 3,
+            inferences: 3,
+            queue: Duration::from_micros(7),
+            ..Execution::default()
+        });
+        let text = metrics.encode();
+        for line in [
+            "# TYPE nv_inference_request_success counter\n",
+            "nv_inference_request_success{model=\"m\",version=\"1\"} 3\n",
+            "nv_inference_request_failure{model=\"m\",reason=\"CANCELED\",version=\"1\"} 1\n",
+            "nv_inference_request_failure{model=\"m\",reason=\"BACKEND\",version=\"1\"} 0\n",
+            "nv_inference_count{model=\"m\",version=\"1\"} 3\n",
+            "nv_inference_exec_count{model=\"m\",version=\"1\"} 1\n",
+            "nv_inference_queue_duration_us{model=\"m\",version=\"1\"} 7\n",
+            "# TYPE nv_inference_pending_request_count gauge\n",
+            "consort_request_duration_seconds_count{model=\"m\",version=\"1\"} 3\n",
+            "consort_build_info{version=\"0.1.0\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_announced_once() {
+        let metrics = Metrics::new();
+        metrics.meter("a", "1");
+        metrics.meter("b", "1");
+        metrics.upstream("model", "10.0.0.1:8001");
+        metrics
+            .step("e", "s", "m")
+            .succeeded(Duration::from_millis(3));
+        let text = metrics.encode();
+        let mut announced: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("# TYPE"))
+            .collect();
+        let count = announced.len();
+        announced.sort_unstable();
+        announced.dedup();
+        assert_eq!(announced.len(), count);
+        assert!(text.contains("consort_upstream_requests{stage=\"model\",replica=\"10.0.0.1:8001\",outcome=\"success\"} 0"));
+        assert!(text.contains(
+            "consort_step_duration_seconds_sum{ensemble=\"e\",step=\"s\",model=\"m\"} 0.003\n"
+        ));
+    }
+
+    #[test]
+    fn the_same_names_give_the_same_meter_until_it_is_removed() {
+        let metrics = Metrics::new();
+        let meter = metrics.meter("m", "1");
+        assert!(Arc::ptr_eq(&meter, &metrics.meter("m", "1")));
+        assert!(!Arc::ptr_eq(&meter, &metrics.meter("m", "2")));
+        metrics.remove_meter("m", "1");
+        metrics.remove_meter("m", "2");
+        assert!(!metrics.encode().contains("nv_inference"));
+    }
+}

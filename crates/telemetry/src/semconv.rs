@@ -1,0 +1,177 @@
+//! Every name that leaves Consort as telemetry: metrics, spans and attributes.
+//!
+//! A name is written once, here; dashboards, alerts and clients depend on them, so a change is a
+//! breaking change.
+
+/// A metric: its name, what it says and how it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The name before its labels.
+    pub name: &'static str,
+    /// One sentence for the person who reads the exposition.
+    pub help: &'static str,
+    /// The Prometheus type: `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        help,
+        kind: "counter",
+    }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        help,
+        kind: "gauge",
+    }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        help,
+        kind: "histogram",
+    }
+}
+
+/// Labels of metrics.
+pub mod label {
+    /// The model.
+    pub const MODEL: &str = "model";
+    /// The model's version.
+    pub const VERSION: &str = "version";
+    /// Why a request failed: `REJECTED`, `CANCELED`, `BACKEND` or `OTHER`.
+    pub const REASON: &str = "reason";
+    /// The name under which the gateway knows a service.
+    pub const STAGE: &str = "stage";
+    /// The address of one process of a service.
+    pub const REPLICA: &str = "replica";
+    /// How a call ended: `success`, `failure`, `unavailable` or `cancelled`.
+    pub const OUTCOME: &str = "outcome";
+    /// The ensemble that a step belongs to.
+    pub const ENSEMBLE: &str = "ensemble";
+    /// The step's name within its ensemble.
+    pub const STEP: &str = "step";
+}
+
+/// Metrics that Triton has too, under Triton's names; durations are cumulative microseconds.
+pub mod triton {
+    use super::{Family, counter, gauge};
+
+    /// Requests answered.
+    pub const REQUEST_SUCCESS: Family = counter(
+        "nv_inference_request_success",
+        "Number of successful inference requests, all batch sizes",
+    );
+    /// Requests that ended without their answer, by reason.
+    pub const REQUEST_FAILURE: Family = counter(
+        "nv_inference_request_failure",
+        "Number of failed inference requests, all batch sizes",
+    );
+    /// Inferences: a batch of n counts n.
+    pub const INFERENCE_COUNT: Family = counter(
+        "nv_inference_count",
+        "Number of inferences performed, a batch of n counting n",
+    );
+    /// Executions: a batch counts once.
+    pub const EXECUTION_COUNT: Family = counter(
+        "nv_inference_exec_count",
+        "Number of model executions performed, a batch counting once",
+    );
+    /// From reception to the last response, successful requests only.
+    pub const REQUEST_DURATION: Family = counter(
+        "nv_inference_request_duration_us",
+        "Cumulative inference request duration in microseconds",
+    );
+    /// From the queue's tail to an instance.
+    pub const QUEUE_DURATION: Family = counter(
+        "nv_inference_queue_duration_us",
+        "Cumulative inference queuing duration in microseconds",
+    );
+    /// Gathering the inputs.
+    pub const COMPUTE_INPUT_DURATION: Family = counter(
+        "nv_inference_compute_input_duration_us",
+        "Cumulative compute input duration in microseconds",
+    );
+    /// Running the model.
+    pub const COMPUTE_INFER_DURATION: Family = counter(
+        "nv_inference_compute_infer_duration_us",
+        "Cumulative compute inference duration in microseconds",
+    );
+    /// Scattering the outputs.
+    pub const COMPUTE_OUTPUT_DURATION: Family = counter(
+        "nv_inference_compute_output_duration_us",
+        "Cumulative compute output duration in microseconds",
+    );
+    /// Requests that wait for an instance: the signal to scale on.
+    pub const PENDING_REQUESTS: Family = gauge(
+        "nv_inference_pending_request_count",
+        "Instantaneous number of pending requests awaiting execution",
+    );
+    /// How long the load took.
+    pub const LOAD_DURATION: Family =
+        gauge("nv_model_load_duration_secs", "Model load time in seconds");
+}
+
+/// Metrics of Consort's own.
+pub mod consort {
+    use super::{Family, counter, gauge, histogram};
+
+    /// The running version; always 1.
+    pub const BUILD_INFO: Family = gauge("consort_build_info", "The running version of Consort");
+    /// From reception to the last response, successful requests only.
+    pub const REQUEST_DURATION: Family = histogram(
+        "consort_request_duration_seconds",
+        "Time from a request's reception to its last response, successful requests only",
+    );
+    /// From reception to the first response.
+    pub const FIRST_RESPONSE_DURATION: Family = histogram(
+        "consort_first_response_duration_seconds",
+        "Time from a request's reception to its first response",
+    );
+    /// Waiting for an instance, whatever ended the wait.
+    pub const QUEUE_DURATION: Family = histogram(
+        "consort_queue_duration_seconds",
+        "Time that a request waited for an instance, whatever ended the wait",
+    );
+    /// One execution: inputs, inference and outputs.
+    pub const COMPUTE_DURATION: Family = histogram(
+        "consort_compute_duration_seconds",
+        "Time of one execution: gathering inputs, inference and scattering outputs",
+    );
+    /// One step of an ensemble, from its call to its last response.
+    pub const STEP_DURATION: Family = histogram(
+        "consort_step_duration_seconds",
+        "Time of one ensemble step from its call to its last response, successful calls only",
+    );
+    /// Calls that are open to one replica.
+    pub const UPSTREAM_IN_FLIGHT: Family = gauge(
+        "consort_upstream_in_flight",
+        "Calls to a replica that have not ended",
+    );
+    /// Calls to one replica that have ended, by outcome.
+    pub const UPSTREAM_REQUESTS: Family = counter(
+        "consort_upstream_requests",
+        "Calls to a replica that have ended",
+    );
+}
+
+/// Metrics of the process, named as every Prometheus client names them.
+pub mod process {
+    use super::{Family, counter, gauge};
+
+    /// Memory in use.
+    pub const RESIDENT_MEMORY: Family = gauge(
+        "process_resident_memory_bytes",
+        "Resident memory size in bytes",
+    );
+    /// Processor time used, over all threads.
+    pub const CPU_SECONDS: Family = counter(
+        "process_cpu_seconds_total",
+        "Total user and system CPU time spent in seconds",
+    );
+}
