@@ -1,4 +1,4 @@
-"""Builds the ONNX graph of a Hugging Face BERT encoder from operators that ONNX Runtime runs fused."""
+"""Builds the ONNX graph of a Hugging Face BERT encoder from standard operators, in the form ONNX Runtime runs fastest on a CPU."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from onnx import TensorProto
 
 from checkpoint import Folder, to_fp16
-from onnx_graph import CONFIG_KEY, MICROSOFT, Graph, ModelError
+from onnx_graph import CONFIG_KEY, Graph, ModelError
 
-OPSET = 17
-"""Old enough for every ONNX Runtime in use, new enough for all that is needed here."""
+OPSET = 20
+"""The first with `Gelu`; read by every ONNX Runtime since 1.17."""
 
 ARCHITECTURES = ("BertModel", "BertForMaskedLM", "BertForSequenceClassification", "BertForTokenClassification")
 """Those whose encoder is the same; a head on top of it is left away."""
 
-ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
-"""Operators that add a bias and activate; `FastGelu` is the approximation by tanh."""
+APPROXIMATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+"""How each activation that a configuration may name computes the Gaussian error linear unit."""
 
 
 class Bert:
@@ -35,7 +35,7 @@ class Bert:
         self.hidden = checkpoint.setting("hidden_size")
         self.heads = checkpoint.setting("num_attention_heads")
         self.epsilon = checkpoint.config.get("layer_norm_eps", 1e-12)
-        self.activation = self.chosen("hidden_act", "gelu", ACTIVATIONS)
+        self.approximation = self.chosen("hidden_act", "gelu", APPROXIMATIONS)
         self.chosen("position_embedding_type", "absolute", {"absolute": ""})
         self.prefix = "bert." if checkpoint.has("bert.embeddings.word_embeddings.weight") else ""
         self.graph = Graph("bert", OPSET)
@@ -52,70 +52,82 @@ class Bert:
     def build(self) -> Graph:
         """Adds the whole encoder to the graph."""
         graph, shape = self.graph, ["batch", "sequence"]
-        names = ["input_ids", "attention_mask", "token_type_ids"]
-        tokens, mask, types = (
-            graph.node("Cast", graph.input(name, TensorProto.INT64, shape), to=TensorProto.INT32) for name in names
-        )
+        tokens = graph.input("input_ids", TensorProto.INT64, shape)
+        mask = graph.input("attention_mask", TensorProto.INT64, shape)
+        types = graph.input("token_type_ids", TensorProto.INT64, shape)
         with graph.scope("embeddings"):
             x = self.embedding(tokens, types)
+        with graph.scope("mask"):
+            bias = self.mask_bias(mask)
         for layer in range(self.layers):
             prefix = f"encoder.layer.{layer}"
             last = layer == self.layers - 1
             with graph.scope(prefix):
-                x = self.attention(x, mask, f"{prefix}.attention")
+                x = self.attention(x, bias, f"{prefix}.attention")
                 x = self.feed_forward(x, prefix, output="last_hidden_state" if last else None)
         graph.output("last_hidden_state", TensorProto.FLOAT, [*shape, self.hidden])
         return graph
 
     def embedding(self, tokens: str, types: str) -> str:
         """Word, position and segment vectors, added and normed."""
-        setting = self.checkpoint.setting
-        tables = [
-            self.weight("embeddings.word_embeddings.weight", setting("vocab_size"), self.hidden),
-            self.weight("embeddings.position_embeddings.weight", setting("max_position_embeddings"), self.hidden),
-            self.weight("embeddings.token_type_embeddings.weight", setting("type_vocab_size"), self.hidden),
-        ]
-        norm = self.norm_weights("embeddings.LayerNorm")
-        return self.graph.nodes(
-            "EmbedLayerNormalization", tokens, types, *tables, *norm,
-            outputs=[None, ""], domain=MICROSOFT, epsilon=self.epsilon,
-        )[0]  # fmt: skip
+        graph = self.graph
+        words = graph.node("Gather", self.table("word", "vocab_size"), tokens)
+        segments = graph.node("Gather", self.table("token_type", "type_vocab_size"), types)
+        # Slicing leaves the length unknown until the model runs, so ONNX Runtime cannot fuse the additions and norms
+        # below: its SkipLayerNormalization takes 8 times as long on a CPU as Add and LayerNormalization (1.31.1).
+        length = graph.node("Shape", tokens, start=1, end=2)
+        positions = graph.node("Slice", self.table("position", "max_position_embeddings"), graph.ints(0), length)
+        return self.add_norm(graph.node("Add", words, segments), positions, "embeddings.LayerNorm")
 
-    def attention(self, x: str, mask: str, prefix: str) -> str:
+    def table(self, kind: str, rows: str) -> str:
+        """One of the three tables of the embedding; `rows` is the setting that counts its rows."""
+        return self.weight(f"embeddings.{kind}_embeddings.weight", self.checkpoint.setting(rows), self.hidden)
+
+    def mask_bias(self, mask: str) -> str:
+        """Zero for the tokens to look at and the lowest number for padding, [batch, 1, 1, sequence]."""
+        graph = self.graph
+        kept = graph.node("Cast", graph.node("Unsqueeze", mask, graph.ints(1, 2)), to=TensorProto.BOOL)
+        lowest = graph.scalar(np.finfo(np.float32).min, np.float32)
+        return graph.node("Where", kept, graph.scalar(0, np.float32), lowest)
+
+    def attention(self, x: str, bias: str, prefix: str) -> str:
         """Self-attention over the tokens that the mask keeps, and its normed residual."""
-        names = [f"{prefix}.self.{part}" for part in ("query", "key", "value")]
-        weights = [self.read(f"{name}.weight", self.hidden, self.hidden).T for name in names]
-        biases = [self.read(f"{name}.bias", self.hidden) for name in names]
-        packed = self.store(f"{prefix}.self.qkv.weight", np.concatenate(weights, axis=1))
-        bias = self.store(f"{prefix}.self.qkv.bias", np.concatenate(biases))
-        attended = self.graph.node("Attention", x, packed, bias, mask, domain=MICROSOFT, num_heads=self.heads)
-        return self.project_and_norm(attended, x, f"{prefix}.output", self.hidden)
+        graph = self.graph
+        query = self.split_heads(x, f"{prefix}.self.query", [0, 2, 1, 3])
+        key = self.split_heads(x, f"{prefix}.self.key", [0, 2, 3, 1])
+        value = self.split_heads(x, f"{prefix}.self.value", [0, 2, 1, 3])
+        scale = graph.scalar((self.hidden // self.heads) ** -0.5, np.float32)
+        scores = graph.node("Mul", graph.node("MatMul", query, key), scale)
+        weights = graph.node("Softmax", graph.node("Add", scores, bias), axis=-1)
+        attended = graph.node("Transpose", graph.node("MatMul", weights, value), perm=[0, 2, 1, 3])
+        joined = graph.node("Reshape", attended, graph.ints(0, 0, self.hidden))
+        projected = self.linear(joined, f"{prefix}.output.dense", self.hidden, self.hidden)
+        return self.add_norm(projected, x, f"{prefix}.output.LayerNorm")
+
+    def split_heads(self, x: str, name: str, order: List[int]) -> str:
+        """A projection, its [batch, sequence, head, head_size] transposed into `order`."""
+        shape = self.graph.ints(0, 0, self.heads, self.hidden // self.heads)
+        projected = self.linear(x, name, self.hidden, self.hidden)
+        return self.graph.node("Transpose", self.graph.node("Reshape", projected, shape), perm=order)
 
     def feed_forward(self, x: str, prefix: str, output: Optional[str]) -> str:
         """Two layers with an activation between them, and their normed residual."""
         wide = self.checkpoint.setting("intermediate_size")
-        first = self.product(x, f"{prefix}.intermediate.dense", wide, self.hidden)
-        bias = self.weight(f"{prefix}.intermediate.dense.bias", wide)
-        active = self.graph.node(self.activation, first, bias, domain=MICROSOFT)
-        return self.project_and_norm(active, x, f"{prefix}.output", wide, output)
+        first = self.linear(x, f"{prefix}.intermediate.dense", wide, self.hidden)
+        active = self.graph.node("Gelu", first, approximate=self.approximation)
+        second = self.linear(active, f"{prefix}.output.dense", self.hidden, wide)
+        return self.add_norm(second, x, f"{prefix}.output.LayerNorm", output)
 
-    def project_and_norm(self, x: str, residual: str, prefix: str, inner: int, output: Optional[str] = None) -> str:
-        """A linear layer back to the model's width, plus its residual, normed."""
-        product = self.product(x, f"{prefix}.dense", self.hidden, inner)
-        bias = self.weight(f"{prefix}.dense.bias", self.hidden)
-        norm = self.norm_weights(f"{prefix}.LayerNorm")
-        return self.graph.node(
-            "SkipLayerNormalization", product, residual, *norm, bias,
-            output=output, domain=MICROSOFT, epsilon=self.epsilon,
-        )  # fmt: skip
+    def linear(self, x: str, name: str, out: int, inner: int) -> str:
+        """A linear layer of the checkpoint, its weight turned to [in, out]."""
+        weight = self.store(f"{name}.weight", self.read(f"{name}.weight", out, inner).T)
+        return self.graph.node("Add", self.graph.node("MatMul", x, weight), self.weight(f"{name}.bias", out))
 
-    def product(self, x: str, name: str, out: int, inner: int) -> str:
-        """`x` times a weight of the checkpoint, turned to [in, out]."""
-        return self.graph.node("MatMul", x, self.store(f"{name}.weight", self.read(f"{name}.weight", out, inner).T))
-
-    def norm_weights(self, prefix: str) -> List[str]:
-        """Scale and shift of a layer norm."""
-        return [self.weight(f"{prefix}.weight", self.hidden), self.weight(f"{prefix}.bias", self.hidden)]
+    def add_norm(self, x: str, residual: str, prefix: str, output: Optional[str] = None) -> str:
+        """A sum, normed."""
+        norm = [self.weight(f"{prefix}.{part}", self.hidden) for part in ("weight", "bias")]
+        total = self.graph.node("Add", x, residual)
+        return self.graph.node("LayerNormalization", total, *norm, output=output, axis=-1, epsilon=self.epsilon)
 
     def weight(self, name: str, *shape: int) -> str:
         """Stores a tensor of the checkpoint as it is."""
