@@ -1,0 +1,130 @@
+//! Finds which streaming steps each tensor descends from, and so the cycles and impossible joins.
+
+use consort_stage::TensorSpec;
+
+use super::connect::Graph;
+use crate::defect::Defect;
+use crate::plan::{PlannedInput, Source, StepIndex, TensorIndex};
+use crate::spec::Spec;
+
+/// Fills in every lineage, step by step in the order of the data; what stays without is a cycle.
+pub(super) fn settle_lineages(spec: &Spec, graph: &mut Graph) -> Vec<Defect> {
+    let mut defects = Vec::new();
+    let mut written: Vec<bool> = graph
+        .tensors
+        .iter()
+        .map(|tensor| tensor.source == Source::Input)
+        .collect();
+    let mut open: Vec<StepIndex> = (0..graph.steps.len()).collect();
+    loop {
+        let is_ready = |step: &StepIndex| {
+            graph.steps[*step]
+                .inputs
+                .iter()
+                .all(|input| written[input.tensor])
+        };
+        let (ready, waiting): (Vec<_>, Vec<_>) = open.iter().copied().partition(is_ready);
+        if ready.is_empty() {
+            break;
+        }
+        for step in ready {
+            defects.extend(settle_step(spec, graph, step));
+            for output in &graph.steps[step].outputs {
+                written[output.tensor] = true;
+            }
+        }
+        open = waiting;
+    }
+    defects.extend(unreachable_outputs(spec, graph, &written, &open));
+    defects
+}
+
+fn settle_step(spec: &Spec, graph: &mut Graph, step: StepIndex) -> Option<Defect> {
+    let inputs = graph.steps[step].inputs.iter().map(|input| input.tensor);
+    let Some(lineage) = longest_lineage(graph, inputs) else {
+        let message = format!(
+            "in ensemble {}, step of model '{}' receives inputs originated from different \
+             decoupled models",
+            spec.name, spec.steps[step].model
+        );
+        return Some(Defect::of_step(step, "input_map", message));
+    };
+    let mut of_outputs = lineage.clone();
+    if graph.steps[step].is_decoupled {
+        of_outputs.push(step);
+    }
+    for output in &graph.steps[step].outputs {
+        graph.tensors[output.tensor].lineage.clone_from(&of_outputs);
+    }
+    graph.steps[step].lineage = lineage;
+    None
+}
+
+/// The longest lineage among `tensors`, when all others are a beginning of it.
+fn longest_lineage(
+    graph: &Graph,
+    tensors: impl Iterator<Item = TensorIndex>,
+) -> Option<Vec<StepIndex>> {
+    let mut longest: &[StepIndex] = &[];
+    for tensor in tensors {
+        let lineage = &graph.tensors[tensor].lineage;
+        if lineage.starts_with(longest) {
+            longest = lineage;
+        } else if !longest.starts_with(lineage) {
+            return None;
+        }
+    }
+    Some(longest.to_vec())
+}
+
+fn unreachable_outputs(
+    spec: &Spec,
+    graph: &Graph,
+    written: &[bool],
+    stuck: &[StepIndex],
+) -> Vec<Defect> {
+    let Some(first) = stuck.first() else {
+        return Vec::new();
+    };
+    let waits_for = graph.steps[*first]
+        .inputs
+        .iter()
+        .find(|input| !written[input.tensor]);
+    let tensor = waits_for.map_or("", |input| &*graph.tensors[input.tensor].name);
+    let models: Vec<&str> = stuck.iter().map(|step| &*spec.steps[*step].model).collect();
+    let cycle = format!("the steps of {} wait for one another", models.join(", "));
+    let mut defects = Vec::new();
+    for (index, output) in spec.signature.outputs.iter().enumerate() {
+        if graph
+            .by_name
+            .get(&output.name)
+            .is_some_and(|tensor| !written[*tensor])
+        {
+            let message = format!(
+                "output '{}' for ensemble '{}' is not written: at least one of its depending \
+                 tensors, '{tensor}', is not connected ({cycle})",
+                output.name, spec.name
+            );
+            defects.push(Defect::of_tensor("output", index, message));
+        }
+    }
+    if defects.is_empty() {
+        let message = format!("in ensemble '{}' {cycle}", spec.name);
+        defects.push(Defect::of_ensemble(message));
+    }
+    defects
+}
+
+/// The ensemble's outputs, each with the tensor it is.
+pub(super) fn outputs(spec: &Spec, graph: &Graph) -> Vec<PlannedInput> {
+    let planned = |output: &TensorSpec| {
+        let tensor = *graph.by_name.get(&output.name)?;
+        let is_batched = spec.signature.is_batching();
+        Some(PlannedInput {
+            tensor,
+            spec: output.clone(),
+            is_batched,
+        })
+    };
+    spec.signature.outputs.iter().filter_map(planned).collect()
+}

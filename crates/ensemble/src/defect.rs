@@ -1,0 +1,44 @@
+//! What is wrong with an ensemble, with the place in its configuration.
+
+use std::fmt;
+
+/// One mistake in an ensemble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defect {
+    /// The field at fault, as a path such as `ensemble_scheduling.step[1].input_map`.
+    pub field: String,
+    /// What is wrong and, where it helps, what would be right.
+    pub message: String,
+}
+
+impl Defect {
+    /// A mistake in the ensemble as a whole.
+    pub(crate) fn of_ensemble(message: String) -> Self {
+        Self {
+            field: "ensemble_scheduling".into(),
+            message,
+        }
+    }
+
+    /// A mistake in `field` of a step.
+    pub(crate) fn of_step(step: usize, field: &str, message: String) -> Self {
+        Self {
+            field: format!("ensemble_scheduling.step[{step}].{field}"),
+            message,
+        }
+    }
+
+    /// A mistake in the ensemble's own `input` or `output`.
+    pub(crate) fn of_tensor(list: &str, index: usize, message: String) -> Self {
+        Self {
+            field: format!("{list}[{index}]"),
+            message,
+        }
+    }
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.field, self.message)
+    }
+}

@@ -1,0 +1,391 @@
+//! Runs a plan as a data flow: a step starts as soon as its inputs are there.
+//!
+//! One request is one stream, polled by whoever reads the responses. Nothing is spawned, so
+//! dropping the stream drops every running step, which cancels it wherever it runs; and nothing
+//! runs ahead of a reader that has stopped reading.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use consort_stage::{Error, Request, Response, Responses, Result, Stage, collect_one};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, Stream, StreamExt};
+
+use crate::edge::deliver;
+use crate::plan::{OutputGroup, Plan, Source, StepIndex};
+use crate::store::{Iteration, Store};
+
+/// A plan with what it calls: an ensemble that can be called like any model.
+pub struct Ensemble {
+    plan: Arc<Plan>,
+    stages: Arc<[Arc<dyn Stage>]>,
+}
+
+impl Ensemble {
+    /// The ensemble of `plan`, whose step `i` calls `stages[i]`.
+    pub fn new(plan: Arc<Plan>, stages: Vec<Arc<dyn Stage>>) -> Self {
+        debug_assert_eq!(plan.steps.len(), stages.len());
+        Self {
+            plan,
+            stages: stages.into(),
+        }
+    }
+
+    /// The plan it runs.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+}
+
+impl Stage for Ensemble {
+    fn call(&self, request: Request) -> Responses {
+        Box::pin(Run::new(self.plan.clone(), self.stages.clone(), request))
+    }
+}
+
+/// One request on its way through the graph.
+struct Run {
+    plan: Arc<Plan>,
+    stages: Arc<[Arc<dyn Stage>]>,
+    /// Id, parameters and context, as every step gets them.
+    request: Request,
+    store: Store,
+    /// For each step, where it stands; `None` when the wanted outputs do not need it.
+    steps: Vec<Option<StepState>>,
+    /// The output groups that are wanted.
+    groups: Arc<[OutputGroup]>,
+    /// For each group, the iteration that was sent last.
+    sent: Vec<Option<Iteration>>,
+    running: FuturesUnordered<NextAnswer>,
+    /// Streaming steps that wait for the steps behind them to catch up.
+    paused: Vec<Call>,
+    outbox: VecDeque<Response>,
+    is_over: bool,
+}
+
+/// Where a step stands.
+#[derive(Default)]
+struct StepState {
+    /// The iteration it began last; later ones follow in order.
+    last_begun: Option<Iteration>,
+    /// Whether an iteration is under way; the next waits, so that order is kept.
+    is_busy: bool,
+}
+
+/// One call of a step's model.
+struct Call {
+    step: StepIndex,
+    iteration: Iteration,
+    /// How many responses have come.
+    answers: u32,
+    /// Whether no later iteration of this step will come.
+    is_last: bool,
+    responses: Responses,
+}
+
+/// Waits for the next response of a call, and hands the call back with it.
+struct NextAnswer(Option<Call>);
+
+impl Future for NextAnswer {
+    type Output = (Call, Option<Result<Response>>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let call = self
+            .0
+            .as_mut()
+            .expect("a finished future is not polled again");
+        let answer = ready!(call.responses.poll_next_unpin(context));
+        let call = self.0.take().expect("it was there a line ago");
+        Poll::Ready((call, answer))
+    }
+}
+
+impl Stream for Run {
+    type Item = Result<Response>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(response) = self.outbox.pop_front() {
+                return Poll::Ready(Some(Ok(response)));
+            }
+            if self.is_over {
+                return Poll::Ready(None);
+            }
+            let Some((call, answer)) = ready!(self.running.poll_next_unpin(context)) else {
+                self.is_over = true;
+                let stuck = !self.paused.is_empty();
+                return Poll::Ready(stuck.then(|| Err(self.deadlock())));
+            };
+            if let Err(error) = self.answered(call, answer) {
+                self.stop();
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+}
+
+impl Run {
+    fn new(plan: Arc<Plan>, stages: Arc<[Arc<dyn Stage>]>, mut request: Request) -> Self {
+        let groups = plan.wanted_groups(&request.outputs);
+        let needed = plan.needed_steps(&groups);
+        let inputs = std::mem::take(&mut request.inputs);
+        let mut run = Self {
+            store: Store::new(&plan, &needed, &groups),
+            steps: needed
+                .iter()
+                .map(|needed| needed.then(StepState::default))
+                .collect(),
+            sent: vec![None; groups.len()],
+            groups,
+            running: FuturesUnordered::new(),
+            paused: Vec::new(),
+            outbox: VecDeque::new(),
+            is_over: false,
+            plan,
+            stages,
+            request,
+        };
+        run.put_inputs(inputs);
+        run.advance();
+        run
+    }
+
+    fn put_inputs(&mut self, inputs: Vec<consort_stage::Tensor>) {
+        let plan = self.plan.clone();
+        let held = Iteration::new();
+        let mut inputs: Vec<_> = inputs.into_iter().map(Some).collect();
+        for (index, planned) in plan.tensors.iter().enumerate() {
+            if planned.source == Source::Input {
+                let given = inputs.iter_mut().find(|tensor| {
+                    tensor
+                        .as_ref()
+                        .is_some_and(|tensor| tensor.name == planned.name)
+                });
+                self.store
+                    .put(index, &held, given.and_then(Option::take), true);
+            }
+        }
+    }
+
+    /// Starts every step and sends every response that has become possible.
+    fn advance(&mut self) {
+        let plan = self.plan.clone();
+        for step in 0..plan.steps.len() {
+            self.begin_next(&plan, step);
+        }
+        let groups = self.groups.clone();
+        for (index, group) in groups.iter().enumerate() {
+            self.send_ready(&plan, index, group);
+        }
+        self.resume_paused();
+    }
+
+    /// Begins the next iteration of a step, when it is idle and the inputs are there.
+    fn begin_next(&mut self, plan: &Arc<Plan>, step: StepIndex) {
+        let planned = &plan.steps[step];
+        let Some(state) = &mut self.steps[step] else {
+            return;
+        };
+        if state.is_busy {
+            return;
+        }
+        let candidates = self
+            .store
+            .iterations(plan, &planned.inputs, planned.lineage.len());
+        let Some(iteration) = candidates.into_iter().find(|iteration| {
+            state.last_begun.as_ref() < Some(iteration)
+                && self.store.has_all(plan, &planned.inputs, iteration)
+        }) else {
+            return;
+        };
+        state.last_begun = Some(iteration.clone());
+        state.is_busy = true;
+        self.begin(plan, step, iteration);
+    }
+
+    fn begin(&mut self, plan: &Arc<Plan>, step: StepIndex, iteration: Iteration) {
+        let planned = &plan.steps[step];
+        let mut is_last = true;
+        let mut inputs = Vec::with_capacity(planned.inputs.len());
+        for input in &planned.inputs {
+            let taken = self.store.take(plan, input, &iteration);
+            is_last &= taken.is_last;
+            let from_batched = plan.tensors[input.tensor].is_batched;
+            inputs.extend(
+                taken
+                    .tensor
+                    .map(|tensor| deliver(tensor, input, from_batched)),
+            );
+        }
+        let request = Request {
+            id: self.request.id.clone(),
+            inputs,
+            outputs: planned.wanted.clone(),
+            parameters: self.request.parameters.clone(),
+            context: self.request.context.clone(),
+        };
+        let mut responses = self.stages[step].call(request);
+        if !planned.is_decoupled {
+            responses = Box::pin(collect_one(responses).into_stream());
+        }
+        let call = Call {
+            step,
+            iteration,
+            answers: 0,
+            is_last,
+            responses,
+        };
+        self.running.push(NextAnswer(Some(call)));
+    }
+
+    fn answered(&mut self, mut call: Call, answer: Option<Result<Response>>) -> Result<()> {
+        match answer {
+            Some(Ok(response)) => {
+                self.keep_outputs(&mut call, response);
+                if self.is_ahead(&call) {
+                    self.paused.push(call);
+                } else {
+                    self.running.push(NextAnswer(Some(call)));
+                }
+            }
+            Some(Err(error)) => return Err(self.locate(call.step, error)),
+            None => {
+                if let Some(state) = &mut self.steps[call.step] {
+                    state.is_busy = false;
+                }
+            }
+        }
+        self.advance();
+        Ok(())
+    }
+
+    fn keep_outputs(&mut self, call: &mut Call, mut response: Response) {
+        let plan = self.plan.clone();
+        let planned = &plan.steps[call.step];
+        self.follow_sequence(&response);
+        let mut iteration = call.iteration.clone();
+        if planned.is_decoupled {
+            // A response without tensors only says that the stream has ended.
+            if response.outputs.is_empty() {
+                return;
+            }
+            iteration.push(call.answers);
+        }
+        call.answers += 1;
+        let is_last = call.is_last && response.is_last;
+        for output in &planned.outputs {
+            let found = response
+                .outputs
+                .iter()
+                .position(|tensor| tensor.name == output.name);
+            let name = plan.tensors[output.tensor].name.clone();
+            let tensor = found.map(|index| response.outputs.swap_remove(index).renamed(name));
+            self.store.put(output.tensor, &iteration, tensor, is_last);
+        }
+    }
+
+    /// Lets what a step says of the request's sequence reach the steps behind it.
+    fn follow_sequence(&mut self, response: &Response) {
+        for (key, value) in &response.parameters {
+            if SEQUENCE_PARAMETERS.contains(&key.as_str()) {
+                self.request.parameters.insert(key.clone(), value.clone());
+            }
+        }
+    }
+
+    /// Whether the steps behind a streaming step have enough to do for now.
+    fn is_ahead(&self, call: &Call) -> bool {
+        let outputs = &self.plan.steps[call.step].outputs;
+        self.plan.steps[call.step].is_decoupled
+            && outputs
+                .iter()
+                .any(|output| self.store.waiting(output.tensor) >= self.plan.max_inflight)
+    }
+
+    fn resume_paused(&mut self) {
+        for call in std::mem::take(&mut self.paused) {
+            if self.is_ahead(&call) {
+                self.paused.push(call);
+            } else {
+                self.running.push(NextAnswer(Some(call)));
+            }
+        }
+    }
+
+    fn send_ready(&mut self, plan: &Arc<Plan>, index: usize, group: &OutputGroup) {
+        for iteration in self
+            .store
+            .iterations(plan, &group.outputs, group.lineage.len())
+        {
+            let is_next = self.sent[index].as_ref() < Some(&iteration);
+            if is_next && self.store.has_all(plan, &group.outputs, &iteration) {
+                self.send(plan, group, &iteration);
+                self.sent[index] = Some(iteration);
+            }
+        }
+    }
+
+    fn send(&mut self, plan: &Arc<Plan>, group: &OutputGroup, iteration: &Iteration) {
+        let mut response = Response {
+            is_last: self.groups.len() == 1,
+            ..Response::default()
+        };
+        for output in &group.outputs {
+            let taken = self.store.take(plan, output, iteration);
+            response.is_last &= taken.is_last;
+            if let Some(tensor) = taken.tensor {
+                let from_batched = plan.tensors[output.tensor].is_batched;
+                response.outputs.push(deliver(tensor, output, from_batched));
+            } else {
+                let (ensemble, output) = (&*plan.name, &*output.spec.name);
+                tracing::debug!(ensemble, "Composing models did not output tensor {output}");
+            }
+        }
+        let parameters = &self.request.parameters;
+        response.parameters = SEQUENCE_PARAMETERS
+            .iter()
+            .filter_map(|key| parameters.get_key_value(*key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        self.outbox.push_back(response);
+    }
+
+    /// Says in an error which step failed.
+    fn locate(&self, step: StepIndex, error: Error) -> Error {
+        let model = &self.plan.steps[step].model;
+        error.within(format!(
+            "in ensemble '{}', step {step} (model '{model}'): ",
+            self.plan.name
+        ))
+    }
+
+    /// A plan that was checked cannot come to this; if it does, the caller hears of it.
+    fn deadlock(&self) -> Error {
+        let steps: Vec<&str> = self
+            .paused
+            .iter()
+            .map(|call| &*self.plan.steps[call.step].model)
+            .collect();
+        Error::internal(format!(
+            "in ensemble '{}', unexpected deadlock: nothing takes the responses of {}",
+            self.plan.name,
+            steps.join(", ")
+        ))
+    }
+
+    /// Ends the request: every running step is dropped, which cancels it.
+    fn stop(&mut self) {
+        self.is_over = true;
+        self.running.clear();
+        self.paused.clear();
+        self.outbox.clear();
+    }
+}
+
+/// The parameters by which a model says which sequence a request belongs to.
+const SEQUENCE_PARAMETERS: [&str; 3] = ["sequence_id", "sequence_start", "sequence_end"];
