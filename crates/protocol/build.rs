@@ -8,10 +8,6 @@ use prost::Message;
 /// The folder of the protocol's files, seen from this crate.
 const PROTO: &str = "../../proto";
 
-#[expect(
-    clippy::print_stdout,
-    reason = "cargo reads its instructions from there"
-)]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={PROTO}");
     let files = protox::compile(["grpc_service.proto", "model_config.proto"], [PROTO])?;

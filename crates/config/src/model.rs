@@ -8,6 +8,9 @@ use std::sync::Arc;
 use consort_protocol::ModelConfig;
 use consort_stage::{Error, Result, Signature};
 
+use crate::problem::{Place, Problem};
+use crate::source::Source;
+
 /// A checked model configuration.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -29,6 +32,20 @@ pub struct Model {
     pub settings: Settings,
     /// The normalised configuration, as clients are shown it.
     pub wire: Arc<ModelConfig>,
+    /// The file it was read from, to put later mistakes to their place.
+    pub source: Arc<Source>,
+}
+
+impl Model {
+    /// The place of a field such as `ensemble_scheduling.step[1].input_map` in the file.
+    pub fn locate(&self, path: &str) -> Option<Place> {
+        self.source.locate(path)
+    }
+
+    /// A problem at the place of the field `path`.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
+        self.source.problem(path, message)
+    }
 }
 
 /// Which version folders are served.
