@@ -1,3 +1,69 @@
-//! The tasks of this repository: set-up, serve, test, bench, tidy.
+//! The tasks of this repository, run as `cargo xtask <task>`: set-up, serve, test, models, tidy, compose-test.
+#![expect(
+    clippy::print_stdout,
+    reason = "a task tells the person who runs it what it does"
+)]
 
-fn main() {}
+mod checkout;
+mod deploy;
+mod models;
+mod pip;
+mod process;
+mod progress;
+mod serve;
+mod setup;
+mod test;
+mod tidy;
+mod venv;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::checkout::Checkout;
+
+/// The tasks of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+enum Task {
+    /// Fetch ONNX Runtime out of its Python wheel, once.
+    Setup {
+        /// Take the build with CUDA and TensorRT (250 MB) instead of the one for the CPU.
+        #[arg(long)]
+        gpu: bool,
+    },
+    /// Set up, build and serve `model_repository/` in one process.
+    Serve {
+        /// Serve with the CUDA build of ONNX Runtime.
+        #[arg(long)]
+        gpu: bool,
+        /// Options for `consort serve`, after `--`.
+        #[arg(last = true)]
+        options: Vec<String>,
+    },
+    /// Run every check and test, or some of them.
+    Test {
+        /// Run only these parts.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<test::Part>,
+    },
+    /// Build the models that are too large to commit: all-MiniLM-L6-v2 for `embed`.
+    Models,
+    /// Check the house rules: layering, walls, names, sizes, first lines, links.
+    Tidy,
+    /// Check `deploy/` and `docker-compose.yml` against schemas and the programs' own options.
+    Deploy,
+}
+
+fn main() -> Result<()> {
+    let checkout = Checkout::find()?;
+    match Task::parse() {
+        Task::Setup { gpu } => setup::run(&checkout, setup::Variant::from_gpu(gpu)).map(drop),
+        Task::Serve { gpu, options } => {
+            serve::run(&checkout, setup::Variant::from_gpu(gpu), &options)
+        }
+        Task::Test { only } => test::run(&checkout, &only),
+        Task::Models => models::run(&checkout),
+        Task::Tidy => tidy::run(&checkout),
+        Task::Deploy => deploy::run(&checkout),
+    }
+}

@@ -1,0 +1,87 @@
+//! A dependency that would spread through the code stays behind one crate, which alone may name it.
+
+use super::layers::dependencies;
+use super::{Finding, Tree};
+
+/// A dependency (or all that begin with it, where it ends in `*`) and the crates that may name it.
+const WALLS: [(&str, &[&str]); 11] = [
+    ("ort", &["model"]),
+    ("tokenizers", &["preprocess", "postprocess"]),
+    ("serde_yaml", &["config"]),
+    ("prost-reflect", &["config", "protocol"]),
+    ("opentelemetry*", &["telemetry"]),
+    ("tracing-opentelemetry", &["telemetry"]),
+    ("prost", &["protocol"]),
+    ("prost-build", &["protocol"]),
+    ("prost-types", &["protocol"]),
+    ("tonic-prost*", &["protocol"]),
+    ("protox", &["protocol", "config"]),
+];
+
+/// No manifest but those behind the wall lists the dependency, not even for tests.
+pub(crate) fn names_stay_behind_them(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in tree
+        .with_extension("toml")
+        .filter(|file| file.path.ends_with("/Cargo.toml"))
+    {
+        let owner = file
+            .path
+            .strip_prefix("crates/")
+            .and_then(|path| path.strip_suffix("/Cargo.toml"));
+        // To a wall a test is code like any other: it would break with the dependency.
+        let manifest = file.text.replace("[dev-dependencies]", "[dependencies]");
+        for (line, dependency) in dependencies(&manifest) {
+            let wall = WALLS.iter().find(|(name, _)| matches(name, dependency));
+            let Some((name, behind)) = wall else { continue };
+            if owner.is_none_or(|owner| !behind.contains(&owner)) {
+                let text = format!("only `{}` may name `{name}`", behind.join("`, `"));
+                findings.push(Finding::of_line(&file.path, line, text));
+            }
+        }
+    }
+    findings
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dependency_named_outside_its_wall_is_found() {
+        let tree = Tree::of(&[
+            (
+                "crates/model/Cargo.toml",
+                "[dependencies]\nort.workspace = true\n",
+            ),
+            (
+                "crates/gateway/Cargo.toml",
+                "[dependencies]\nort.workspace = true\n",
+            ),
+            (
+                "crates/server/Cargo.toml",
+                "[dependencies]\nopentelemetry_sdk.workspace = true\n",
+            ),
+            ("tests/Cargo.toml", "[dev-dependencies]\nprost = \"0.14\"\n"),
+        ]);
+        let files: Vec<_> = names_stay_behind_them(&tree)
+            .into_iter()
+            .map(|finding| finding.file)
+            .collect();
+        assert_eq!(
+            files,
+            [
+                "crates/gateway/Cargo.toml",
+                "crates/server/Cargo.toml",
+                "tests/Cargo.toml"
+            ]
+        );
+    }
+}
