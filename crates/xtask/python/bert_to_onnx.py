@@ -1,4 +1,4 @@
-"""Builds the ONNX graph of a Hugging Face BERT encoder from standard operators, in the form ONNX Runtime runs fastest on a CPU."""
+"""Builds the ONNX graph of a Hugging Face BERT encoder, of the standard operators that run fastest on a CPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import List, Optional
 
 import numpy as np
 from onnx import TensorProto
@@ -41,7 +40,7 @@ class Bert:
         self.graph = Graph("bert", OPSET)
         self.graph.metadata[CONFIG_KEY] = json.dumps(checkpoint.config, sort_keys=True)
 
-    def chosen(self, key: str, default: str, supported: dict) -> str:
+    def chosen(self, key: str, default: str, supported: dict[str, str]) -> str:
         """What a setting of the configuration stands for."""
         value = self.checkpoint.config.get(key, default)
         if value not in supported:
@@ -87,7 +86,7 @@ class Bert:
         """Zero for the tokens to look at and the lowest number for padding, [batch, 1, 1, sequence]."""
         graph = self.graph
         kept = graph.node("Cast", graph.node("Unsqueeze", mask, graph.ints(1, 2)), to=TensorProto.BOOL)
-        lowest = graph.scalar(np.finfo(np.float32).min, np.float32)
+        lowest = graph.scalar(float(np.finfo(np.float32).min), np.float32)
         return graph.node("Where", kept, graph.scalar(0, np.float32), lowest)
 
     def attention(self, x: str, bias: str, prefix: str) -> str:
@@ -104,13 +103,13 @@ class Bert:
         projected = self.linear(joined, f"{prefix}.output.dense", self.hidden, self.hidden)
         return self.add_norm(projected, x, f"{prefix}.output.LayerNorm")
 
-    def split_heads(self, x: str, name: str, order: List[int]) -> str:
+    def split_heads(self, x: str, name: str, order: list[int]) -> str:
         """A projection, its [batch, sequence, head, head_size] transposed into `order`."""
         shape = self.graph.ints(0, 0, self.heads, self.hidden // self.heads)
         projected = self.linear(x, name, self.hidden, self.hidden)
         return self.graph.node("Transpose", self.graph.node("Reshape", projected, shape), perm=order)
 
-    def feed_forward(self, x: str, prefix: str, output: Optional[str]) -> str:
+    def feed_forward(self, x: str, prefix: str, output: str | None) -> str:
         """Two layers with an activation between them, and their normed residual."""
         wide = self.checkpoint.setting("intermediate_size")
         first = self.linear(x, f"{prefix}.intermediate.dense", wide, self.hidden)
@@ -123,7 +122,7 @@ class Bert:
         weight = self.store(f"{name}.weight", self.read(f"{name}.weight", out, inner).T)
         return self.graph.node("Add", self.graph.node("MatMul", x, weight), self.weight(f"{name}.bias", out))
 
-    def add_norm(self, x: str, residual: str, prefix: str, output: Optional[str] = None) -> str:
+    def add_norm(self, x: str, residual: str, prefix: str, output: str | None = None) -> str:
         """A sum, normed."""
         norm = [self.weight(f"{prefix}.{part}", self.hidden) for part in ("weight", "bias")]
         total = self.graph.node("Add", x, residual)
@@ -144,12 +143,17 @@ class Bert:
         return self.graph.node("Cast", self.graph.weight(name, to_fp16(name, array)), to=TensorProto.FLOAT)
 
 
-def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="checkpoint folder: config.json and *.safetensors")
     parser.add_argument("output", type=Path, help="the model.onnx to write")
-    parser.add_argument("--weights", choices=["fp32", "fp16"], default="fp32", help="type of the weights in the file; arithmetic is fp32 either way (default fp32)")
+    parser.add_argument(
+        "--weights",
+        choices=["fp32", "fp16"],
+        default="fp32",
+        help="type of the weights in the file; arithmetic is fp32 either way (default fp32)",
+    )
     return parser.parse_args(arguments)
 
 

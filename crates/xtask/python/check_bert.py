@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
-from typing import Dict, List
 
 import numpy as np
 import onnxruntime
@@ -39,22 +37,27 @@ class Reference:
         self.config = self.checkpoint.config
         self.hidden, self.wide = self.config["hidden_size"], self.config["intermediate_size"]
 
-    def hidden_states(self, tokens: List[int]) -> np.ndarray:
+    def hidden_states(self, tokens: list[int]) -> np.ndarray:
         """The last layer's output, [tokens, hidden], for segment 0."""
         config = self.config
         words = self.get("embeddings.word_embeddings.weight", config["vocab_size"], self.hidden)[tokens]
-        places = self.get("embeddings.position_embeddings.weight", config["max_position_embeddings"], self.hidden)[: len(tokens)]
+        places = self.get("embeddings.position_embeddings.weight", config["max_position_embeddings"], self.hidden)[
+            : len(tokens)
+        ]
         segment = self.get("embeddings.token_type_embeddings.weight", config["type_vocab_size"], self.hidden)[0]
         x = self.norm(words + places + segment, "embeddings.LayerNorm")
         for layer in range(config["num_hidden_layers"]):
             prefix = f"encoder.layer.{layer}"
-            attended = self.linear(self.attention(x, f"{prefix}.attention.self"), f"{prefix}.attention.output.dense", self.hidden)
+            attended = self.linear(
+                self.attention(x, f"{prefix}.attention.self"), f"{prefix}.attention.output.dense", self.hidden
+            )
             x = self.norm(x + attended, f"{prefix}.attention.output.LayerNorm")
             active = gelu(self.linear(x, f"{prefix}.intermediate.dense", self.wide))
             x = self.norm(x + self.linear(active, f"{prefix}.output.dense", self.hidden), f"{prefix}.output.LayerNorm")
         return x
 
     def attention(self, x: np.ndarray, prefix: str) -> np.ndarray:
+        """Scaled dot-product attention of every head, before its output projection."""
         heads = self.config["num_attention_heads"]
         projected = (self.linear(x, f"{prefix}.{part}", self.hidden) for part in ("query", "key", "value"))
         query, key, value = (part.reshape(len(x), heads, -1).transpose(1, 0, 2) for part in projected)
@@ -64,20 +67,23 @@ class Reference:
         return (weights @ value).transpose(1, 0, 2).reshape(len(x), -1)
 
     def linear(self, x: np.ndarray, name: str, out: int) -> np.ndarray:
+        """A linear layer to `out` values."""
         return x @ self.get(f"{name}.weight", out, x.shape[-1]).T + self.get(f"{name}.bias", out)
 
     def norm(self, x: np.ndarray, name: str) -> np.ndarray:
+        """Layer norm over the last axis."""
         centred = x - x.mean(-1, keepdims=True)
         root = np.sqrt((centred**2).mean(-1, keepdims=True) + self.config["layer_norm_eps"])
         return centred / root * self.get(f"{name}.weight", self.hidden) + self.get(f"{name}.bias", self.hidden)
 
     def get(self, name: str, *shape: int) -> np.ndarray:
+        """A tensor of the checkpoint, wide enough that rounding is the other side's."""
         return self.checkpoint.tensor(self.prefix + name, *shape).astype(np.float64)
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
     """The exact form, by the error function."""
-    return x * 0.5 * (1.0 + np.frompyfunc(math.erf, 1, 1)(x / math.sqrt(2.0)).astype(np.float64))
+    return x * 0.5 * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0)))
 
 
 def pooled(states: np.ndarray) -> np.ndarray:
@@ -86,10 +92,10 @@ def pooled(states: np.ndarray) -> np.ndarray:
     return mean / np.linalg.norm(mean)
 
 
-def embed(session: onnxruntime.InferenceSession, rows: List[List[int]]) -> List[np.ndarray]:
+def embed(session: onnxruntime.InferenceSession, rows: list[list[int]]) -> list[np.ndarray]:
     """Embeds a batch, padded to its longest row."""
     width = max(map(len, rows))
-    feeds: Dict[str, np.ndarray] = {
+    feeds: dict[str, np.ndarray] = {
         "input_ids": np.array([row + [0] * (width - len(row)) for row in rows], np.int64),
         "attention_mask": np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows], np.int64),
         "token_type_ids": np.zeros((len(rows), width), np.int64),
@@ -112,7 +118,8 @@ def check(options: argparse.Namespace) -> float:
     alone = [embed(session, [row])[0] for row in rows]
     together = embed(session, rows)
     for row, *vectors in zip(rows, expected, alone, together):
-        print(f"{len(row):4} tokens: cosine alone {vectors[0] @ vectors[1]:.8f}, in the batch {vectors[0] @ vectors[2]:.8f}")
+        single, batched = (vectors[0] @ vector for vector in vectors[1:])
+        print(f"{len(row):4} tokens: cosine alone {single:.8f}, in the batch {batched:.8f}")
     return float(min(a @ b for found in (alone, together) for a, b in zip(expected, found)))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 class Checkpoint:
     """A configuration and the tensors it speaks of, by their Hugging Face names and in their layout."""
 
-    def __init__(self, origin: Path, config: Dict[str, Any]) -> None:
+    def __init__(self, origin: Path, config: dict[str, Any]) -> None:
         self.origin = origin
         self.config = config
 
@@ -32,7 +33,9 @@ class Checkpoint:
     def setting(self, key: str) -> Any:
         """A value that the configuration must have."""
         if self.config.get(key) is None:
-            raise ModelError(f"the config.json of `{self.origin}` lacks `{key}`: take it from the model's own repository")
+            raise ModelError(
+                f"the config.json of `{self.origin}` lacks `{key}`: take it from the model's own repository"
+            )
         return self.config[key]
 
     def tensor(self, name: str, *shape: int) -> np.ndarray:
@@ -41,10 +44,12 @@ class Checkpoint:
         if array is None:
             raise ModelError(f"`{self.origin}` lacks the tensor `{name}`: is the checkpoint complete?")
         if array.shape != shape:
-            raise ModelError(f"`{name}` of `{self.origin}` has shape {list(array.shape)}, its config.json asks for {list(shape)}")
+            raise ModelError(
+                f"`{name}` of `{self.origin}` has shape {list(array.shape)}, its config.json asks for {list(shape)}"
+            )
         return array
 
-    def _read(self, name: str, shape: Sequence[int]) -> Optional[np.ndarray]:
+    def _read(self, name: str, shape: Sequence[int]) -> np.ndarray | None:
         raise NotImplementedError
 
 
@@ -53,7 +58,7 @@ class Stored(NamedTuple):
 
     file: Path
     type: str
-    shape: List[int]
+    shape: list[int]
     offset: int
 
 
@@ -71,7 +76,7 @@ class Folder(Checkpoint):
         """Whether there is a tensor of this name."""
         return name in self._tensors
 
-    def _read(self, name: str, shape: Sequence[int]) -> Optional[np.ndarray]:
+    def _read(self, name: str, shape: Sequence[int]) -> np.ndarray | None:
         stored = self._tensors.get(name)
         return None if stored is None else _map(name, stored)
 
@@ -84,10 +89,10 @@ class Built(Checkpoint):
         super().__init__(model, config)
         self._tensors = weights
 
-    def _read(self, name: str, shape: Sequence[int]) -> Optional[np.ndarray]:
+    def _read(self, name: str, shape: Sequence[int]) -> np.ndarray | None:
         return self._tensors.get(name, self._part(name))
 
-    def _part(self, name: str) -> Optional[np.ndarray]:
+    def _part(self, name: str) -> np.ndarray | None:
         """The rows of `q_proj`, `k_proj` or `v_proj` inside the packed `qkv_proj`."""
         for index, part in enumerate(["q_proj", "k_proj", "v_proj"]):
             packed = self._tensors.get(name.replace(part, "qkv_proj"))
@@ -95,7 +100,7 @@ class Built(Checkpoint):
                 return np.split(packed, self._boundaries(packed))[index]
         return None
 
-    def _boundaries(self, packed: np.ndarray) -> List[int]:
+    def _boundaries(self, packed: np.ndarray) -> list[int]:
         queries = self.setting("num_attention_heads")
         keys = self.config.get("num_key_value_heads", queries)
         head = len(packed) // (queries + 2 * keys)
@@ -109,7 +114,7 @@ class Random(Checkpoint):
         super().__init__(folder, read_config(folder if folder.is_file() else folder / "config.json"))
         self._seed = seed
 
-    def _read(self, name: str, shape: Sequence[int]) -> Optional[np.ndarray]:
+    def _read(self, name: str, shape: Sequence[int]) -> np.ndarray | None:
         if name.endswith("norm.weight"):
             return np.ones(shape, np.float16)
         generator = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
@@ -117,7 +122,7 @@ class Random(Checkpoint):
         return (generator.standard_normal(shape, np.float32) * deviation).astype(np.float16)
 
 
-def open_checkpoint(source: Path, seed: Optional[int] = None) -> Checkpoint:
+def open_checkpoint(source: Path, seed: int | None = None) -> Checkpoint:
     """Opens what `source` names; with a seed, only its configuration is read."""
     if seed is not None:
         return Random(source, seed)
@@ -126,14 +131,19 @@ def open_checkpoint(source: Path, seed: Optional[int] = None) -> Checkpoint:
     return Folder(source)
 
 
-def read_config(path: Path) -> Dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """Reads a `config.json`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no `{path}`: give a Hugging Face checkpoint folder or a model built from one") from error
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelError(
+            f"there is no `{path}`: give a Hugging Face checkpoint folder or a model built from one"
+        ) from error
     except ValueError as error:
         raise ModelError(f"`{path}` is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"`{path}` is not a JSON object: take it from the model's own repository")
+    return config
 
 
 def to_fp16(name: str, array: np.ndarray) -> np.ndarray:
@@ -145,7 +155,7 @@ def to_fp16(name: str, array: np.ndarray) -> np.ndarray:
     return half
 
 
-def _index(file: Path) -> Dict[str, Stored]:
+def _index(file: Path) -> dict[str, Stored]:
     """The table of contents of a safetensors file: its length in 8 bytes, then JSON, then the tensors."""
     try:
         with file.open("rb") as content:
@@ -154,7 +164,10 @@ def _index(file: Path) -> Dict[str, Stored]:
                 raise ValueError("its header is longer than the file")
             header = json.loads(content.read(length))
         header.pop("__metadata__", None)
-        return {name: Stored(file, at["dtype"], at["shape"], 8 + length + at["data_offsets"][0]) for name, at in header.items()}
+        return {
+            name: Stored(file, at["dtype"], at["shape"], 8 + length + at["data_offsets"][0])
+            for name, at in header.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"`{file}` is not a safetensors file: {error}") from error
 
@@ -162,7 +175,9 @@ def _index(file: Path) -> Dict[str, Stored]:
 def _map(name: str, stored: Stored) -> np.ndarray:
     """Maps a tensor into memory, bfloat16 widened to float32."""
     if stored.type not in SAFETENSORS_TYPES:
-        raise ModelError(f"`{name}` of `{stored.file}` has type {stored.type}: only {', '.join(SAFETENSORS_TYPES)} can be converted")
+        raise ModelError(
+            f"`{name}` of `{stored.file}` has type {stored.type}: only {', '.join(SAFETENSORS_TYPES)} can be converted"
+        )
     dtype = SAFETENSORS_TYPES[stored.type]
     try:
         array = np.memmap(stored.file, dtype, "r", stored.offset, tuple(stored.shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -53,20 +53,20 @@ class LlamaConfig:
         )
 
 
-def rotary_tables(checkpoint: Checkpoint, config: LlamaConfig) -> Tuple[np.ndarray, np.ndarray]:
+def rotary_tables(checkpoint: Checkpoint, config: LlamaConfig) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and sine of every position, each [context, head_size / 2] in float32."""
     rope = _rope_parameters(checkpoint.config)
     angles = np.outer(np.arange(config.context), _frequencies(checkpoint, rope, config.head_size))
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def _rope_parameters(config: Dict[str, Any]) -> Dict[str, Any]:
+def _rope_parameters(config: dict[str, Any]) -> dict[str, Any]:
     """`rope_parameters` as transformers 5 writes it, or the `rope_theta` and `rope_scaling` of those before."""
     older = {"rope_theta": config.get("rope_theta", 10000.0), **(config.get("rope_scaling") or {})}
     return {**older, **(config.get("rope_parameters") or {})}
 
 
-def _frequencies(checkpoint: Checkpoint, rope: Dict[str, Any], head_size: int) -> np.ndarray:
+def _frequencies(checkpoint: Checkpoint, rope: dict[str, Any], head_size: int) -> np.ndarray:
     """Radians by which each pair of a head turns from one position to the next."""
     # Rounded to float32 where the reference implementation rounds them, so that late positions agree.
     exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
@@ -84,7 +84,7 @@ def _frequencies(checkpoint: Checkpoint, rope: Dict[str, Any], head_size: int) -
     raise ModelError(f"`{checkpoint.origin}` has rope type `{kind}`: only `default`, `linear` and `llama3` are built")
 
 
-def _llama3(frequencies: np.ndarray, rope: Dict[str, Any]) -> np.ndarray:
+def _llama3(frequencies: np.ndarray, rope: dict[str, Any]) -> np.ndarray:
     """Slows the long waves by `factor`, keeps the short ones, and blends those between."""
     turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Union
 
 import numpy as np
 import onnx
@@ -20,6 +21,9 @@ CONFIG_KEY = "config.json"
 
 EXTERNAL_DATA_FROM = 1_500_000_000
 """Weights above this many bytes go into `<model>.data`: protobuf ends at 2 GiB."""
+
+EXTERNAL_DATA_SMALLEST = 1024
+"""Weights below this many bytes stay in the model: ONNX Runtime reads shapes and axes while it loads the graph."""
 
 EXTERNAL_DATA_ALIGNMENT = 4096
 """Offset unit inside the data file, so that ONNX Runtime can map tensors."""
@@ -40,13 +44,13 @@ class Graph:
     def __init__(self, name: str, opset: int) -> None:
         self.name = name
         self.opset = opset
-        self.metadata: Dict[str, str] = {}
-        self._nodes: List[onnx.NodeProto] = []
-        self._weights: Dict[str, np.ndarray] = {}
-        self._inputs: List[onnx.ValueInfoProto] = []
-        self._outputs: List[onnx.ValueInfoProto] = []
+        self.metadata: dict[str, str] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: dict[str, np.ndarray] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
         self._names: Counter[str] = Counter()
-        self._scope: List[str] = []
+        self._scope: list[str] = []
 
     def input(self, name: str, element: int, shape: Sequence[Dimension]) -> str:
         """Declares a graph input; a dimension is a number or the name of a free one."""
@@ -67,13 +71,13 @@ class Graph:
         finally:
             self._scope.pop()
 
-    def node(self, op: str, *inputs: str, output: Optional[str] = None, **attributes: object) -> str:
+    def node(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Adds a node with one output and returns the output's name."""
         return self.nodes(op, *inputs, outputs=[output], **attributes)[0]
 
     def nodes(
-        self, op: str, *inputs: str, outputs: Sequence[Optional[str]], domain: str = "", **attributes: object
-    ) -> List[str]:
+        self, op: str, *inputs: str, outputs: Sequence[str | None], domain: str = "", **attributes: Any
+    ) -> list[str]:
         """Adds a node with several outputs: `None` asks for a name, `""` leaves an output away."""
         name = self._unique("/".join(["", *self._scope, op]))
         names = [f"{name}:{index}" if given is None else given for index, given in enumerate(outputs)]
@@ -103,7 +107,7 @@ class Graph:
             tensors = [_tensor(name, array) for name, array in self._weights.items()]
         path.write_bytes(self._model(tensors).SerializeToString(deterministic=True))
 
-    def _model(self, tensors: List[onnx.TensorProto]) -> onnx.ModelProto:
+    def _model(self, tensors: list[onnx.TensorProto]) -> onnx.ModelProto:
         domains = sorted({node.domain for node in self._nodes} | {""})
         model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="consort")
         model.graph.CopyFrom(helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, tensors))
@@ -123,11 +127,14 @@ def _tensor(name: str, array: np.ndarray) -> onnx.TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
 
-def _write_external(weights: Dict[str, np.ndarray], path: Path) -> List[onnx.TensorProto]:
-    """Streams the weights into one file and returns the tensors that point into it."""
+def _write_external(weights: dict[str, np.ndarray], path: Path) -> list[onnx.TensorProto]:
+    """Streams the large weights into one file and returns the tensors, these pointing into it."""
     tensors = []
     with path.open("wb") as file:
         for name, array in weights.items():
+            if array.nbytes < EXTERNAL_DATA_SMALLEST:
+                tensors.append(_tensor(name, array))
+                continue
             file.write(b"\0" * (-file.tell() % EXTERNAL_DATA_ALIGNMENT))
             where = {"location": path.name, "offset": file.tell(), "length": array.nbytes}
             file.write(np.ascontiguousarray(array).data)
@@ -135,7 +142,7 @@ def _write_external(weights: Dict[str, np.ndarray], path: Path) -> List[onnx.Ten
     return tensors
 
 
-def _external_tensor(name: str, array: np.ndarray, where: Dict[str, object]) -> onnx.TensorProto:
+def _external_tensor(name: str, array: np.ndarray, where: dict[str, object]) -> onnx.TensorProto:
     element = helper.np_dtype_to_tensor_dtype(array.dtype)
     tensor = TensorProto(name=name, data_type=element, dims=array.shape)
     tensor.data_location = TensorProto.EXTERNAL
@@ -144,7 +151,7 @@ def _external_tensor(name: str, array: np.ndarray, where: Dict[str, object]) -> 
     return tensor
 
 
-def stored_weights(path: Path) -> Tuple[Dict[str, np.ndarray], Dict[str, object]]:
+def stored_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """Reads back the weights of a model that `Graph.save` wrote, and its checkpoint's configuration."""
     try:
         model = onnx.load(str(path))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ OPSET = 20
 """The first with `StringConcat`; read by every ONNX Runtime since 1.17."""
 
 SLOW_WIDTH = 256
-"""Width of the square product in one iteration of `slow`: about a millisecond on one core."""
+"""Width of the square product in one iteration of `slow`: about a quarter of a millisecond on one core."""
 
 TYPES = {
     "BOOL": TensorProto.BOOL,
@@ -52,7 +52,9 @@ def every_type() -> Graph:
     graph = Graph("every_type", OPSET)
     for name, element in TYPES.items():
         tensor = graph.input(f"INPUT_{name}", element, [f"rows_{name}", f"columns_{name}"])
-        graph.node("Identity", tensor, output=graph.output(f"OUTPUT_{name}", element, [f"rows_{name}", f"columns_{name}"]))
+        graph.node(
+            "Identity", tensor, output=graph.output(f"OUTPUT_{name}", element, [f"rows_{name}", f"columns_{name}"])
+        )
     return graph
 
 
@@ -75,7 +77,7 @@ def no_batch() -> Graph:
 
 
 def slow() -> Graph:
-    """Computes for as many rounds as ITERATIONS (INT64[1]) says, about a millisecond each; RESULT is that number.
+    """Computes for as many rounds as ITERATIONS (INT64[1]) says, each a quarter of a millisecond, and tells how many.
 
     Every round is a run of small nodes, so a session that is told to stop does so within one round.
     """
@@ -145,17 +147,29 @@ def row_sum() -> Graph:
     """Sums rows of any width: FP32[batch, width] to FP32[batch, 1]."""
     graph = Graph("row_sum", OPSET)
     rows = graph.input("ROWS", TensorProto.FLOAT, ["batch", "width"])
-    graph.node("ReduceSum", rows, graph.ints(1), output=graph.output("SUM", TensorProto.FLOAT, ["batch", 1]), keepdims=1)
+    graph.node(
+        "ReduceSum", rows, graph.ints(1), output=graph.output("SUM", TensorProto.FLOAT, ["batch", 1]), keepdims=1
+    )
     return graph
 
 
-MODELS: List[Callable[[], Graph]] = [add_sub, every_type, no_batch, pick, row_sum, scalar, slow, string_concat, string_upper]
+MODELS: list[Callable[[], Graph]] = [
+    add_sub,
+    every_type,
+    no_batch,
+    pick,
+    row_sum,
+    scalar,
+    slow,
+    string_concat,
+    string_upper,
+]
 """Every model; the function's name is the file's."""
 
 
 def main() -> None:
     """Writes every model into the folder named on the command line."""
-    described: Dict[str, str] = {model.__name__: (model.__doc__ or "").splitlines()[0] for model in MODELS}
+    described: dict[str, str] = {model.__name__: (model.__doc__ or "").splitlines()[0] for model in MODELS}
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="\n".join(f"{name + '.onnx':20} {text}" for name, text in described.items()),
