@@ -28,6 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     ]);
     // Ordered, so that the same configuration is always shown the same.
     config.btree_map(["."]);
+    // Lets a message be looked up in the descriptor set by its type.
+    config.enable_type_names();
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;
     Ok(())
 }

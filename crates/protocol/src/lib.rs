@@ -1,5 +1,13 @@
 //! Wire types of the KServe v2 / Triton gRPC protocol and model configuration, and their conversions.
 
+mod contents;
+mod json;
+mod metadata;
+mod parameters;
+mod request;
+mod response;
+mod status;
+
 /// The code generated from `proto/`.
 #[allow(
     missing_docs,
@@ -14,6 +22,9 @@ mod generated {
 }
 
 pub use generated::*;
+pub use json::{config_from_json, descriptor_of, descriptors, to_json};
+pub use request::{Call, parse_version};
+pub use status::{from_status, to_status};
 
 /// Every message and service of `proto/`, as a serialised `FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
