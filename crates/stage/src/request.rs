@@ -14,6 +14,8 @@ pub struct Context {
     pub span: Option<tracing::Span>,
     /// The caller's W3C `traceparent`, passed on where no span is recorded.
     pub traceparent: Option<Arc<str>>,
+    /// The caller's W3C `tracestate`, which goes where its `traceparent` goes.
+    pub tracestate: Option<Arc<str>>,
 }
 
 impl Context {

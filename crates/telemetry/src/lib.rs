@@ -1,17 +1,30 @@
 //! Traces, logs and metrics: every name and every exporter of Consort.
 
 mod batch_sizes;
+mod environment;
+mod error;
+mod export;
 mod exposition;
 mod histogram;
+mod logging;
 mod meter;
 mod metrics;
 mod process;
+mod propagation;
 pub mod semconv;
 mod snapshot;
+mod span;
 mod upstream;
 
+pub use error::Error;
 pub use exposition::CONTENT_TYPE;
+pub use logging::{Guard, LogFormat, LogOptions, init};
 pub use meter::{Execution, Meter, PendingGuard, Reason, RequestTimer};
 pub use metrics::Metrics;
+pub use propagation::{Parent, extract, inject, trace_id};
 pub use snapshot::{BatchSnapshot, Snapshot, Tally};
+pub use span::{
+    Protocol, batch_span, compute_span, failed, first_response, link, queue_span, request_span,
+    step_span,
+};
 pub use upstream::{Outcome, StepMeter, UpstreamCall, UpstreamMeter};

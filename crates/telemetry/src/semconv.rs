@@ -3,6 +3,46 @@
 //! A name is written once, here; dashboards, alerts and clients depend on them, so a change is a
 //! breaking change.
 
+/// Spans: their target and their names.
+pub mod span {
+    /// The target of every span: what has it is exported and never logged.
+    pub const TARGET: &str = "consort::trace";
+    /// A request, from its reception to its last response; exported as `infer MODEL`.
+    pub const REQUEST: &str = "infer";
+    /// One step of an ensemble; exported as `step STEP`.
+    pub const STEP: &str = "step";
+    /// Waiting for an instance.
+    pub const QUEUE: &str = "queue";
+    /// One execution, linked both ways with the requests that rode in it.
+    pub const BATCH: &str = "batch";
+    /// Inference itself.
+    pub const COMPUTE: &str = "compute";
+    /// The event of a request's first response.
+    pub const FIRST_RESPONSE: &str = "first response";
+}
+
+/// Attributes of spans; those that Triton's spans have too keep Triton's names.
+pub mod attribute {
+    /// The model.
+    pub const MODEL_NAME: &str = "triton.model_name";
+    /// The version of the model; absent until one is chosen.
+    pub const MODEL_VERSION: &str = "triton.model_version";
+    /// The caller's name for the request; absent when it gave none.
+    pub const REQUEST_ID: &str = "triton.request_id";
+    /// How the request came in: `http` or `grpc`.
+    pub const PROTOCOL: &str = "network.protocol.name";
+    /// The kind of a failure.
+    pub const ERROR_TYPE: &str = "error.type";
+    /// The ensemble that a step belongs to.
+    pub const ENSEMBLE: &str = "consort.ensemble";
+    /// The step's name within its ensemble.
+    pub const STEP: &str = "consort.step";
+    /// The requests that rode in a batch.
+    pub const REQUESTS: &str = "consort.batch.requests";
+    /// The sum of their batch sizes.
+    pub const INFERENCES: &str = "consort.batch.inferences";
+}
+
 /// A metric: its name, what it says and how it is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {

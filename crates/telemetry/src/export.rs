@@ -1,0 +1,164 @@
+//! Sends spans to an OpenTelemetry collector, beside the requests and never in their way.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use opentelemetry::KeyValue;
+use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::Error;
+use crate::environment::{ExportSettings, Protocol};
+
+/// How long the last spans may take to leave when the process stops, because an orchestrator
+/// counts this time too.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a failing export is logged, because a collector that is down fails every batch.
+const REPORT_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The way spans take out of the process.
+pub(crate) struct Export {
+    provider: SdkTracerProvider,
+    runtime: Option<Runtime>,
+}
+
+impl Export {
+    /// Starts the exporter on a thread of its own, so it works with and without a runtime around
+    /// it and never takes time from the requests'.
+    pub(crate) fn start(settings: ExportSettings, program: &str) -> Result<Self, Error> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("consort-otlp")
+            .enable_all()
+            .build()
+            .map_err(Error::Thread)?;
+        let exporter = {
+            let _entered = runtime.enter();
+            otlp_exporter(settings.protocol).map_err(Error::Exporter)?
+        };
+        let exporter = ReportingExporter::new(exporter, runtime.handle().clone());
+        Ok(Self {
+            provider: provider(exporter, resource(program, settings.service_name)),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Where spans come from.
+    pub(crate) fn provider(&self) -> &SdkTracerProvider {
+        &self.provider
+    }
+}
+
+impl Drop for Export {
+    /// Sends what is left and waits for it, at most [`FLUSH_LIMIT`].
+    fn drop(&mut self) {
+        if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_LIMIT) {
+            tracing::warn!(%error, "the last spans could not be exported");
+        }
+        if let Some(runtime) = self.runtime.take() {
+            // Not a drop, which panics inside another runtime.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A provider that batches spans and drops them when the exporter does not keep up.
+fn provider(exporter: impl SpanExporter + 'static, resource: Resource) -> SdkTracerProvider {
+    SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource)
+        .build()
+}
+
+/// Who exports. What the environment says replaces what the program says.
+fn resource(program: &str, service_name: Option<String>) -> Resource {
+    let resource = Resource::builder_empty()
+        .with_service_name(program.to_owned())
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()));
+    match service_name {
+        Some(name) => resource.with_service_name(name).build(),
+        None => resource.build(),
+    }
+}
+
+fn otlp_exporter(
+    protocol: Protocol,
+) -> Result<OtlpExporter, opentelemetry_otlp::ExporterBuildError> {
+    match protocol {
+        Protocol::Grpc => OtlpExporter::builder().with_tonic().build(),
+        Protocol::Http => OtlpExporter::builder()
+            .with_http()
+            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+            .build(),
+    }
+}
+
+/// An exporter that runs within its own runtime and says now and then that it fails.
+struct ReportingExporter<E> {
+    inner: E,
+    runtime: Handle,
+    lost: AtomicU64,
+    reported_at: Mutex<Option<Instant>>,
+}
+
+impl<E> ReportingExporter<E> {
+    fn new(inner: E, runtime: Handle) -> Self {
+        Self {
+            inner,
+            runtime,
+            lost: AtomicU64::new(0),
+            reported_at: Mutex::new(None),
+        }
+    }
+
+    fn report(&self, spans: u64, error: &dyn fmt::Display) {
+        let lost = self.lost.fetch_add(spans, Relaxed) + spans;
+        let mut reported_at = self.reported_at.lock();
+        if reported_at.is_some_and(|at| at.elapsed() < REPORT_INTERVAL) {
+            return;
+        }
+        *reported_at = Some(Instant::now());
+        tracing::warn!(%error, lost_spans = lost, "spans could not be exported");
+    }
+}
+
+impl<E> fmt::Debug for ReportingExporter<E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ReportingExporter")
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for ReportingExporter<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len() as u64;
+        let mut export = pin!(self.inner.export(batch));
+        let result = std::future::poll_fn(|context| {
+            // The SDK polls on a bare thread; sockets and timers need a runtime around them.
+            let _entered = self.runtime.enter();
+            export.as_mut().poll(context)
+        })
+        .await;
+        if let Err(error) = &result {
+            self.report(spans, error);
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
