@@ -58,6 +58,11 @@ impl Draft {
         VersionPolicy::All
     }
 
+    /// Whether the configuration names inputs and outputs itself.
+    pub fn names_tensors(&self) -> bool {
+        !self.config.input.is_empty() && !self.config.output.is_empty()
+    }
+
     /// Fills in what the configuration leaves out from what the model file says, and notes where
     /// the two contradict each other for [`check`](Self::check) to report.
     ///

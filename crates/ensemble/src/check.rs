@@ -60,10 +60,7 @@ fn find_models(spec: &Spec, models: &Lookup<'_>) -> Result<Vec<Arc<Signature>>, 
     if missing.is_empty() {
         return Ok(found);
     }
-    let mut names: Vec<&str> = missing
-        .iter()
-        .map(|step| &*spec.steps[*step].model)
-        .collect();
+    let mut names: Vec<&str> = missing.iter().map(|step| &*spec.steps[*step].model).collect();
     names.sort_unstable();
     names.dedup();
     let message = format!(

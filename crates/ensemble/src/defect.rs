@@ -14,26 +14,17 @@ pub struct Defect {
 impl Defect {
     /// A mistake in the ensemble as a whole.
     pub(crate) fn of_ensemble(message: String) -> Self {
-        Self {
-            field: "ensemble_scheduling".into(),
-            message,
-        }
+        Self { field: "ensemble_scheduling".into(), message }
     }
 
     /// A mistake in `field` of a step.
     pub(crate) fn of_step(step: usize, field: &str, message: String) -> Self {
-        Self {
-            field: format!("ensemble_scheduling.step[{step}].{field}"),
-            message,
-        }
+        Self { field: format!("ensemble_scheduling.step[{step}].{field}"), message }
     }
 
     /// A mistake in the ensemble's own `input` or `output`.
     pub(crate) fn of_tensor(list: &str, index: usize, message: String) -> Self {
-        Self {
-            field: format!("{list}[{index}]"),
-            message,
-        }
+        Self { field: format!("{list}[{index}]"), message }
     }
 }
 

@@ -14,10 +14,7 @@ pub(crate) fn shapes_agree(from: &TensorSpec, to: &TensorSpec) -> bool {
 
 fn overlap(left: &[i64], right: &[i64]) -> bool {
     left.len() == right.len()
-        && left
-            .iter()
-            .zip(right)
-            .all(|(a, b)| a == b || *a == VARIABLE || *b == VARIABLE)
+        && left.iter().zip(right).all(|(a, b)| a == b || *a == VARIABLE || *b == VARIABLE)
 }
 
 /// The tensor as the receiving side names and shapes it.
@@ -51,12 +48,7 @@ mod tests {
             is_batched: to_batched,
         };
         let count = shape.iter().product::<i64>() as usize;
-        deliver(
-            Tensor::from_vec("x", shape, vec![0_i8; count]),
-            &to,
-            from_batched,
-        )
-        .shape
+        deliver(Tensor::from_vec("x", shape, vec![0_i8; count]), &to, from_batched).shape
     }
 
     #[test]

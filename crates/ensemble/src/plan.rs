@@ -109,15 +109,11 @@ impl Plan {
         }
         let find = |spec: &TensorSpec| {
             let mut outputs = self.outputs.iter().flat_map(|group| &group.outputs);
-            outputs
-                .find(|output| output.spec.name == spec.name)
-                .cloned()
+            outputs.find(|output| output.spec.name == spec.name).cloned()
         };
         let specs = self.signature.outputs.iter();
-        let outputs: Vec<_> = specs
-            .filter(|spec| wanted.contains(&spec.name))
-            .filter_map(find)
-            .collect();
+        let outputs: Vec<_> =
+            specs.filter(|spec| wanted.contains(&spec.name)).filter_map(find).collect();
         group_outputs(&outputs, &self.tensors).into()
     }
 
@@ -148,24 +144,14 @@ pub(crate) fn group_outputs(
 ) -> Vec<OutputGroup> {
     let lineage_of = |output: &PlannedInput| tensors[output.tensor].lineage.as_slice();
     let is_longest = |lineage: &[StepIndex]| {
-        outputs
-            .iter()
-            .map(lineage_of)
-            .all(|other| other == lineage || !other.starts_with(lineage))
+        outputs.iter().map(lineage_of).all(|other| other == lineage || !other.starts_with(lineage))
     };
-    let mut lineages: Vec<&[StepIndex]> = outputs
-        .iter()
-        .map(lineage_of)
-        .filter(|lineage| is_longest(lineage))
-        .collect();
+    let mut lineages: Vec<&[StepIndex]> =
+        outputs.iter().map(lineage_of).filter(|lineage| is_longest(lineage)).collect();
     lineages.sort_unstable();
     lineages.dedup();
     let group = |lineage: &[StepIndex]| OutputGroup {
-        outputs: outputs
-            .iter()
-            .filter(|o| lineage.starts_with(lineage_of(o)))
-            .cloned()
-            .collect(),
+        outputs: outputs.iter().filter(|o| lineage.starts_with(lineage_of(o))).cloned().collect(),
         lineage: lineage.to_vec(),
     };
     lineages.into_iter().map(group).collect()

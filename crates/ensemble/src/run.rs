@@ -27,10 +27,7 @@ impl Ensemble {
     /// The ensemble of `plan`, whose step `i` calls `stages[i]`.
     pub fn new(plan: Arc<Plan>, stages: Vec<Arc<dyn Stage>>) -> Self {
         debug_assert_eq!(plan.steps.len(), stages.len());
-        Self {
-            plan,
-            stages: stages.into(),
-        }
+        Self { plan, stages: stages.into() }
     }
 
     /// The plan it runs.
@@ -92,10 +89,7 @@ impl Future for NextAnswer {
     type Output = (Call, Option<Result<Response>>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let call = self
-            .0
-            .as_mut()
-            .expect("a finished future is not polled again");
+        let call = self.0.as_mut().expect("a finished future is not polled again");
         let answer = ready!(call.responses.poll_next_unpin(context));
         let call = self.0.take().expect("it was there a line ago");
         Poll::Ready((call, answer))
@@ -136,10 +130,7 @@ impl Run {
         let inputs = std::mem::take(&mut request.inputs);
         let mut run = Self {
             store: Store::new(&plan, &needed, &groups),
-            steps: needed
-                .iter()
-                .map(|needed| needed.then(StepState::default))
-                .collect(),
+            steps: needed.iter().map(|needed| needed.then(StepState::default)).collect(),
             sent: vec![None; groups.len()],
             groups,
             running: FuturesUnordered::new(),
@@ -162,12 +153,9 @@ impl Run {
         for (index, planned) in plan.tensors.iter().enumerate() {
             if planned.source == Source::Input {
                 let given = inputs.iter_mut().find(|tensor| {
-                    tensor
-                        .as_ref()
-                        .is_some_and(|tensor| tensor.name == planned.name)
+                    tensor.as_ref().is_some_and(|tensor| tensor.name == planned.name)
                 });
-                self.store
-                    .put(index, &held, given.and_then(Option::take), true);
+                self.store.put(index, &held, given.and_then(Option::take), true);
             }
         }
     }
@@ -194,9 +182,7 @@ impl Run {
         if state.is_busy {
             return;
         }
-        let candidates = self
-            .store
-            .iterations(plan, &planned.inputs, planned.lineage.len());
+        let candidates = self.store.iterations(plan, &planned.inputs, planned.lineage.len());
         let Some(iteration) = candidates.into_iter().find(|iteration| {
             state.last_begun.as_ref() < Some(iteration)
                 && self.store.has_all(plan, &planned.inputs, iteration)
@@ -216,11 +202,7 @@ impl Run {
             let taken = self.store.take(plan, input, &iteration);
             is_last &= taken.is_last;
             let from_batched = plan.tensors[input.tensor].is_batched;
-            inputs.extend(
-                taken
-                    .tensor
-                    .map(|tensor| deliver(tensor, input, from_batched)),
-            );
+            inputs.extend(taken.tensor.map(|tensor| deliver(tensor, input, from_batched)));
         }
         let request = Request {
             id: self.request.id.clone(),
@@ -233,13 +215,7 @@ impl Run {
         if !planned.is_decoupled {
             responses = Box::pin(collect_one(responses).into_stream());
         }
-        let call = Call {
-            step,
-            iteration,
-            answers: 0,
-            is_last,
-            responses,
-        };
+        let call = Call { step, iteration, answers: 0, is_last, responses };
         self.running.push(NextAnswer(Some(call)));
     }
 
@@ -279,10 +255,7 @@ impl Run {
         call.answers += 1;
         let is_last = call.is_last && response.is_last;
         for output in &planned.outputs {
-            let found = response
-                .outputs
-                .iter()
-                .position(|tensor| tensor.name == output.name);
+            let found = response.outputs.iter().position(|tensor| tensor.name == output.name);
             let name = plan.tensors[output.tensor].name.clone();
             let tensor = found.map(|index| response.outputs.swap_remove(index).renamed(name));
             self.store.put(output.tensor, &iteration, tensor, is_last);
@@ -318,10 +291,7 @@ impl Run {
     }
 
     fn send_ready(&mut self, plan: &Arc<Plan>, index: usize, group: &OutputGroup) {
-        for iteration in self
-            .store
-            .iterations(plan, &group.outputs, group.lineage.len())
-        {
+        for iteration in self.store.iterations(plan, &group.outputs, group.lineage.len()) {
             let is_next = self.sent[index].as_ref() < Some(&iteration);
             if is_next && self.store.has_all(plan, &group.outputs, &iteration) {
                 self.send(plan, group, &iteration);
@@ -331,10 +301,7 @@ impl Run {
     }
 
     fn send(&mut self, plan: &Arc<Plan>, group: &OutputGroup, iteration: &Iteration) {
-        let mut response = Response {
-            is_last: self.groups.len() == 1,
-            ..Response::default()
-        };
+        let mut response = Response { is_last: self.groups.len() == 1, ..Response::default() };
         for output in &group.outputs {
             let taken = self.store.take(plan, output, iteration);
             response.is_last &= taken.is_last;
@@ -358,19 +325,13 @@ impl Run {
     /// Says in an error which step failed.
     fn locate(&self, step: StepIndex, error: Error) -> Error {
         let model = &self.plan.steps[step].model;
-        error.within(format!(
-            "in ensemble '{}', step {step} (model '{model}'): ",
-            self.plan.name
-        ))
+        error.within(format!("in ensemble '{}', step {step} (model '{model}'): ", self.plan.name))
     }
 
     /// A plan that was checked cannot come to this; if it does, the caller hears of it.
     fn deadlock(&self) -> Error {
-        let steps: Vec<&str> = self
-            .paused
-            .iter()
-            .map(|call| &*self.plan.steps[call.step].model)
-            .collect();
+        let steps: Vec<&str> =
+            self.paused.iter().map(|call| &*self.plan.steps[call.step].model).collect();
         Error::internal(format!(
             "in ensemble '{}', unexpected deadlock: nothing takes the responses of {}",
             self.plan.name,

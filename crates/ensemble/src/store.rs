@@ -36,9 +36,7 @@ impl Store {
         let mut tensors: Vec<Made> = plan.tensors.iter().map(|_| Made::default()).collect();
         let steps = plan.steps.iter().zip(needed).filter(|(_, needed)| **needed);
         let steps = steps.map(|(step, _)| (&step.inputs, step.lineage.len()));
-        let groups = groups
-            .iter()
-            .map(|group| (&group.outputs, group.lineage.len()));
+        let groups = groups.iter().map(|group| (&group.outputs, group.lineage.len()));
         for (inputs, depth) in steps.chain(groups) {
             for input in inputs {
                 let made = &mut tensors[input.tensor];
@@ -62,11 +60,7 @@ impl Store {
     ) {
         let made = &mut self.tensors[index];
         if made.takers > 0 || made.is_held {
-            let value = Value {
-                tensor,
-                takers_left: made.takers,
-                is_last,
-            };
+            let value = Value { tensor, takers_left: made.takers, is_last };
             made.values.insert(iteration.clone(), value);
         }
     }
@@ -115,11 +109,7 @@ impl Store {
 
     /// How many values of a tensor wait for a receiver of the same lineage.
     pub(crate) fn waiting(&self, index: TensorIndex) -> usize {
-        self.tensors[index]
-            .values
-            .values()
-            .filter(|value| value.takers_left > 0)
-            .count()
+        self.tensors[index].values.values().filter(|value| value.takers_left > 0).count()
     }
 }
 

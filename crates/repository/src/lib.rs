@@ -1,7 +1,18 @@
 //! The model repository on disk: versions, loading, and the models being served.
 
+mod checked;
+mod folder;
 mod kind;
+mod load;
+mod local;
 mod models;
+mod snapshot;
+pub mod statistics;
 
+pub use checked::Checked;
+pub use folder::{ModelFolder, models_in, served_versions, versions_in};
 pub use kind::{Backend, Instance, Kind, ModelFile};
+pub use load::Loader;
+pub use local::{Foreign, Local, ensembles_in};
 pub use models::{IndexEntry, Models, Served, State};
+pub use snapshot::{Entry, Snapshot};

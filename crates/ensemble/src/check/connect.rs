@@ -18,12 +18,7 @@ pub(super) struct Graph {
 
 /// Connects names to indices; what cannot be connected is a defect and left out of the graph.
 pub(super) fn connect(spec: &Spec, signatures: &[Arc<Signature>]) -> (Graph, Vec<Defect>) {
-    let mut connector = Connector {
-        spec,
-        signatures,
-        graph: Graph::new(),
-        defects: Vec::new(),
-    };
+    let mut connector = Connector { spec, signatures, graph: Graph::new(), defects: Vec::new() };
     connector.add_ensemble_inputs();
     for (index, step) in spec.steps.iter().enumerate() {
         connector.add_step_outputs(index, step);
@@ -38,11 +33,7 @@ pub(super) fn connect(spec: &Spec, signatures: &[Arc<Signature>]) -> (Graph, Vec
 
 impl Graph {
     fn new() -> Self {
-        Self {
-            tensors: Vec::new(),
-            steps: Vec::new(),
-            by_name: BTreeMap::new(),
-        }
+        Self { tensors: Vec::new(), steps: Vec::new(), by_name: BTreeMap::new() }
     }
 }
 
@@ -71,13 +62,7 @@ impl Connector<'_> {
         let index = self.graph.tensors.len();
         self.graph.by_name.insert(name.clone(), index);
         let lineage = Vec::new();
-        self.graph.tensors.push(PlannedTensor {
-            name,
-            source,
-            lineage,
-            spec,
-            is_batched,
-        });
+        self.graph.tensors.push(PlannedTensor { name, source, lineage, spec, is_batched });
         index
     }
 
@@ -105,10 +90,7 @@ impl Connector<'_> {
             }
             let spec = spec.clone();
             let tensor = self.add_tensor(name, Source::Step(index), spec, signature.is_batching());
-            outputs.push(PlannedOutput {
-                name: edge.model_tensor.clone(),
-                tensor,
-            });
+            outputs.push(PlannedOutput { name: edge.model_tensor.clone(), tensor });
         }
         self.graph.steps.push(PlannedStep {
             model: step.model.clone(),
@@ -151,16 +133,8 @@ impl Connector<'_> {
     }
 
     fn find_unmapped(&mut self, index: usize, step: &StepSpec) {
-        for input in self.signatures[index]
-            .inputs
-            .iter()
-            .filter(|input| !input.is_optional)
-        {
-            if step
-                .inputs
-                .iter()
-                .all(|edge| edge.model_tensor != input.name)
-            {
+        for input in self.signatures[index].inputs.iter().filter(|input| !input.is_optional) {
+            if step.inputs.iter().all(|edge| edge.model_tensor != input.name) {
                 self.defects.push(Defect::of_step(
                     index,
                     "input_map",
@@ -205,8 +179,7 @@ impl Connector<'_> {
                     "ensemble output '{}' for ensemble '{}' is not used",
                     output.name, self.spec.name
                 );
-                self.defects
-                    .push(Defect::of_tensor("output", index, message));
+                self.defects.push(Defect::of_tensor("output", index, message));
             }
         }
     }
@@ -220,11 +193,7 @@ impl Connector<'_> {
     ) {
         let known: Vec<&str> = known.collect();
         let spec = &self.spec.steps[step];
-        let edges = if direction == "input" {
-            &spec.inputs
-        } else {
-            &spec.outputs
-        };
+        let edges = if direction == "input" { &spec.inputs } else { &spec.outputs };
         let edge = edges.iter().find(|edge| &*edge.model_tensor == name);
         let tensor = edge.map_or("", |edge| &*edge.ensemble_tensor);
         let message = format!(
@@ -234,7 +203,6 @@ impl Connector<'_> {
             self.spec.name,
             known.join(", ")
         );
-        self.defects
-            .push(Defect::of_step(step, &format!("{direction}_map"), message));
+        self.defects.push(Defect::of_step(step, &format!("{direction}_map"), message));
     }
 }

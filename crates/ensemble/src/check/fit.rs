@@ -71,9 +71,5 @@ fn batch_sizes(spec: &Spec, signatures: &[Arc<Signature>]) -> Vec<Defect> {
             Defect::of_step(index, "model_name", message)
         })
     };
-    signatures
-        .iter()
-        .enumerate()
-        .filter_map(too_small)
-        .collect()
+    signatures.iter().enumerate().filter_map(too_small).collect()
 }

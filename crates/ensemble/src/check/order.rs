@@ -10,19 +10,12 @@ use crate::spec::Spec;
 /// Fills in every lineage, step by step in the order of the data; what stays without is a cycle.
 pub(super) fn settle_lineages(spec: &Spec, graph: &mut Graph) -> Vec<Defect> {
     let mut defects = Vec::new();
-    let mut written: Vec<bool> = graph
-        .tensors
-        .iter()
-        .map(|tensor| tensor.source == Source::Input)
-        .collect();
+    let mut written: Vec<bool> =
+        graph.tensors.iter().map(|tensor| tensor.source == Source::Input).collect();
     let mut open: Vec<StepIndex> = (0..graph.steps.len()).collect();
     loop {
-        let is_ready = |step: &StepIndex| {
-            graph.steps[*step]
-                .inputs
-                .iter()
-                .all(|input| written[input.tensor])
-        };
+        let is_ready =
+            |step: &StepIndex| graph.steps[*step].inputs.iter().all(|input| written[input.tensor]);
         let (ready, waiting): (Vec<_>, Vec<_>) = open.iter().copied().partition(is_ready);
         if ready.is_empty() {
             break;
@@ -86,20 +79,13 @@ fn unreachable_outputs(
     let Some(first) = stuck.first() else {
         return Vec::new();
     };
-    let waits_for = graph.steps[*first]
-        .inputs
-        .iter()
-        .find(|input| !written[input.tensor]);
+    let waits_for = graph.steps[*first].inputs.iter().find(|input| !written[input.tensor]);
     let tensor = waits_for.map_or("", |input| &*graph.tensors[input.tensor].name);
     let models: Vec<&str> = stuck.iter().map(|step| &*spec.steps[*step].model).collect();
     let cycle = format!("the steps of {} wait for one another", models.join(", "));
     let mut defects = Vec::new();
     for (index, output) in spec.signature.outputs.iter().enumerate() {
-        if graph
-            .by_name
-            .get(&output.name)
-            .is_some_and(|tensor| !written[*tensor])
-        {
+        if graph.by_name.get(&output.name).is_some_and(|tensor| !written[*tensor]) {
             let message = format!(
                 "output '{}' for ensemble '{}' is not written: at least one of its depending \
                  tensors, '{tensor}', is not connected ({cycle})",
@@ -120,11 +106,7 @@ pub(super) fn outputs(spec: &Spec, graph: &Graph) -> Vec<PlannedInput> {
     let planned = |output: &TensorSpec| {
         let tensor = *graph.by_name.get(&output.name)?;
         let is_batched = spec.signature.is_batching();
-        Some(PlannedInput {
-            tensor,
-            spec: output.clone(),
-            is_batched,
-        })
+        Some(PlannedInput { tensor, spec: output.clone(), is_batched })
     };
     spec.signature.outputs.iter().filter_map(planned).collect()
 }

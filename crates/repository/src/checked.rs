@@ -1,0 +1,123 @@
+//! Checks every request against the model's signature before it reaches the model, and counts it.
+
+mod inputs;
+mod reshape;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use consort_stage::{Code, Request, Response, Responses, Result, Signature, Stage, fail};
+use consort_telemetry::{Meter, Reason, RequestTimer};
+use futures::{Stream, StreamExt};
+
+/// A model behind its signature: what reaches it is known to fit, and every request is counted.
+pub struct Checked {
+    model: Arc<str>,
+    signature: Arc<Signature>,
+    inner: Arc<dyn Stage>,
+    meter: Arc<Meter>,
+    /// Whether any output is shown to callers in another shape than the backend gives it.
+    reshapes_outputs: bool,
+}
+
+impl Checked {
+    /// Puts `inner` behind `signature`.
+    pub fn new(
+        model: Arc<str>,
+        signature: Arc<Signature>,
+        inner: Arc<dyn Stage>,
+        meter: Arc<Meter>,
+    ) -> Self {
+        let reshapes_outputs = signature.outputs.iter().any(|output| output.reshape.is_some());
+        Self { model, signature, inner, meter, reshapes_outputs }
+    }
+}
+
+impl Stage for Checked {
+    fn call(&self, mut request: Request) -> Responses {
+        let mut timer = self.meter.request();
+        if let Err(error) = inputs::check(&self.model, &self.signature, &request) {
+            timer.failed(reason(error.code()));
+            let id = if request.id.is_empty() { "<id_unknown>" } else { &request.id };
+            return fail(error.within(format!("[request id: {id}] ")));
+        }
+        reshape::inputs(&self.signature, &mut request.inputs);
+        let wanted = request.outputs.clone();
+        Box::pin(Counted {
+            responses: self.inner.call(request),
+            timer,
+            wanted,
+            signature: self.signature.clone(),
+            reshapes_outputs: self.reshapes_outputs,
+            has_failed: false,
+        })
+    }
+}
+
+/// The responses of one request, counted when they end or are dropped.
+struct Counted {
+    responses: Responses,
+    timer: RequestTimer,
+    wanted: Vec<Arc<str>>,
+    signature: Arc<Signature>,
+    reshapes_outputs: bool,
+    has_failed: bool,
+}
+
+impl Stream for Counted {
+    type Item = Result<Response>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = ready!(self.responses.poll_next_unpin(context));
+        Poll::Ready(match item {
+            None => {
+                if !self.has_failed {
+                    self.timer.succeeded();
+                }
+                None
+            }
+            Some(Ok(mut response)) => {
+                self.timer.responded();
+                self.tidy(&mut response);
+                Some(Ok(response))
+            }
+            Some(Err(error)) => {
+                self.has_failed = true;
+                self.timer.failed(reason(error.code()));
+                Some(Err(error))
+            }
+        })
+    }
+}
+
+impl Counted {
+    /// Puts the outputs in the configuration's order and leaves out what nobody asked for.
+    fn tidy(&self, response: &mut Response) {
+        let place = |name: &str| {
+            let mut outputs = self.signature.outputs.iter();
+            outputs.position(|output| &*output.name == name).unwrap_or(usize::MAX)
+        };
+        if !self.wanted.is_empty() {
+            response.outputs.retain(|tensor| self.wanted.contains(&tensor.name));
+        }
+        if response.outputs.len() > 1 {
+            response.outputs.sort_by_key(|tensor| place(&tensor.name));
+        }
+        if self.reshapes_outputs {
+            reshape::outputs(&self.signature, &mut response.outputs);
+        }
+    }
+}
+
+/// Under which reason a failure is counted.
+fn reason(code: Code) -> Reason {
+    match code {
+        Code::Overloaded => Reason::Rejected,
+        Code::Cancelled | Code::DeadlineExceeded => Reason::Canceled,
+        Code::Internal | Code::Unknown | Code::Unavailable => Reason::Backend,
+        Code::InvalidInput | Code::NotFound | Code::Unsupported | Code::AlreadyExists => {
+            Reason::Other
+        }
+    }
+}

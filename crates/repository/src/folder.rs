@@ -1,0 +1,105 @@
+//! The folders of a model repository: which models there are, and which versions of each.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use consort_config::VersionPolicy;
+use consort_stage::{Error, Result};
+
+/// A model's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFolder {
+    /// The folder's name, which is the model's.
+    pub name: String,
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// The model folders of a repository, in the order of their names.
+///
+/// Files, hidden folders and folders that hold nothing a model needs are not models.
+pub fn models_in(repository: &Path) -> Result<Vec<ModelFolder>> {
+    let mut folders: Vec<ModelFolder> = subfolders(repository)
+        .map_err(|error| {
+            let shown = repository.display();
+            Error::not_found(format!(
+                "cannot read model repository `{shown}`: {error}; is `--model-repository` right?"
+            ))
+        })?
+        .into_iter()
+        .filter(|(name, path)| !name.starts_with('.') && looks_like_a_model(path))
+        .map(|(name, path)| ModelFolder { name, path })
+        .collect();
+    folders.sort_by(|left, right| left.name.cmp(&right.name));
+    Ok(folders)
+}
+
+/// The version folders in a model's folder, ascending.
+///
+/// A version is a whole number above zero without leading zeros; other folders are not versions.
+pub fn versions_in(model: &Path) -> Vec<u64> {
+    let folders = subfolders(model).unwrap_or_default();
+    let mut versions: Vec<u64> =
+        folders.iter().filter_map(|(name, _)| version_number(name)).collect();
+    versions.sort_unstable();
+    versions
+}
+
+/// The versions among `present` that `policy` serves, ascending.
+pub fn served_versions(policy: &VersionPolicy, present: &[u64]) -> Vec<u64> {
+    match policy {
+        VersionPolicy::All => present.to_vec(),
+        VersionPolicy::Latest(count) => {
+            present[present.len().saturating_sub(count.get())..].to_vec()
+        }
+        VersionPolicy::Specific(wanted) => {
+            present.iter().copied().filter(|version| wanted.contains(version)).collect()
+        }
+    }
+}
+
+fn version_number(name: &str) -> Option<u64> {
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit()) && !name.starts_with('0');
+    is_number.then(|| name.parse().ok()).flatten()
+}
+
+fn looks_like_a_model(path: &Path) -> bool {
+    ["config.pbtxt", "config.yaml", "config.yml"].iter().any(|file| path.join(file).exists())
+        || !versions_in(path).is_empty()
+}
+
+fn subfolders(folder: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let (Some(name), true) = (name, path.is_dir()) {
+            folders.push((name.to_owned(), path.clone()));
+        }
+    }
+    Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    #[test]
+    fn only_whole_numbers_without_leading_zeros_are_versions() {
+        assert_eq!(version_number("12"), Some(12));
+        for name in ["0", "01", "1a", "", "-1", "99999999999999999999"] {
+            assert_eq!(version_number(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_policy_chooses_among_the_versions_that_are_there() {
+        let latest = |count| VersionPolicy::Latest(NonZeroUsize::new(count).unwrap());
+        assert_eq!(served_versions(&latest(1), &[1, 3, 7]), [7]);
+        assert_eq!(served_versions(&latest(9), &[1, 3, 7]), [1, 3, 7]);
+        assert_eq!(served_versions(&VersionPolicy::Specific(vec![3, 4]), &[1, 3, 7]), [3]);
+        assert_eq!(served_versions(&VersionPolicy::All, &[]), [0_u64; 0]);
+    }
+}

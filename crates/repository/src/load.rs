@@ -1,0 +1,197 @@
+//! Loads one model: reads its configuration, completes and checks it, and starts its instances.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use consort_config::{Device, Draft, InstanceGroup, Model, Problems, Scheduling};
+use consort_scheduler::{Counting, DEFAULT_QUEUE_SIZE, InlineStage, PoolStage, StreamingStage};
+use consort_stage::{Error, Result, Stage};
+use consort_telemetry::Metrics;
+
+use crate::checked::Checked;
+use crate::folder::{ModelFolder, served_versions, versions_in};
+use crate::kind::{Backend, Instance, Kind, ModelFile};
+use crate::models::Served;
+
+/// What loading needs beside the folder.
+#[derive(Clone)]
+pub struct Loader {
+    /// The backends of this process.
+    pub kinds: Arc<[Kind]>,
+    /// Where the models' statistics are kept.
+    pub metrics: Arc<Metrics>,
+    /// The cores that the instances of a model share.
+    pub cores: NonZeroUsize,
+}
+
+/// A model whose configuration is good, with what came of each of its versions.
+pub(crate) struct LoadedModel {
+    pub(crate) versions: Vec<(u64, Result<Served>)>,
+}
+
+impl Loader {
+    /// The kind of backend with this name.
+    pub(crate) fn kind(&self, name: &str) -> Option<&Kind> {
+        self.kinds.iter().find(|kind| kind.name == name)
+    }
+
+    /// Loads every version that the configuration asks for.
+    pub(crate) fn load(&self, folder: &ModelFolder, draft: Draft) -> Result<LoadedModel> {
+        let kind = self.kind(draft.backend()).ok_or_else(|| no_such_backend(&draft, self))?;
+        let versions = served_versions(&draft.version_policy(), &versions_in(&folder.path));
+        let newest = *versions.last().ok_or_else(|| no_version(folder))?;
+        let model = complete(kind, folder, draft, newest)?;
+        let load = |version| (version, self.load_version(kind, folder, &model, version));
+        let mut loaded: Vec<_> = versions.into_iter().map(load).collect();
+        let ready: Vec<u64> = loaded
+            .iter()
+            .filter(|(_, served)| served.is_ok())
+            .map(|(version, _)| *version)
+            .collect();
+        for served in loaded.iter_mut().filter_map(|(_, served)| served.as_mut().ok()) {
+            served.versions.clone_from(&ready);
+        }
+        Ok(LoadedModel { versions: loaded })
+    }
+
+    fn load_version(
+        &self,
+        kind: &Kind,
+        folder: &ModelFolder,
+        model: &Model,
+        version: u64,
+    ) -> Result<Served> {
+        let started_at = Instant::now();
+        let meter = self.metrics.meter(&model.name, &version.to_string());
+        let counting = Counting {
+            model: model.name.clone(),
+            meter: meter.clone(),
+            is_batching: model.signature.is_batching(),
+        };
+        let instances = self.load_instances(kind, folder, model, version)?;
+        let stage = start(model, instances, counting)?;
+        let checked =
+            Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone());
+        meter.loaded(started_at.elapsed());
+        Ok(Served {
+            name: model.name.clone(),
+            version,
+            versions: Vec::new(),
+            platform: platform(model),
+            config: model.wire.clone(),
+            signature: model.signature.clone(),
+            stage: Arc::new(checked),
+        })
+    }
+
+    fn load_instances(
+        &self,
+        kind: &Kind,
+        folder: &ModelFolder,
+        model: &Model,
+        version: u64,
+    ) -> Result<Vec<Backend>> {
+        let version_folder = folder.path.join(version.to_string());
+        let devices = devices(&model.instances);
+        let threads = NonZeroUsize::new(self.cores.get() / devices.len().max(1));
+        let mut instances = Vec::new();
+        for device in devices {
+            let backend = (kind.load)(&Instance {
+                model,
+                version,
+                model_folder: &folder.path,
+                version_folder: &version_folder,
+                device,
+                threads: threads.unwrap_or(NonZeroUsize::MIN),
+            })?;
+            let serves_everybody = matches!(backend, Backend::Inline(_));
+            instances.push(backend);
+            if serves_everybody {
+                break;
+            }
+        }
+        Ok(instances)
+    }
+}
+
+/// The device of each instance.
+fn devices(groups: &[InstanceGroup]) -> Vec<Device> {
+    let each = |group: &InstanceGroup| {
+        let devices = group.devices.clone();
+        devices
+            .into_iter()
+            .flat_map(|device| std::iter::repeat_n(device, group.count.get()))
+            .collect::<Vec<_>>()
+    };
+    groups.iter().flat_map(each).collect()
+}
+
+fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -> Result<Model> {
+    if !draft.names_tensors() {
+        let path = folder.path.join(version.to_string()).join(draft.file_name());
+        let file = ModelFile { folder: &folder.path, path: &path };
+        if let Some(signature) = (kind.signature)(&file)? {
+            draft.complete(&signature);
+        }
+    }
+    draft.check().map_err(|problems| misconfigured(&problems))
+}
+
+fn start(model: &Model, instances: Vec<Backend>, counting: Counting) -> Result<Arc<dyn Stage>> {
+    let queue_size = queue_size(model);
+    let mut batch = Vec::new();
+    let mut streaming = Vec::new();
+    for instance in instances {
+        match instance {
+            Backend::Inline(backend) => return Ok(Arc::new(InlineStage::new(backend, counting))),
+            Backend::Batch(backend) => batch.push(backend),
+            Backend::Streaming(backend) => streaming.push(backend),
+        }
+    }
+    let no_thread = |error| Error::internal("cannot start a thread").with_source(error);
+    if streaming.is_empty() {
+        let pool = PoolStage::start(&model.name, batch, queue_size, counting);
+        return Ok(Arc::new(pool.map_err(no_thread)?));
+    }
+    let stage = StreamingStage::start(&model.name, streaming, queue_size, counting);
+    Ok(Arc::new(stage.map_err(no_thread)?))
+}
+
+fn queue_size(model: &Model) -> usize {
+    match &model.scheduling {
+        Scheduling::Dynamic(batching) if batching.max_queue_size > 0 => batching.max_queue_size,
+        _ => DEFAULT_QUEUE_SIZE,
+    }
+}
+
+fn platform(model: &Model) -> String {
+    let wire = &model.wire;
+    if wire.platform.is_empty() { wire.backend.clone() } else { wire.platform.clone() }
+}
+
+/// A configuration's problems as the reason why a model is not served.
+pub(crate) fn misconfigured(problems: &Problems) -> Error {
+    Error::invalid(problems.to_string())
+}
+
+fn no_such_backend(draft: &Draft, loader: &Loader) -> Error {
+    let known: Vec<&str> = loader.kinds.iter().map(|kind| kind.name).collect();
+    Error::unsupported(format!(
+        "backend `{}` of model `{}` is not one of this service's: {}",
+        draft.backend(),
+        draft.name(),
+        known.join(", ")
+    ))
+}
+
+fn no_version(folder: &ModelFolder) -> Error {
+    let name = &folder.name;
+    let present = versions_in(&folder.path);
+    let remedy = if present.is_empty() {
+        format!("put the model's files into a version folder such as `{name}/1/`")
+    } else {
+        format!("`version_policy` leaves out every version there is: {present:?}")
+    };
+    Error::not_found(format!("failed to load '{name}', no version is available; {remedy}"))
+}

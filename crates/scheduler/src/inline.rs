@@ -1,0 +1,51 @@
+//! Runs a backend where it is called, for work that is shorter than a change of thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use consort_stage::{InlineBackend, Request, Response, Responses, Result, Stage, one};
+use consort_telemetry::{Execution, compute_span};
+
+use crate::Counting;
+
+/// A stage that runs its backend on the caller's task.
+pub struct InlineStage {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Arc<dyn InlineBackend>,
+    counting: Counting,
+}
+
+impl InlineStage {
+    /// A stage over `backend` that counts its executions.
+    pub fn new(backend: Arc<dyn InlineBackend>, counting: Counting) -> Self {
+        Self { shared: Arc::new(Shared { backend, counting }) }
+    }
+}
+
+impl Stage for InlineStage {
+    fn call(&self, request: Request) -> Responses {
+        let shared = self.shared.clone();
+        one(async move { shared.run(request) })
+    }
+}
+
+impl Shared {
+    fn run(&self, request: Request) -> Result<Response> {
+        let span = compute_span(request.context.span.as_ref(), &self.counting.model);
+        let _entered = span.enter();
+        let inferences = self.counting.inferences(&request);
+        let started_at = Instant::now();
+        let outputs = self.backend.run(request.into())?;
+        self.counting.meter.execution(&Execution {
+            requests: 1,
+            inferences,
+            queue: Duration::ZERO,
+            compute_infer: started_at.elapsed(),
+            ..Execution::default()
+        });
+        Ok(Response::only(outputs))
+    }
+}

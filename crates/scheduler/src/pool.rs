@@ -1,0 +1,121 @@
+//! A thread for each instance of a model, pulling from one bounded queue.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use consort_stage::{
+    BatchBackend, Error, Interrupt, Request, Response, Responses, Result, Stage, one,
+};
+use consort_telemetry::{Execution, compute_span, queue_span};
+use tokio::sync::oneshot;
+
+use crate::Counting;
+use crate::queue::{Queue, Queued};
+use crate::ticket::{CallerGuard, Ticket};
+
+/// A stage over the instances of a batch backend.
+///
+/// Dropping it lets the instances finish what is queued and ends their threads.
+pub struct PoolStage {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Queue,
+    counting: Counting,
+}
+
+impl PoolStage {
+    /// Starts a thread for each instance; `name` is the model's, for the threads' names.
+    pub fn start(
+        name: &str,
+        instances: Vec<Box<dyn BatchBackend>>,
+        queue_size: usize,
+        counting: Counting,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Queue::new(queue_size), counting });
+        let stage = Self { shared: shared.clone() };
+        for (index, backend) in instances.into_iter().enumerate() {
+            let instance = Instance { interrupt: backend.interrupt(), backend };
+            let shared = shared.clone();
+            thread::Builder::new()
+                .name(format!("{name}_{index}"))
+                .spawn(move || instance.work(&shared))?;
+        }
+        Ok(stage)
+    }
+}
+
+impl Drop for PoolStage {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+impl Stage for PoolStage {
+    fn call(&self, request: Request) -> Responses {
+        let shared = self.shared.clone();
+        one(async move { shared.submit(request).await })
+    }
+}
+
+impl Shared {
+    async fn submit(&self, request: Request) -> Result<Response> {
+        let (reply, response) = oneshot::channel();
+        let ticket = Ticket::default();
+        let caller = CallerGuard(ticket.clone());
+        let pending = self.counting.meter.pending();
+        let span = queue_span(request.context.span.as_ref(), &self.counting.model);
+        self.queue.push(Queued { request, ticket, reply, pending, span })?;
+        let response = response.await;
+        drop(caller);
+        response.unwrap_or_else(|_| Err(Error::internal("the instance gave no answer")))
+    }
+}
+
+/// One instance on its thread.
+struct Instance {
+    backend: Box<dyn BatchBackend>,
+    interrupt: Option<Interrupt>,
+}
+
+impl Instance {
+    fn work(mut self, shared: &Shared) {
+        while let Some(queued) = shared.queue.pull() {
+            if queued.request.context.is_expired() {
+                drop(queued.reply.send(Err(Error::deadline_exceeded())));
+            } else if queued.ticket.begin(self.interrupt.clone()) {
+                let Queued { request, ticket, reply, pending, span } = queued;
+                let waited = pending.waited();
+                drop((pending, span));
+                let answer = self.run(request, waited, &shared.counting);
+                ticket.end();
+                // A caller that has gone does not want it.
+                drop(reply.send(answer));
+            }
+        }
+    }
+
+    /// Runs one request. A backend that panics fails this request and stays in service.
+    fn run(&mut self, request: Request, queue: Duration, counting: &Counting) -> Result<Response> {
+        let span = compute_span(request.context.span.as_ref(), &counting.model);
+        let _entered = span.enter();
+        let inferences = counting.inferences(&request);
+        let started_at = Instant::now();
+        let run = AssertUnwindSafe(|| self.backend.run(request.into()));
+        let outputs = catch_unwind(run).unwrap_or_else(|_| {
+            Err(Error::internal("the backend broke down on this request; see the server's log"))
+        })?;
+        counting.meter.execution(&Execution {
+            requests: 1,
+            inferences,
+            queue,
+            compute_infer: started_at.elapsed(),
+            ..Execution::default()
+        });
+        Ok(Response::only(outputs))
+    }
+}
