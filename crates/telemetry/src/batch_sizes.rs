@@ -57,10 +57,7 @@ impl BatchSizes {
 impl Cell {
     fn snapshot(&self, batch_size: u64) -> Option<BatchSnapshot> {
         let count = self.count.load(Relaxed);
-        let tally = |ns: &AtomicU64| Tally {
-            count,
-            ns: ns.load(Relaxed),
-        };
+        let tally = |ns: &AtomicU64| Tally { count, ns: ns.load(Relaxed) };
         (count > 0).then(|| BatchSnapshot {
             batch_size,
             compute_input: tally(&self.compute_input_ns),
@@ -89,17 +86,8 @@ mod tests {
         let counts: Vec<_> = sizes
             .snapshot()
             .iter()
-            .map(|batch| {
-                (
-                    batch.batch_size,
-                    batch.compute_infer.count,
-                    batch.compute_infer.ns,
-                )
-            })
+            .map(|batch| (batch.batch_size, batch.compute_infer.count, batch.compute_infer.ns))
             .collect();
-        assert_eq!(
-            counts,
-            [(1, 2, 20), (3, 2, 20), (4, 1, 10), (65_535, 1, 10)]
-        );
+        assert_eq!(counts, [(1, 2, 20), (3, 2, 20), (4, 1, 10), (65_535, 1, 10)]);
     }
 }

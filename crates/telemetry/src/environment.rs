@@ -13,14 +13,8 @@ const LOG_FILTERS: [&str; 2] = ["CONSORT_LOG", "RUST_LOG"];
 const NO_COLOR: &str = "NO_COLOR";
 const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 const TRACES_EXPORTER: &str = "OTEL_TRACES_EXPORTER";
-const ENDPOINTS: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-];
-const PROTOCOLS: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-    "OTEL_EXPORTER_OTLP_PROTOCOL",
-];
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const SAMPLER_ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
@@ -92,11 +86,7 @@ fn log_filter(lookup: &Lookup<'_>) -> Result<Option<EnvFilter>, Error> {
     };
     match EnvFilter::from_str(&value) {
         Ok(filter) => Ok(Some(filter)),
-        Err(source) => Err(Error::Filter {
-            variable,
-            value,
-            source,
-        }),
+        Err(source) => Err(Error::Filter { variable, value, source }),
     }
 }
 
@@ -113,11 +103,9 @@ fn export(lookup: &Lookup<'_>) -> Result<Option<ExportSettings>, Error> {
             return Err(unsupported(TRACES_EXPORTER, other, remedy));
         }
     }
+    check_endpoint(lookup)?;
     check_sampler(lookup)?;
-    Ok(Some(ExportSettings {
-        protocol: protocol(lookup)?,
-        service_name: lookup(SERVICE_NAME),
-    }))
+    Ok(Some(ExportSettings { protocol: protocol(lookup)?, service_name: lookup(SERVICE_NAME) }))
 }
 
 fn protocol(lookup: &Lookup<'_>) -> Result<Protocol, Error> {
@@ -127,11 +115,18 @@ fn protocol(lookup: &Lookup<'_>) -> Result<Protocol, Error> {
     match &*value {
         "grpc" => Ok(Protocol::Grpc),
         "http/protobuf" => Ok(Protocol::Http),
-        other => Err(unsupported(
+        other => Err(unsupported(variable, other, "use `grpc` or `http/protobuf`")),
+    }
+}
+
+fn check_endpoint(lookup: &Lookup<'_>) -> Result<(), Error> {
+    match first(lookup, ENDPOINTS) {
+        Some((variable, value)) if !value.starts_with("http://") => Err(unsupported(
             variable,
-            other,
-            "use `grpc` or `http/protobuf`",
+            &value,
+            "give a URL that begins with `http://`; TLS is left to a collector close by",
         )),
+        _ => Ok(()),
     }
 }
 
@@ -160,11 +155,7 @@ fn check_sampler(lookup: &Lookup<'_>) -> Result<(), Error> {
 }
 
 fn unsupported(variable: &'static str, value: &str, remedy: &'static str) -> Error {
-    Error::Unsupported {
-        variable,
-        value: value.to_owned(),
-        remedy,
-    }
+    Error::Unsupported { variable, value: value.to_owned(), remedy }
 }
 
 #[cfg(test)]
@@ -189,10 +180,7 @@ mod tests {
         check_export(&[], None);
         check_export(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")], None);
         check_export(&[("OTEL_SERVICE_NAME", "x")], None);
-        check_export(
-            &[(TRACES_EXPORTER, "none"), (ENDPOINTS[0], "http://c:4317")],
-            None,
-        );
+        check_export(&[(TRACES_EXPORTER, "none"), (ENDPOINTS[0], "http://c:4317")], None);
     }
 
     #[test]
@@ -205,11 +193,8 @@ mod tests {
 
     #[test]
     fn the_protocol_of_traces_goes_before_that_of_all_signals() {
-        let both = [
-            (TRACES_EXPORTER, "otlp"),
-            (PROTOCOLS[0], "http/protobuf"),
-            (PROTOCOLS[1], "grpc"),
-        ];
+        let both =
+            [(TRACES_EXPORTER, "otlp"), (PROTOCOLS[0], "http/protobuf"), (PROTOCOLS[1], "grpc")];
         check_export(&both, Some(Protocol::Http));
     }
 
@@ -233,24 +218,13 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_and_named() {
-        check_refused(
-            &[(PROTOCOLS[1], "http/json")],
-            "OTEL_EXPORTER_OTLP_PROTOCOL=http/json",
-        );
-        check_refused(
-            &[(TRACES_EXPORTER, "zipkin")],
-            "OTEL_TRACES_EXPORTER=zipkin",
-        );
-        check_refused(
-            &[(SAMPLER, "jaeger_remote")],
-            "OTEL_TRACES_SAMPLER=jaeger_remote",
-        );
+        check_refused(&[(PROTOCOLS[1], "http/json")], "OTEL_EXPORTER_OTLP_PROTOCOL=http/json");
+        check_refused(&[(TRACES_EXPORTER, "zipkin")], "OTEL_TRACES_EXPORTER=zipkin");
+        check_refused(&[(SAMPLER, "jaeger_remote")], "OTEL_TRACES_SAMPLER=jaeger_remote");
+        check_refused(&[(ENDPOINTS[0], "https://c")], "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https");
         let ratio = (SAMPLER, "parentbased_traceidratio");
         check_refused(&[ratio], "OTEL_TRACES_SAMPLER_ARG=");
-        check_refused(
-            &[ratio, (SAMPLER_ARGUMENT, "2")],
-            "OTEL_TRACES_SAMPLER_ARG=2",
-        );
+        check_refused(&[ratio, (SAMPLER_ARGUMENT, "2")], "OTEL_TRACES_SAMPLER_ARG=2");
         check_refused(&[(LOG_FILTERS[1], "a=b=c")], "RUST_LOG");
     }
 

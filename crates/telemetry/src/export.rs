@@ -1,14 +1,15 @@
 //! Sends spans to an OpenTelemetry collector, beside the requests and never in their way.
 
 use std::fmt;
-use std::pin::pin;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use parking_lot::Mutex;
@@ -34,12 +35,7 @@ impl Export {
     /// Starts the exporter on a thread of its own, so it works with and without a runtime around
     /// it and never takes time from the requests'.
     pub(crate) fn start(settings: ExportSettings, program: &str) -> Result<Self, Error> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("consort-otlp")
-            .enable_all()
-            .build()
-            .map_err(Error::Thread)?;
+        let runtime = runtime().map_err(Error::Thread)?;
         let exporter = {
             let _entered = runtime.enter();
             otlp_exporter(settings.protocol).map_err(Error::Exporter)?
@@ -70,12 +66,13 @@ impl Drop for Export {
     }
 }
 
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name("consort-otlp").enable_all().build()
+}
+
 /// A provider that batches spans and drops them when the exporter does not keep up.
 fn provider(exporter: impl SpanExporter + 'static, resource: Resource) -> SdkTracerProvider {
-    SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_resource(resource)
-        .build()
+    SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()
 }
 
 /// Who exports. What the environment says replaces what the program says.
@@ -103,9 +100,9 @@ fn otlp_exporter(
     }
 }
 
-/// An exporter that runs within its own runtime and says now and then that it fails.
+/// An exporter that runs on a runtime of its own and says now and then that it fails.
 struct ReportingExporter<E> {
-    inner: E,
+    inner: Arc<E>,
     runtime: Handle,
     lost: AtomicU64,
     reported_at: Mutex<Option<Instant>>,
@@ -114,14 +111,14 @@ struct ReportingExporter<E> {
 impl<E> ReportingExporter<E> {
     fn new(inner: E, runtime: Handle) -> Self {
         Self {
-            inner,
+            inner: Arc::new(inner),
             runtime,
             lost: AtomicU64::new(0),
             reported_at: Mutex::new(None),
         }
     }
 
-    fn report(&self, spans: u64, error: &dyn fmt::Display) {
+    fn report(&self, spans: u64, error: &OTelSdkError) {
         let lost = self.lost.fetch_add(spans, Relaxed) + spans;
         let mut reported_at = self.reported_at.lock();
         if reported_at.is_some_and(|at| at.elapsed() < REPORT_INTERVAL) {
@@ -138,16 +135,16 @@ impl<E> fmt::Debug for ReportingExporter<E> {
     }
 }
 
-impl<E: SpanExporter> SpanExporter for ReportingExporter<E> {
+impl<E: SpanExporter + 'static> SpanExporter for ReportingExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
-        let mut export = pin!(self.inner.export(batch));
-        let result = std::future::poll_fn(|context| {
-            // The SDK polls on a bare thread; sockets and timers need a runtime around them.
-            let _entered = self.runtime.enter();
-            export.as_mut().poll(context)
-        })
-        .await;
+        let inner = Arc::clone(&self.inner);
+        // The SDK calls on a bare thread; sockets and timers need a runtime around them.
+        let export = self.runtime.spawn(async move { inner.export(batch).await });
+        let result = match export.await {
+            Ok(result) => result,
+            Err(stopped) => Err(OTelSdkError::InternalFailure(stopped.to_string())),
+        };
         if let Err(error) = &result {
             self.report(spans, error);
         }
@@ -159,6 +156,46 @@ impl<E: SpanExporter> SpanExporter for ReportingExporter<E> {
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
+        // Comes once, before the first export shares the exporter.
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.set_resource(resource);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An exporter whose collector is down.
+    #[derive(Debug)]
+    struct Down;
+
+    impl SpanExporter for Down {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            tokio::time::sleep(Duration::ZERO).await;
+            Err(OTelSdkError::InternalFailure("collector is down".into()))
+        }
+    }
+
+    #[test]
+    fn failures_are_counted_and_told_once_in_a_while() {
+        let runtime = runtime().unwrap();
+        let exporter = ReportingExporter::new(Down, runtime.handle().clone());
+        assert!(runtime.block_on(exporter.export(Vec::new())).is_err());
+        let told_at = *exporter.reported_at.lock();
+        assert!(told_at.is_some());
+        exporter.report(7, &OTelSdkError::AlreadyShutdown);
+        assert_eq!(*exporter.reported_at.lock(), told_at);
+        assert_eq!(exporter.lost.load(Relaxed), 7);
+    }
+
+    #[test]
+    fn an_export_after_the_end_is_an_error() {
+        let ended = runtime().unwrap();
+        let exporter = ReportingExporter::new(Down, ended.handle().clone());
+        ended.shutdown_background();
+        let result = runtime().unwrap().block_on(exporter.export(Vec::new()));
+        assert!(result.is_err());
     }
 }

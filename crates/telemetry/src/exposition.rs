@@ -68,9 +68,7 @@ impl Exposition {
     }
 
     fn write(&mut self, arguments: std::fmt::Arguments<'_>) {
-        self.text
-            .write_fmt(arguments)
-            .expect("writing to a string cannot fail");
+        self.text.write_fmt(arguments).expect("writing to a string cannot fail");
     }
 }
 
@@ -101,11 +99,7 @@ mod tests {
 
     use super::*;
 
-    const FAMILY: Family = Family {
-        name: "x",
-        help: "An x",
-        kind: "counter",
-    };
+    const FAMILY: Family = Family { name: "x", help: "An x", kind: "counter" };
 
     #[test]
     fn label_values_are_escaped() {

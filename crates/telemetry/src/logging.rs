@@ -19,11 +19,8 @@ use crate::semconv::span::TARGET;
 
 /// What is logged when nobody says otherwise, by verbosity: libraries speak up only when something
 /// is wrong, because their `info` is about themselves.
-const DEFAULT_FILTERS: [&str; 3] = [
-    "warn,consort=info",
-    "info,consort=debug",
-    "debug,consort=trace",
-];
+const DEFAULT_FILTERS: [&str; 3] =
+    ["warn,consort=info", "info,consort=debug", "debug,consort=trace"];
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,9 +39,7 @@ impl FromStr for LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            other => Err(format!(
-                "`{other}` is not a log format: use `text` or `json`"
-            )),
+            other => Err(format!("`{other}` is not a log format: use `text` or `json`")),
         }
     }
 }
@@ -119,9 +114,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
-        .with_ansi(is_coloured);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(is_coloured);
     let layer = match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
@@ -131,11 +124,7 @@ where
 
 fn without_spans(filter: EnvFilter) -> EnvFilter {
     let directive = format!("{TARGET}=off");
-    filter.add_directive(
-        directive
-            .parse()
-            .expect("a target and a level make a directive"),
-    )
+    filter.add_directive(directive.parse().expect("a target and a level make a directive"))
 }
 
 /// The layer that hands spans to the exporter.
@@ -185,9 +174,7 @@ mod tests {
     fn log(format: LogFormat, verbose: u32, act: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let layer = log_layer(format, default_filter(verbose), false, move || {
-            writer.clone()
-        });
+        let layer = log_layer(format, default_filter(verbose), false, move || writer.clone());
         tracing::subscriber::with_default(Registry::default().with(layer), act);
         let bytes = written.0.lock().clone();
         String::from_utf8(bytes).unwrap()

@@ -93,10 +93,7 @@ impl Meter {
     /// takes the request, or when the request leaves the queue for another reason.
     pub fn pending(self: &Arc<Self>) -> PendingGuard {
         self.pending.fetch_add(1, Relaxed);
-        PendingGuard {
-            meter: Arc::clone(self),
-            queued_at: Instant::now(),
-        }
+        PendingGuard { meter: Arc::clone(self), queued_at: Instant::now() }
     }
 
     /// Counts one execution.
@@ -107,8 +104,7 @@ impl Meter {
         };
         self.executed_requests.fetch_add(requests, Relaxed);
         self.inferences.fetch_add(execution.inferences, Relaxed);
-        self.queue_ns
-            .fetch_add(nanoseconds(execution.queue), Relaxed);
+        self.queue_ns.fetch_add(nanoseconds(execution.queue), Relaxed);
         add(&self.compute_input_ns, execution.compute_input);
         add(&self.compute_infer_ns, execution.compute_infer);
         add(&self.compute_output_ns, execution.compute_output);
@@ -136,10 +132,7 @@ impl Meter {
     /// while they are read.
     pub fn snapshot(&self) -> Snapshot {
         let executed = self.executed_requests.load(Relaxed);
-        let per_request = |ns: &AtomicU64| Tally {
-            count: executed,
-            ns: ns.load(Relaxed),
-        };
+        let per_request = |ns: &AtomicU64| Tally { count: executed, ns: ns.load(Relaxed) };
         let failures: [u64; Reason::ALL.len()] =
             array::from_fn(|reason| self.failures[reason].load(Relaxed));
         Snapshot {
@@ -147,10 +140,7 @@ impl Meter {
                 count: self.request_duration.count(),
                 ns: self.request_duration.sum_ns(),
             },
-            fail: Tally {
-                count: failures.iter().sum(),
-                ns: self.fail_ns.load(Relaxed),
-            },
+            fail: Tally { count: failures.iter().sum(), ns: self.fail_ns.load(Relaxed) },
             queue: per_request(&self.queue_ns),
             compute_input: per_request(&self.compute_input_ns),
             compute_infer: per_request(&self.compute_infer_ns),
@@ -191,9 +181,7 @@ impl RequestTimer {
     pub fn responded(&mut self) {
         if !self.has_responded {
             self.has_responded = true;
-            self.meter
-                .first_response_duration
-                .observe(self.started_at.elapsed());
+            self.meter.first_response_duration.observe(self.started_at.elapsed());
         }
     }
 
@@ -285,10 +273,7 @@ mod tests {
             compute_output: MS,
         });
         let snapshot = meter.snapshot();
-        let tally = |ms: u64| Tally {
-            count: 3,
-            ns: ms * 1_000_000,
-        };
+        let tally = |ms: u64| Tally { count: 3, ns: ms * 1_000_000 };
         assert_eq!(snapshot.queue, tally(5));
         assert_eq!(snapshot.compute_infer, tally(6));
         assert_eq!((snapshot.inference_count, snapshot.execution_count), (4, 1));

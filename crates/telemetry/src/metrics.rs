@@ -22,15 +22,9 @@ const TRITON: [(Family, Read); 9] = [
     (triton::EXECUTION_COUNT, |stats| stats.execution_count),
     (triton::REQUEST_DURATION, |stats| us(stats.success.ns)),
     (triton::QUEUE_DURATION, |stats| us(stats.queue.ns)),
-    (triton::COMPUTE_INPUT_DURATION, |stats| {
-        us(stats.compute_input.ns)
-    }),
-    (triton::COMPUTE_INFER_DURATION, |stats| {
-        us(stats.compute_infer.ns)
-    }),
-    (triton::COMPUTE_OUTPUT_DURATION, |stats| {
-        us(stats.compute_output.ns)
-    }),
+    (triton::COMPUTE_INPUT_DURATION, |stats| us(stats.compute_input.ns)),
+    (triton::COMPUTE_INFER_DURATION, |stats| us(stats.compute_infer.ns)),
+    (triton::COMPUTE_OUTPUT_DURATION, |stats| us(stats.compute_output.ns)),
     (triton::PENDING_REQUESTS, |stats| stats.pending),
 ];
 
@@ -40,9 +34,7 @@ type Select = fn(&Meter) -> &Histogram;
 /// The histograms of a model version.
 const HISTOGRAMS: [(Family, Select); 4] = [
     (consort::REQUEST_DURATION, |meter| &meter.request_duration),
-    (consort::FIRST_RESPONSE_DURATION, |meter| {
-        &meter.first_response_duration
-    }),
+    (consort::FIRST_RESPONSE_DURATION, |meter| &meter.first_response_duration),
     (consort::QUEUE_DURATION, |meter| &meter.queue_duration),
     (consort::COMPUTE_DURATION, |meter| &meter.compute_duration),
 ];
@@ -71,9 +63,7 @@ impl<const LABELS: usize, M: Default> Register<LABELS, M> {
     fn all(&self) -> Vec<([Box<str>; LABELS], Arc<M>)> {
         let meters = self.0.read();
         let meters = meters.iter();
-        meters
-            .map(|(key, meter)| (key.clone(), Arc::clone(meter)))
-            .collect()
+        meters.map(|(key, meter)| (key.clone(), Arc::clone(meter))).collect()
     }
 }
 
@@ -201,11 +191,8 @@ impl Metrics {
         }
         exposition.family(&consort::STEP_DURATION);
         for ([ensemble, step, model], meter) in &steps {
-            let labels = [
-                (label::ENSEMBLE, &**ensemble),
-                (label::STEP, &**step),
-                (label::MODEL, &**model),
-            ];
+            let labels =
+                [(label::ENSEMBLE, &**ensemble), (label::STEP, &**step), (label::MODEL, &**model)];
             exposition.histogram(&consort::STEP_DURATION, &labels, &meter.0);
         }
     }
@@ -278,14 +265,10 @@ mod tests {
         metrics.meter("a", "1");
         metrics.meter("b", "1");
         metrics.upstream("model", "10.0.0.1:8001");
-        metrics
-            .step("e", "s", "m")
-            .succeeded(Duration::from_millis(3));
+        metrics.step("e", "s", "m").succeeded(Duration::from_millis(3));
         let text = metrics.encode();
-        let mut announced: Vec<_> = text
-            .lines()
-            .filter(|line| line.starts_with("# TYPE"))
-            .collect();
+        let mut announced: Vec<_> =
+            text.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let count = announced.len();
         announced.sort_unstable();
         announced.dedup();

@@ -67,10 +67,7 @@ pub fn extract(headers: &HeaderMap) -> Option<Parent> {
         return None;
     }
     Fields::parse(traceparent)?;
-    Some(Parent {
-        traceparent: traceparent.into(),
-        tracestate: extract_state(headers),
-    })
+    Some(Parent { traceparent: traceparent.into(), tracestate: extract_state(headers) })
 }
 
 /// The `tracestate` headers as one list.
@@ -132,13 +129,8 @@ fn format_traceparent(context: &SpanContext) -> String {
     let mut text = String::with_capacity(TRACEPARENT_LENGTH);
     // The flags this process does not know are not passed on.
     let flags = context.trace_flags() & TraceFlags::SAMPLED;
-    write!(
-        text,
-        "00-{}-{}-{flags:02x}",
-        context.trace_id(),
-        context.span_id()
-    )
-    .expect("writing to a string cannot fail");
+    write!(text, "00-{}-{}-{flags:02x}", context.trace_id(), context.span_id())
+        .expect("writing to a string cannot fail");
     text
 }
 
@@ -219,11 +211,7 @@ mod tests {
 
     #[test]
     fn states_are_joined_and_long_ones_dropped() {
-        let two = [
-            ("traceparent", CALLER),
-            ("tracestate", "a=1"),
-            ("tracestate", "b=2"),
-        ];
+        let two = [("traceparent", CALLER), ("tracestate", "a=1"), ("tracestate", "b=2")];
         let parent = extract(&headers(&two)).unwrap();
         assert_eq!(parent.tracestate.as_deref(), Some("a=1,b=2"));
         let long = "x".repeat(TRACESTATE_LIMIT + 1);
@@ -236,10 +224,7 @@ mod tests {
         let mut written = HeaderMap::new();
         let disabled = Span::none();
         inject(Some(&disabled), Some(CALLER), Some("a=1"), &mut written);
-        assert_eq!(
-            written,
-            headers(&[("traceparent", CALLER), ("tracestate", "a=1")])
-        );
+        assert_eq!(written, headers(&[("traceparent", CALLER), ("tracestate", "a=1")]));
         let trace = trace_id(Some(&disabled), Some(CALLER));
         assert_eq!(trace.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
     }

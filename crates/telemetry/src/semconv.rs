@@ -55,27 +55,15 @@ pub struct Family {
 }
 
 const fn counter(name: &'static str, help: &'static str) -> Family {
-    Family {
-        name,
-        help,
-        kind: "counter",
-    }
+    Family { name, help, kind: "counter" }
 }
 
 const fn gauge(name: &'static str, help: &'static str) -> Family {
-    Family {
-        name,
-        help,
-        kind: "gauge",
-    }
+    Family { name, help, kind: "gauge" }
 }
 
 const fn histogram(name: &'static str, help: &'static str) -> Family {
-    Family {
-        name,
-        help,
-        kind: "histogram",
-    }
+    Family { name, help, kind: "histogram" }
 }
 
 /// Labels of metrics.
@@ -113,10 +101,8 @@ pub mod triton {
         "Number of failed inference requests, all batch sizes",
     );
     /// Inferences: a batch of n counts n.
-    pub const INFERENCE_COUNT: Family = counter(
-        "nv_inference_count",
-        "Number of inferences performed, a batch of n counting n",
-    );
+    pub const INFERENCE_COUNT: Family =
+        counter("nv_inference_count", "Number of inferences performed, a batch of n counting n");
     /// Executions: a batch counts once.
     pub const EXECUTION_COUNT: Family = counter(
         "nv_inference_exec_count",
@@ -189,15 +175,11 @@ pub mod consort {
         "Time of one ensemble step from its call to its last response, successful calls only",
     );
     /// Calls that are open to one replica.
-    pub const UPSTREAM_IN_FLIGHT: Family = gauge(
-        "consort_upstream_in_flight",
-        "Calls to a replica that have not ended",
-    );
+    pub const UPSTREAM_IN_FLIGHT: Family =
+        gauge("consort_upstream_in_flight", "Calls to a replica that have not ended");
     /// Calls to one replica that have ended, by outcome.
-    pub const UPSTREAM_REQUESTS: Family = counter(
-        "consort_upstream_requests",
-        "Calls to a replica that have ended",
-    );
+    pub const UPSTREAM_REQUESTS: Family =
+        counter("consort_upstream_requests", "Calls to a replica that have ended");
 }
 
 /// Metrics of the process, named as every Prometheus client names them.
@@ -205,13 +187,9 @@ pub mod process {
     use super::{Family, counter, gauge};
 
     /// Memory in use.
-    pub const RESIDENT_MEMORY: Family = gauge(
-        "process_resident_memory_bytes",
-        "Resident memory size in bytes",
-    );
+    pub const RESIDENT_MEMORY: Family =
+        gauge("process_resident_memory_bytes", "Resident memory size in bytes");
     /// Processor time used, over all threads.
-    pub const CPU_SECONDS: Family = counter(
-        "process_cpu_seconds_total",
-        "Total user and system CPU time spent in seconds",
-    );
+    pub const CPU_SECONDS: Family =
+        counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds");
 }

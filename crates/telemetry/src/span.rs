@@ -150,9 +150,7 @@ mod tests {
     /// The spans that end while `act` runs, in the order they end.
     fn record(act: impl FnOnce()) -> Vec<SpanData> {
         let collected = Collected::default();
-        let provider = SdkTracerProvider::builder()
-            .with_simple_exporter(collected.clone())
-            .build();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(collected.clone()).build();
         let layer = crate::logging::trace_layer(&provider);
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, act);
@@ -182,9 +180,7 @@ mod tests {
         });
         let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
         assert_eq!(names, ["queue", "step tokens", "infer generate"]);
-        let [queue, step, request] = &spans[..] else {
-            panic!("three spans")
-        };
+        let [queue, step, request] = &spans[..] else { panic!("three spans") };
         assert_eq!(queue.parent_span_id, step.span_context.span_id());
         assert_eq!(step.parent_span_id, request.span_context.span_id());
         assert_eq!(request.parent_span_id.to_string(), "b7ad6b7169203331");
@@ -212,9 +208,7 @@ mod tests {
             drop(compute_span(Some(&batch), "m"));
             drop((batch, requests));
         });
-        let [compute, batch, first, second] = &spans[..] else {
-            panic!("four spans")
-        };
+        let [compute, batch, first, second] = &spans[..] else { panic!("four spans") };
         assert_eq!(compute.parent_span_id, batch.span_context.span_id());
         let linked: Vec<_> = batch.links.iter().map(|link| &link.span_context).collect();
         assert_eq!(linked, [&first.span_context, &second.span_context]);

@@ -20,12 +20,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 4] = [
-        Self::Success,
-        Self::Failure,
-        Self::Unavailable,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::Unavailable, Self::Cancelled];
 
     /// The value of the label `outcome`.
     pub fn as_str(self) -> &'static str {
@@ -50,10 +45,7 @@ impl UpstreamMeter {
     /// said to have ended otherwise.
     pub fn call(self: &Arc<Self>) -> UpstreamCall {
         self.in_flight.fetch_add(1, Relaxed);
-        UpstreamCall {
-            meter: Arc::clone(self),
-            outcome: Outcome::Cancelled,
-        }
+        UpstreamCall { meter: Arc::clone(self), outcome: Outcome::Cancelled }
     }
 
     /// The calls that have not ended.
