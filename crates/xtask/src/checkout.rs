@@ -16,10 +16,7 @@ impl Checkout {
     pub(crate) fn find() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let root = root.canonicalize().with_context(|| {
-            format!(
-                "the checkout this was built from is gone: `{}`",
-                root.display()
-            )
+            format!("the checkout this was built from is gone: `{}`", root.display())
         })?;
         let target = match env::var_os("CARGO_TARGET_DIR") {
             // Cargo takes a relative folder from where it was started.
@@ -45,10 +42,6 @@ impl Checkout {
     }
 
     /// The programs that are deployed, by the name of their binary.
-    pub(crate) const SERVICES: [&str; 4] = [
-        "consort-gateway",
-        "consort-preprocess",
-        "consort-model",
-        "consort-postprocess",
-    ];
+    pub(crate) const SERVICES: [&str; 4] =
+        ["consort-gateway", "consort-preprocess", "consort-model", "consort-postprocess"];
 }

@@ -18,21 +18,11 @@ pub(crate) fn run(checkout: &Checkout) -> Result<()> {
     let folder = checkout.target("xtask/help");
     fs::create_dir_all(&folder)?;
     for program in Checkout::SERVICES {
-        write_help(
-            &checkout.target(&format!("debug/{program}")),
-            &folder.join(program),
-        )?;
+        write_help(&checkout.target(&format!("debug/{program}")), &folder.join(program))?;
     }
-    process::run(
-        Command::new(python)
-            .arg(checkout.path("deploy/check.py"))
-            .arg(&folder),
-    )
+    process::run(Command::new(python).arg(checkout.path("deploy/check.py")).arg(&folder))
 }
 
 fn write_help(program: &Path, file: &Path) -> Result<()> {
-    Ok(fs::write(
-        file,
-        process::capture(Command::new(program).arg("--help"))?,
-    )?)
+    Ok(fs::write(file, process::capture(Command::new(program).arg("--help"))?)?)
 }

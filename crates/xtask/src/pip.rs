@@ -9,14 +9,8 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 
 /// The Python whose tags the wheels are asked for. Only files inside the wheels are used, so it need not be installed.
-const WHEEL_PYTHON: [&str; 6] = [
-    "--python-version",
-    "3.12",
-    "--implementation",
-    "cp",
-    "--abi",
-    "cp312",
-];
+const WHEEL_PYTHON: [&str; 6] =
+    ["--python-version", "3.12", "--implementation", "cp", "--abi", "cp312"];
 
 /// Copies members of a wheel into a folder, without the folders around them.
 const EXTRACT: &str = "
@@ -53,51 +47,26 @@ pub(crate) fn download(requirements: &Path, platform: Platform, folder: &Path) -
     }
     fs::create_dir_all(folder)?;
     let mut command = Command::new(python);
-    command.args([
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "download",
-        "--no-deps",
-    ]);
+    command.args(["-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]);
     command.args(["--only-binary=:all:", "--require-hashes"]);
     if let Platform::Native = platform {
-        command
-            .args(WHEEL_PYTHON)
-            .args(["--platform", native_platform()?]);
+        command.args(WHEEL_PYTHON).args(["--platform", native_platform()?]);
     }
-    command
-        .arg("--requirement")
-        .arg(requirements)
-        .arg("--dest")
-        .arg(folder);
+    command.arg("--requirement").arg(requirements).arg("--dest").arg(folder);
     process::run(&mut command).context(
         "the wheel could not be fetched: is a Python package index reachable? \
          A proxy or a mirror is set with `pip config set global.proxy …` or `global.index-url …`",
     )?;
-    let wheel = fs::read_dir(folder)?
-        .next()
-        .context("pip left no file behind")??;
+    let wheel = fs::read_dir(folder)?.next().context("pip left no file behind")??;
     Ok(wheel.path())
 }
 
 /// Takes files out of a wheel, into a folder that exists.
 pub(crate) fn extract(wheel: &Path, members: &[&str], folder: &Path) -> Result<()> {
     let mut command = Command::new(python()?);
-    process::run(
-        command
-            .args(["-c", EXTRACT])
-            .arg(wheel)
-            .arg(folder)
-            .args(members),
+    process::run(command.args(["-c", EXTRACT]).arg(wheel).arg(folder).args(members)).with_context(
+        || format!("cannot take `{}` out of `{}`", members.join("`, `"), wheel.display()),
     )
-    .with_context(|| {
-        format!(
-            "cannot take `{}` out of `{}`",
-            members.join("`, `"),
-            wheel.display()
-        )
-    })
 }
 
 fn require_pip() -> Result<&'static str> {

@@ -6,9 +6,7 @@ use anyhow::{Context, Result, bail};
 
 /// Runs a program with this one's terminal; a failure names the command.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", line(command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
     if !status.success() {
         bail!("`{}` failed ({status})", line(command));
     }
@@ -20,12 +18,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{}` failed ({}): {}",
-            line(command),
-            output.status,
-            errors.trim()
-        );
+        bail!("`{}` failed ({}): {}", line(command), output.status, errors.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -36,19 +29,13 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 }
 
 fn output(command: &mut Command) -> Result<Output> {
-    command
-        .output()
-        .with_context(|| format!("cannot start `{}`", line(command)))
+    command.output().with_context(|| format!("cannot start `{}`", line(command)))
 }
 
 /// The command as a person would type it.
 fn line(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy()];
-    words.extend(
-        command
-            .get_args()
-            .map(|argument| argument.to_string_lossy()),
-    );
+    words.extend(command.get_args().map(|argument| argument.to_string_lossy()));
     words.join(" ")
 }
 

@@ -38,9 +38,6 @@ mod tests {
     #[test]
     fn durations_read_well_at_every_size() {
         let read = |seconds_| seconds(Duration::from_secs_f64(seconds_));
-        assert_eq!(
-            [read(0.26), read(12.4), read(125.0)],
-            ["0.3 s", "12 s", "2 min 5 s"]
-        );
+        assert_eq!([read(0.26), read(12.4), read(125.0)], ["0.3 s", "12 s", "2 min 5 s"]);
     }
 }

@@ -16,16 +16,13 @@ use crate::setup::{self, Variant};
 /// The server takes this process's place, so Ctrl-C and SIGTERM reach it without anyone in between.
 pub(crate) fn run(checkout: &Checkout, variant: Variant, options: &[String]) -> Result<()> {
     let library = setup::run(checkout, variant)?;
-    progress::step(
-        "building consort (the first time takes a few minutes)",
-        || process::run(cargo(checkout).args(["build", "--release", "--package", "consort"])),
-    )?;
+    progress::step("building consort (the first time takes a few minutes)", || {
+        process::run(cargo(checkout).args(["build", "--release", "--package", "consort"]))
+    })?;
     let mut server = Command::new(checkout.target("release/consort"));
     server.arg("serve").env("ORT_DYLIB_PATH", library);
     if !names_a_repository(options) && env::var_os("CONSORT_MODEL_REPOSITORY").is_none() {
-        server
-            .arg("--model-repository")
-            .arg(checkout.path("model_repository"));
+        server.arg("--model-repository").arg(checkout.path("model_repository"));
     }
     server.args(options);
     progress::say("starting consort serve");
@@ -43,9 +40,7 @@ fn names_a_repository(options: &[String]) -> bool {
     // `--model-store` is the older name that tritonserver still takes.
     ["--model-repository", "--model-store"].iter().any(|name| {
         options.iter().any(|option| {
-            option
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+            option.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
         })
     })
 }
@@ -60,12 +55,7 @@ mod tests {
 
     #[test]
     fn the_shipped_repository_is_served_unless_another_is_named() {
-        assert!(named(&[
-            "--http-port",
-            "9000",
-            "--model-repository",
-            "models"
-        ]));
+        assert!(named(&["--http-port", "9000", "--model-repository", "models"]));
         assert!(named(&["--model-repository=models"]));
         assert!(!named(&["--http-port", "9000"]));
         assert!(!named(&["--model-repository-poll-secs", "3"]));

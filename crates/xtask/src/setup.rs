@@ -62,10 +62,7 @@ impl Variant {
 pub(crate) fn run(checkout: &Checkout, variant: Variant) -> Result<PathBuf> {
     if let Some(library) = env::var_os("ORT_DYLIB_PATH") {
         let library = PathBuf::from(library);
-        progress::say(&format!(
-            "ONNX Runtime: `ORT_DYLIB_PATH` names `{}`",
-            library.display()
-        ));
+        progress::say(&format!("ONNX Runtime: `ORT_DYLIB_PATH` names `{}`", library.display()));
         return Ok(library);
     }
     let folder = checkout.target("onnxruntime");
@@ -100,19 +97,11 @@ fn is_there(checkout: &Checkout, variant: Variant, folder: &Path) -> Result<bool
 /// Fills a folder beside the final one and swaps it in, so that a broken download leaves nothing half done.
 fn fetch(checkout: &Checkout, variant: Variant, folder: &Path) -> Result<()> {
     let requirements = variant.requirements(checkout);
-    let wheel = pip::download(
-        &requirements,
-        Platform::Native,
-        &checkout.target("xtask/wheel"),
-    )?;
+    let wheel = pip::download(&requirements, Platform::Native, &checkout.target("xtask/wheel"))?;
     let fresh = checkout.target(&format!("xtask/onnxruntime-{}", std::process::id()));
     fs::create_dir_all(&fresh)?;
     let members = variant.members();
-    pip::extract(
-        &wheel,
-        &members.iter().map(String::as_str).collect::<Vec<_>>(),
-        &fresh,
-    )?;
+    pip::extract(&wheel, &members.iter().map(String::as_str).collect::<Vec<_>>(), &fresh)?;
     fs::copy(&requirements, fresh.join(STAMP))?;
     if folder.exists() {
         fs::remove_dir_all(folder)?;

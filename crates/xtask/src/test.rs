@@ -52,10 +52,7 @@ pub(crate) fn run(checkout: &Checkout, only: &[Part]) -> Result<()> {
         let started_at = Instant::now();
         let count = match progress::step(&name(part), || run_part(checkout, part)) {
             Ok(count) => count,
-            Err(_) => Count {
-                passed: 0,
-                failed: 1,
-            },
+            Err(_) => Count { passed: 0, failed: 1 },
         };
         total.passed += count.passed;
         total.failed += count.failed;
@@ -70,10 +67,7 @@ pub(crate) fn run(checkout: &Checkout, only: &[Part]) -> Result<()> {
 }
 
 fn run_part(checkout: &Checkout, part: Part) -> Result<Count> {
-    const ONE: Count = Count {
-        passed: 1,
-        failed: 0,
-    };
+    const ONE: Count = Count { passed: 1, failed: 0 };
     match part {
         Part::Fmt => process::run(cargo(checkout).args(["fmt", "--all", "--check"]))?,
         Part::Tidy => tidy::run(checkout)?,
@@ -98,17 +92,10 @@ fn cargo_test(checkout: &Checkout) -> Result<Count> {
     venv::ensure(checkout, Requirements::Tests)?;
     models::run(checkout)?;
     models::build_for_tests(checkout)?;
-    progress::step("building the programs", || {
-        process::run(cargo(checkout).arg("build"))
-    })?;
+    progress::step("building the programs", || process::run(cargo(checkout).arg("build")))?;
     let mut command = cargo(checkout);
-    command
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .env("ORT_DYLIB_PATH", library);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start `cargo test`")?;
+    command.args(["test", "--workspace", "--no-fail-fast"]).env("ORT_DYLIB_PATH", library);
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start `cargo test`")?;
     let mut count = Count::default();
     for line in BufReader::new(child.stdout.take().expect("its output is piped")).lines() {
         let line = line?;
@@ -163,18 +150,10 @@ fn name(part: Part) -> String {
 }
 
 fn summarise(times: &[(Part, Count, Duration)]) {
-    println!(
-        "\n{:<8} {:>10} {:>7} {:>7}",
-        "part", "time", "passed", "failed"
-    );
+    println!("\n{:<8} {:>10} {:>7} {:>7}", "part", "time", "passed", "failed");
     for (part, count, took) in times {
         let took = progress::seconds(*took);
-        println!(
-            "{:<8} {took:>10} {:>7} {:>7}",
-            name(*part),
-            count.passed,
-            count.failed
-        );
+        println!("{:<8} {took:>10} {:>7} {:>7}", name(*part), count.passed, count.failed);
     }
 }
 
@@ -189,15 +168,7 @@ mod tests {
             "test result: FAILED. 5 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ];
-        let count = output
-            .iter()
-            .fold(Count::default(), |count, line| count.plus(line));
-        assert_eq!(
-            count,
-            Count {
-                passed: 6,
-                failed: 2
-            }
-        );
+        let count = output.iter().fold(Count::default(), |count, line| count.plus(line));
+        assert_eq!(count, Count { passed: 6, failed: 2 });
     }
 }

@@ -28,19 +28,11 @@ pub(crate) struct Finding {
 
 impl Finding {
     fn of_file(file: &str, text: impl Into<String>) -> Self {
-        Self {
-            file: file.into(),
-            line: None,
-            text: text.into(),
-        }
+        Self { file: file.into(), line: None, text: text.into() }
     }
 
     fn of_line(file: &str, line: usize, text: impl Into<String>) -> Self {
-        Self {
-            file: file.into(),
-            line: Some(line),
-            text: text.into(),
-        }
+        Self { file: file.into(), line: Some(line), text: text.into() }
     }
 }
 

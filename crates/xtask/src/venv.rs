@@ -47,23 +47,13 @@ pub(crate) fn ensure(checkout: &Checkout, requirements: Requirements) -> Result<
         return Ok(python);
     }
     progress::step(
-        &format!(
-            "installing `{}` into `{}`",
-            requirements.file(),
-            folder.display()
-        ),
+        &format!("installing `{}` into `{}`", requirements.file(), folder.display()),
         || {
             if !python.exists() {
                 create(&folder)?;
             }
             let mut install = Command::new(&python);
-            install.args([
-                "-m",
-                "pip",
-                "--disable-pip-version-check",
-                "install",
-                "--quiet",
-            ]);
+            install.args(["-m", "pip", "--disable-pip-version-check", "install", "--quiet"]);
             if let Some(site) = site_of_a_bare_environment(&folder) {
                 install.args(["--upgrade", "--target"]).arg(site);
             }
@@ -91,10 +81,7 @@ fn create(folder: &Path) -> Result<()> {
     fs::create_dir_all(&site)?;
     fs::create_dir_all(folder.join("bin"))?;
     let program = folder.join("bin/python");
-    let script = format!(
-        "#!/bin/sh\nPYTHONPATH='{}' exec {python} \"$@\"\n",
-        site.display()
-    );
+    let script = format!("#!/bin/sh\nPYTHONPATH='{}' exec {python} \"$@\"\n", site.display());
     fs::write(&program, script)?;
     process::run(Command::new("chmod").arg("+x").arg(&program))
         .context("cannot make the environment's `python` executable")

@@ -24,10 +24,8 @@ const APART: &str = "xtask";
 pub(crate) fn dependencies_point_down(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in tree.with_extension("toml") {
-        let Some(name) = file
-            .path
-            .strip_prefix("crates/")
-            .and_then(|path| path.strip_suffix("/Cargo.toml"))
+        let Some(name) =
+            file.path.strip_prefix("crates/").and_then(|path| path.strip_suffix("/Cargo.toml"))
         else {
             continue;
         };
@@ -58,19 +56,15 @@ fn rank(name: &str) -> Option<usize> {
 /// Tests may reach upwards, so `[dev-dependencies]` are left out.
 pub(crate) fn dependencies(manifest: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut inside = false;
-    manifest
-        .lines()
-        .enumerate()
-        .filter_map(move |(number, line)| {
-            if let Some(section) = line.trim().strip_prefix('[') {
-                let section = section.trim_end_matches(']');
-                inside =
-                    section.ends_with("dependencies") && !section.ends_with("dev-dependencies");
-                return None;
-            }
-            let name = line.split(['.', '=', ' ']).next()?.trim();
-            (inside && !name.is_empty() && !name.starts_with('#')).then_some((number + 1, name))
-        })
+    manifest.lines().enumerate().filter_map(move |(number, line)| {
+        if let Some(section) = line.trim().strip_prefix('[') {
+            let section = section.trim_end_matches(']');
+            inside = section.ends_with("dependencies") && !section.ends_with("dev-dependencies");
+            return None;
+        }
+        let name = line.split(['.', '=', ' ']).next()?.trim();
+        (inside && !name.is_empty() && !name.starts_with('#')).then_some((number + 1, name))
+    })
 }
 
 #[cfg(test)]
@@ -83,23 +77,16 @@ mod tests {
                         consort-gateway = { workspace = true }\nconsort-model.workspace = true\n\
                         [dev-dependencies]\nconsort-testkit.workspace = true\n";
         let tree = Tree::of(&[("crates/preprocess/Cargo.toml", manifest)]);
-        let lines: Vec<_> = dependencies_point_down(&tree)
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect();
+        let lines: Vec<_> =
+            dependencies_point_down(&tree).into_iter().map(|finding| finding.line).collect();
         assert_eq!(lines, [Some(4), Some(5)]);
     }
 
     #[test]
     fn a_crate_without_a_rank_is_found() {
-        let tree = Tree::of(&[
-            ("crates/novelty/Cargo.toml", ""),
-            ("crates/xtask/Cargo.toml", ""),
-        ]);
-        let files: Vec<_> = dependencies_point_down(&tree)
-            .into_iter()
-            .map(|finding| finding.file)
-            .collect();
+        let tree = Tree::of(&[("crates/novelty/Cargo.toml", ""), ("crates/xtask/Cargo.toml", "")]);
+        let files: Vec<_> =
+            dependencies_point_down(&tree).into_iter().map(|finding| finding.file).collect();
         assert_eq!(files, ["crates/novelty/Cargo.toml"]);
     }
 }

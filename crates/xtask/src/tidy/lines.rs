@@ -7,23 +7,13 @@ const LONGEST: usize = 400;
 
 /// Every Rust file begins with one `//!` sentence, every Python file with a docstring.
 pub(crate) fn first_lines(tree: &Tree) -> Vec<Finding> {
-    let rust = tree
-        .with_extension("rs")
-        .filter(|file| !file.text.starts_with("//! "));
+    let rust = tree.with_extension("rs").filter(|file| !file.text.starts_with("//! "));
     let rust = rust.map(|file| {
-        Finding::of_file(
-            &file.path,
-            "begin with a `//!` sentence that says what the file is for",
-        )
+        Finding::of_file(&file.path, "begin with a `//!` sentence that says what the file is for")
     });
-    let python = tree
-        .with_extension("py")
-        .filter(|file| !begins_with_a_docstring(&file.text));
+    let python = tree.with_extension("py").filter(|file| !begins_with_a_docstring(&file.text));
     let python = python.map(|file| {
-        Finding::of_file(
-            &file.path,
-            "begin with a docstring that says what the file is for",
-        )
+        Finding::of_file(&file.path, "begin with a docstring that says what the file is for")
     });
     rust.chain(python).collect()
 }
@@ -36,11 +26,7 @@ fn begins_with_a_docstring(text: &str) -> bool {
 /// No Rust file is longer than one idea.
 pub(crate) fn sizes(tree: &Tree) -> Vec<Finding> {
     let long = tree.with_extension("rs").filter_map(|file| {
-        let lines = file
-            .text
-            .lines()
-            .take_while(|line| *line != "#[cfg(test)]")
-            .count();
+        let lines = file.text.lines().take_while(|line| *line != "#[cfg(test)]").count();
         let is_test =
             file.path.split('/').any(|folder| folder == "tests") || file.path.ends_with("tests.rs");
         (lines > LONGEST && !is_test).then(|| {
@@ -96,10 +82,7 @@ mod tests {
             ("c.py", "#!/usr/bin/env python3\n\"\"\"Says it.\"\"\"\n"),
             ("d.py", "import sys\n"),
         ]);
-        let files: Vec<_> = first_lines(&tree)
-            .into_iter()
-            .map(|finding| finding.file)
-            .collect();
+        let files: Vec<_> = first_lines(&tree).into_iter().map(|finding| finding.file).collect();
         assert_eq!(files, ["b.rs", "d.py"]);
     }
 
@@ -107,15 +90,8 @@ mod tests {
     fn a_file_is_too_long_by_the_lines_before_its_tests() {
         let long = "//\n".repeat(LONGEST + 1);
         let tested = format!("//\n#[cfg(test)]\n{long}");
-        let tree = Tree::of(&[
-            ("long.rs", &long),
-            ("tested.rs", &tested),
-            ("tests/all.rs", &long),
-        ]);
-        let files: Vec<_> = sizes(&tree)
-            .into_iter()
-            .map(|finding| finding.file)
-            .collect();
+        let tree = Tree::of(&[("long.rs", &long), ("tested.rs", &tested), ("tests/all.rs", &long)]);
+        let files: Vec<_> = sizes(&tree).into_iter().map(|finding| finding.file).collect();
         assert_eq!(files, ["long.rs"]);
     }
 
@@ -127,11 +103,7 @@ mod tests {
         )]);
         assert_eq!(
             owners(&tree),
-            [Finding::of_line(
-                "a.rs",
-                1,
-                "`TODO` needs an owner: `TODO(name)`"
-            )]
+            [Finding::of_line("a.rs", 1, "`TODO` needs an owner: `TODO(name)`")]
         );
     }
 }

@@ -26,11 +26,7 @@ pub(crate) fn lead_somewhere(tree: &Tree) -> Vec<Finding> {
 /// What stands in the round brackets of `[text](target)`; text in backticks is no link.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     let prose = line.split('`').step_by(2);
-    prose.flat_map(|part| {
-        part.split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split([')', ' ']).next())
-    })
+    prose.flat_map(|part| part.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next()))
 }
 
 fn leads_to_a_file(tree: &Tree, from: &str, target: &str) -> bool {
@@ -63,15 +59,8 @@ mod tests {
     fn a_link_to_nowhere_is_found() {
         let page = "[a](../README.md) [b](missing.md) [c](https://example.org) [d](#part) `[e](code.md)`\n\
                     ```\n[f](fenced.md)\n```\n[g](adr/) [h](../../outside.md) [i](../README.md#top)\n";
-        let tree = Tree::of(&[
-            ("README.md", ""),
-            ("docs/page.md", page),
-            ("docs/adr/0001.md", ""),
-        ]);
-        let lines: Vec<_> = lead_somewhere(&tree)
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect();
+        let tree = Tree::of(&[("README.md", ""), ("docs/page.md", page), ("docs/adr/0001.md", "")]);
+        let lines: Vec<_> = lead_somewhere(&tree).into_iter().map(|finding| finding.line).collect();
         assert_eq!(lines, [Some(1), Some(5)]);
     }
 }

@@ -4,15 +4,12 @@ use super::tree::extension;
 use super::{Finding, Tree};
 
 /// Names that say nothing about what is inside.
-const EMPTY: [&str; 9] = [
-    "util", "utils", "common", "helper", "helpers", "misc", "manager", "types", "base",
-];
+const EMPTY: [&str; 9] =
+    ["util", "utils", "common", "helper", "helpers", "misc", "manager", "types", "base"];
 
 /// No source file or folder has an empty name, and no module is called `mod.rs`.
 pub(crate) fn files(tree: &Tree) -> Vec<Finding> {
-    let sources = tree
-        .paths()
-        .filter(|path| extension(path) == "rs" || extension(path) == "py");
+    let sources = tree.paths().filter(|path| extension(path) == "rs" || extension(path) == "py");
     let findings = sources.filter_map(|path| {
         let mut parts = path.split('/');
         let file = parts.next_back()?;

@@ -32,36 +32,22 @@ impl Tree {
             "--exclude-standard",
         ]);
         let listed = process::capture(&mut git)?;
-        let paths: Vec<String> = listed
-            .split('\0')
-            .filter(|path| root.join(path).is_file())
-            .map(Into::into)
-            .collect();
+        let paths: Vec<String> =
+            listed.split('\0').filter(|path| root.join(path).is_file()).map(Into::into).collect();
         let files = paths.iter().filter_map(|path| {
             let text = fs::read_to_string(root.join(path)).ok()?;
-            Some(File {
-                path: path.clone(),
-                text,
-            })
+            Some(File { path: path.clone(), text })
         });
-        Ok(Self {
-            files: files.collect(),
-            paths: paths.clone(),
-        })
+        Ok(Self { files: files.collect(), paths: paths.clone() })
     }
 
     /// A tree of a few files, for a check's own tests.
     #[cfg(test)]
     pub(crate) fn of(files: &[(&str, &str)]) -> Self {
-        let files = files.iter().map(|(path, text)| File {
-            path: (*path).into(),
-            text: (*text).into(),
-        });
+        let files =
+            files.iter().map(|(path, text)| File { path: (*path).into(), text: (*text).into() });
         let files: Vec<File> = files.collect();
-        Self {
-            paths: files.iter().map(|file| file.path.clone()).collect(),
-            files,
-        }
+        Self { paths: files.iter().map(|file| file.path.clone()).collect(), files }
     }
 
     /// Every text file.
@@ -75,9 +61,7 @@ impl Tree {
         extension: &'a str,
     ) -> impl Iterator<Item = &'a File> {
         let ending = format!(".{extension}");
-        self.files
-            .iter()
-            .filter(move |file| file.path.ends_with(&ending))
+        self.files.iter().filter(move |file| file.path.ends_with(&ending))
     }
 
     /// The paths of all files, text or not.
@@ -88,10 +72,7 @@ impl Tree {
     /// Whether a path names a file of the tree or a folder that holds one.
     pub(crate) fn holds(&self, path: &str) -> bool {
         let folder = format!("{path}/");
-        path.is_empty()
-            || self
-                .paths()
-                .any(|file| file == path || file.starts_with(&folder))
+        path.is_empty() || self.paths().any(|file| file == path || file.starts_with(&folder))
     }
 
     /// How many files there are.

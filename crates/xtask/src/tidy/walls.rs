@@ -21,14 +21,9 @@ const WALLS: [(&str, &[&str]); 11] = [
 /// No manifest but those behind the wall lists the dependency, not even for tests.
 pub(crate) fn names_stay_behind_them(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for file in tree
-        .with_extension("toml")
-        .filter(|file| file.path.ends_with("/Cargo.toml"))
-    {
-        let owner = file
-            .path
-            .strip_prefix("crates/")
-            .and_then(|path| path.strip_suffix("/Cargo.toml"));
+    for file in tree.with_extension("toml").filter(|file| file.path.ends_with("/Cargo.toml")) {
+        let owner =
+            file.path.strip_prefix("crates/").and_then(|path| path.strip_suffix("/Cargo.toml"));
         // To a wall a test is code like any other: it would break with the dependency.
         let manifest = file.text.replace("[dev-dependencies]", "[dependencies]");
         for (line, dependency) in dependencies(&manifest) {
@@ -57,31 +52,16 @@ mod tests {
     #[test]
     fn a_dependency_named_outside_its_wall_is_found() {
         let tree = Tree::of(&[
-            (
-                "crates/model/Cargo.toml",
-                "[dependencies]\nort.workspace = true\n",
-            ),
-            (
-                "crates/gateway/Cargo.toml",
-                "[dependencies]\nort.workspace = true\n",
-            ),
-            (
-                "crates/server/Cargo.toml",
-                "[dependencies]\nopentelemetry_sdk.workspace = true\n",
-            ),
+            ("crates/model/Cargo.toml", "[dependencies]\nort.workspace = true\n"),
+            ("crates/gateway/Cargo.toml", "[dependencies]\nort.workspace = true\n"),
+            ("crates/server/Cargo.toml", "[dependencies]\nopentelemetry_sdk.workspace = true\n"),
             ("tests/Cargo.toml", "[dev-dependencies]\nprost = \"0.14\"\n"),
         ]);
-        let files: Vec<_> = names_stay_behind_them(&tree)
-            .into_iter()
-            .map(|finding| finding.file)
-            .collect();
+        let files: Vec<_> =
+            names_stay_behind_them(&tree).into_iter().map(|finding| finding.file).collect();
         assert_eq!(
             files,
-            [
-                "crates/gateway/Cargo.toml",
-                "crates/server/Cargo.toml",
-                "tests/Cargo.toml"
-            ]
+            ["crates/gateway/Cargo.toml", "crates/server/Cargo.toml", "tests/Cargo.toml"]
         );
     }
 }

@@ -25,25 +25,17 @@ pub(crate) fn machine_paths(tree: &Tree) -> Vec<Finding> {
 pub(crate) fn escaping_paths(tree: &Tree) -> Vec<Finding> {
     let finding = |path: &str, number: usize, line: &str| {
         let start = |at: &(usize, &str)| {
-            line[..at.0]
-                .chars()
-                .next_back()
-                .is_none_or(|before| " \"'(`=".contains(before))
+            line[..at.0].chars().next_back().is_none_or(|before| " \"'(`=".contains(before))
         };
         let escapes = |(at, _): (usize, &str)| {
-            let relative = line[at..]
-                .split(|letter: char| " \"'()`,;:…".contains(letter))
-                .next()?;
+            let relative =
+                line[at..].split(|letter: char| " \"'()`,;:…".contains(letter)).next()?;
             let from_here = resolve(path, relative).is_none();
             (from_here && relative.contains(|letter: char| letter.is_alphanumeric()))
                 .then_some(relative)
         };
         let relative = line.match_indices("../").filter(start).find_map(escapes)?;
-        Some(Finding::of_line(
-            path,
-            number,
-            format!("`{relative}` leads out of the repository"),
-        ))
+        Some(Finding::of_line(path, number, format!("`{relative}` leads out of the repository")))
     };
     every_line(tree, finding)
 }
@@ -52,14 +44,9 @@ fn every_line(tree: &Tree, finding: impl Fn(&str, usize, &str) -> Option<Finding
     // A lock file holds what cargo wrote.
     let files = tree.files().filter(|file| extension(&file.path) != "lock");
     let lines = files.flat_map(|file| {
-        file.text
-            .lines()
-            .enumerate()
-            .map(move |(number, line)| (&file.path, number + 1, line))
+        file.text.lines().enumerate().map(move |(number, line)| (&file.path, number + 1, line))
     });
-    lines
-        .filter_map(|(path, number, line)| finding(path, number, line))
-        .collect()
+    lines.filter_map(|(path, number, line)| finding(path, number, line)).collect()
 }
 
 /// Whether the line has the folder as the beginning of a path, not in the middle of a longer one or of an address.
@@ -85,10 +72,7 @@ mod tests {
     fn a_path_that_leaves_the_repository_is_found() {
         let out = format!("look into {}{}\n", "../", "elsewhere/file.md");
         let tree = Tree::of(&[("a.md", &out), ("docs/b.md", "look into ../README.md\n")]);
-        let files: Vec<_> = escaping_paths(&tree)
-            .into_iter()
-            .map(|finding| finding.file)
-            .collect();
+        let files: Vec<_> = escaping_paths(&tree).into_iter().map(|finding| finding.file).collect();
         assert_eq!(files, ["a.md"]);
     }
 }
