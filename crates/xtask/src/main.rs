@@ -17,6 +17,8 @@ mod test;
 mod tidy;
 mod venv;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Parser;
 
@@ -59,18 +61,28 @@ enum Task {
     ComposeTest,
 }
 
-fn main() -> Result<()> {
-    let checkout = Checkout::find()?;
-    match Task::parse() {
-        Task::Setup { gpu } => setup::run(&checkout, setup::Variant::from_gpu(gpu)).map(drop),
-        Task::Serve { gpu, options } => {
-            serve::run(&checkout, setup::Variant::from_gpu(gpu), &options)
+fn main() -> ExitCode {
+    match Checkout::find().and_then(|checkout| run(&checkout, Task::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the backtrace that `RUST_BACKTRACE` would add: the message names the remedy.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
-        Task::Test { only } => test::run(&checkout, &only),
-        Task::Models => models::run(&checkout),
-        Task::Tidy => tidy::run(&checkout),
-        Task::Deploy => deploy::run(&checkout),
-        Task::Images => images::build(&checkout, &docker::Docker::connect()?),
-        Task::ComposeTest => compose_test::run(&checkout),
+    }
+}
+
+fn run(checkout: &Checkout, task: Task) -> Result<()> {
+    match task {
+        Task::Setup { gpu } => setup::run(checkout, setup::Variant::from_gpu(gpu)).map(drop),
+        Task::Serve { gpu, options } => {
+            serve::run(checkout, setup::Variant::from_gpu(gpu), &options)
+        }
+        Task::Test { only } => test::run(checkout, &only),
+        Task::Models => models::run(checkout),
+        Task::Tidy => tidy::run(checkout),
+        Task::Deploy => deploy::run(checkout),
+        Task::Images => images::build(checkout, &docker::Docker::connect()?),
+        Task::ComposeTest => compose_test::run(checkout),
     }
 }
