@@ -2,6 +2,7 @@
 
 mod checked;
 mod folder;
+mod identity;
 mod kind;
 mod load;
 mod local;
@@ -11,6 +12,7 @@ pub mod statistics;
 
 pub use checked::Checked;
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};
+pub use identity::IDENTITY;
 pub use kind::{Backend, Instance, Kind, ModelFile};
 pub use load::Loader;
 pub use local::{Foreign, Local, ensembles_in};
