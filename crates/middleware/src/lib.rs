@@ -1,1 +1,30 @@
-//! Tower layers that cut across: tracing, deadlines, load shedding.
+//! Tower layers that cut across every server: traces, deadlines and load shedding.
+//!
+//! Each is generic over the bodies, so the gRPC and the HTTP server share it; what a refusal looks
+//! like on the wire is the business of [`Edge`]. A stack reads in the order a request meets it:
+//!
+//! ```
+//! # use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
+//! # let max_in_flight = 512;
+//! tower::ServiceBuilder::new()
+//!     // Joins the caller's trace, so that everything later belongs to it.
+//!     .layer(JoinTrace)
+//!     // Answers at once when every slot is taken; the clock of a refused request never starts.
+//!     .layer(LoadShed::new(Edge::Grpc, max_in_flight))
+//!     // Refuses what comes too late, and stops what becomes too late.
+//!     .layer(EnforceDeadline::new(Edge::Grpc));
+//! ```
+
+mod body;
+mod context;
+mod deadline;
+mod edge;
+mod load_shed;
+mod trace;
+
+pub use body::Refusable;
+pub use context::{context, context_in};
+pub use deadline::{Deadline, DeadlineBody, DeadlineFuture, DeadlineService, EnforceDeadline};
+pub use edge::{Edge, HTTP_TIMEOUT_HEADER};
+pub use load_shed::{LoadShed, LoadShedService, ShedBody, ShedFuture};
+pub use trace::{JoinTrace, JoinTraceService};
