@@ -17,5 +17,5 @@ pub use plan::{
     OutputGroup, Plan, PlannedInput, PlannedOutput, PlannedStep, PlannedTensor, Source, StepIndex,
     TensorIndex,
 };
-pub use run::Ensemble;
+pub use run::{Ensemble, Step};
 pub use spec::{Edge, Spec, StepSpec};

@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Instant;
 
 use consort_stage::{Error, Request, Response, Responses, Result, Stage, collect_one};
+use consort_telemetry::{StepMeter, step_span};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 
@@ -17,17 +19,25 @@ use crate::edge::deliver;
 use crate::plan::{OutputGroup, Plan, Source, StepIndex};
 use crate::store::{Iteration, Store};
 
+/// What a step calls, and where its time is counted.
+pub struct Step {
+    /// The model of the step.
+    pub stage: Arc<dyn Stage>,
+    /// How long its calls take.
+    pub meter: Arc<StepMeter>,
+}
+
 /// A plan with what it calls: an ensemble that can be called like any model.
 pub struct Ensemble {
     plan: Arc<Plan>,
-    stages: Arc<[Arc<dyn Stage>]>,
+    steps: Arc<[Step]>,
 }
 
 impl Ensemble {
-    /// The ensemble of `plan`, whose step `i` calls `stages[i]`.
-    pub fn new(plan: Arc<Plan>, stages: Vec<Arc<dyn Stage>>) -> Self {
-        debug_assert_eq!(plan.steps.len(), stages.len());
-        Self { plan, stages: stages.into() }
+    /// The ensemble of `plan`, whose step `i` calls `steps[i]`.
+    pub fn new(plan: Arc<Plan>, steps: Vec<Step>) -> Self {
+        debug_assert_eq!(plan.steps.len(), steps.len());
+        Self { plan, steps: steps.into() }
     }
 
     /// The plan it runs.
@@ -38,14 +48,14 @@ impl Ensemble {
 
 impl Stage for Ensemble {
     fn call(&self, request: Request) -> Responses {
-        Box::pin(Run::new(self.plan.clone(), self.stages.clone(), request))
+        Box::pin(Run::new(self.plan.clone(), self.steps.clone(), request))
     }
 }
 
 /// One request on its way through the graph.
 struct Run {
     plan: Arc<Plan>,
-    stages: Arc<[Arc<dyn Stage>]>,
+    callees: Arc<[Step]>,
     /// Id, parameters and context, as every step gets them.
     request: Request,
     store: Store,
@@ -79,6 +89,7 @@ struct Call {
     answers: u32,
     /// Whether no later iteration of this step will come.
     is_last: bool,
+    begun_at: Instant,
     responses: Responses,
 }
 
@@ -124,7 +135,7 @@ impl Stream for Run {
 }
 
 impl Run {
-    fn new(plan: Arc<Plan>, stages: Arc<[Arc<dyn Stage>]>, mut request: Request) -> Self {
+    fn new(plan: Arc<Plan>, callees: Arc<[Step]>, mut request: Request) -> Self {
         let groups = plan.wanted_groups(&request.outputs);
         let needed = plan.needed_steps(&groups);
         let inputs = std::mem::take(&mut request.inputs);
@@ -138,7 +149,7 @@ impl Run {
             outbox: VecDeque::new(),
             is_over: false,
             plan,
-            stages,
+            callees,
             request,
         };
         run.put_inputs(inputs);
@@ -204,18 +215,24 @@ impl Run {
             let from_batched = plan.tensors[input.tensor].is_batched;
             inputs.extend(taken.tensor.map(|tensor| deliver(tensor, input, from_batched)));
         }
+        let mut context = self.request.context.clone();
+        if context.span.is_some() {
+            let parent = context.span.as_ref();
+            context.span = Some(step_span(parent, &plan.name, &step.to_string(), &planned.model));
+        }
         let request = Request {
             id: self.request.id.clone(),
             inputs,
             outputs: planned.wanted.clone(),
             parameters: self.request.parameters.clone(),
-            context: self.request.context.clone(),
+            context,
         };
-        let mut responses = self.stages[step].call(request);
+        let mut responses = self.callees[step].stage.call(request);
         if !planned.is_decoupled {
             responses = Box::pin(collect_one(responses).into_stream());
         }
-        let call = Call { step, iteration, answers: 0, is_last, responses };
+        let begun_at = Instant::now();
+        let call = Call { step, iteration, answers: 0, is_last, begun_at, responses };
         self.running.push(NextAnswer(Some(call)));
     }
 
@@ -231,6 +248,7 @@ impl Run {
             }
             Some(Err(error)) => return Err(self.locate(call.step, error)),
             None => {
+                self.callees[call.step].meter.succeeded(call.begun_at.elapsed());
                 if let Some(state) = &mut self.steps[call.step] {
                     state.is_busy = false;
                 }

@@ -1,6 +1,7 @@
 //! The model repository on disk: versions, loading, and the models being served.
 
 mod checked;
+mod classification;
 mod folder;
 mod identity;
 mod kind;
@@ -11,10 +12,11 @@ mod snapshot;
 pub mod statistics;
 
 pub use checked::Checked;
+pub use classification::{classify, classify_outputs};
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};
 pub use identity::IDENTITY;
 pub use kind::{Backend, Instance, Kind, ModelFile};
 pub use load::Loader;
-pub use local::{Foreign, Local, ensembles_in};
+pub use local::{Foreign, Local, OPTIONAL, ensembles_in};
 pub use models::{IndexEntry, Models, Served, State};
 pub use snapshot::{Entry, Snapshot};

@@ -1,6 +1,6 @@
 //! The models of this process: loaded from their folders, listed and found by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -56,7 +56,7 @@ impl Local {
             (Arc::from(model.folder.name.as_str()), entry)
         });
         let local = Arc::new(Self {
-            snapshot: ArcSwap::from_pointee(Snapshot::new(loading.collect())),
+            snapshot: ArcSwap::from_pointee(Snapshot::new(loading.collect(), optional(&waiting))),
             generation: watch::Sender::new(0),
             metrics: loader.metrics.clone(),
         });
@@ -126,6 +126,18 @@ impl Models for Local {
     fn generation(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }
+}
+
+/// The parameter by which a configuration says that readiness need not wait for its model, such
+/// as one whose weights are fetched apart.
+pub const OPTIONAL: &str = "optional";
+
+fn optional(waiting: &[Waiting]) -> BTreeSet<Arc<str>> {
+    let is_optional = |model: &&Waiting| {
+        let parameter = model.draft.as_ref().ok().and_then(|draft| draft.parameter(OPTIONAL));
+        parameter == Some("true")
+    };
+    waiting.iter().filter(is_optional).map(|model| model.folder.name.as_str().into()).collect()
 }
 
 fn next(queue: &Mutex<std::vec::IntoIter<Waiting>>) -> Option<Waiting> {

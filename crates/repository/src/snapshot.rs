@@ -1,6 +1,6 @@
 //! Which models there are and in which state, at one moment; replaced as a whole, never changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use consort_stage::{Error, Result};
@@ -11,6 +11,8 @@ use crate::models::{IndexEntry, Served, State};
 #[derive(Clone, Default)]
 pub struct Snapshot {
     models: BTreeMap<Arc<str>, Entry>,
+    /// The models that readiness does not wait for.
+    optional: Arc<BTreeSet<Arc<str>>>,
 }
 
 /// One model: as a whole in some state, or with its versions.
@@ -49,7 +51,8 @@ impl Entry {
         }
     }
 
-    fn newest_ready(&self) -> Option<&Arc<Served>> {
+    /// The newest version that is ready.
+    pub fn newest_ready(&self) -> Option<&Arc<Served>> {
         match self {
             Self::Model(..) => None,
             Self::Versions(versions) => {
@@ -84,9 +87,9 @@ impl Entry {
 }
 
 impl Snapshot {
-    /// A snapshot of these models.
-    pub fn new(models: BTreeMap<Arc<str>, Entry>) -> Self {
-        Self { models }
+    /// A snapshot of these models; readiness does not wait for those that are `optional`.
+    pub fn new(models: BTreeMap<Arc<str>, Entry>, optional: BTreeSet<Arc<str>>) -> Self {
+        Self { models, optional: Arc::new(optional) }
     }
 
     /// The same with one model's entry replaced.
@@ -94,7 +97,7 @@ impl Snapshot {
     pub fn with(&self, name: Arc<str>, entry: Entry) -> Self {
         let mut models = self.models.clone();
         models.insert(name, entry);
-        Self { models }
+        Self { models, optional: self.optional.clone() }
     }
 
     /// The model in this version or its newest ready one; the errors are Triton's.
@@ -146,9 +149,12 @@ impl Snapshot {
         self.models.iter().flat_map(|(name, entry)| entry.rows(name)).collect()
     }
 
-    /// Whether every model is ready.
+    /// Whether every model is ready, but for optional ones that have failed.
     pub fn is_ready(&self) -> bool {
-        self.models.values().all(Entry::is_ready)
+        let may_fail = |name| self.optional.contains(name);
+        self.models.iter().all(|(name, entry)| {
+            entry.is_ready() || may_fail(name) && !matches!(entry, Entry::Model(State::Loading, _))
+        })
     }
 }
 

@@ -1,1 +1,22 @@
 //! The chassis that every service runs on: gRPC front, health, metrics, shutdown.
+//!
+//! A service is a list of backends: [`stage_main`] makes a whole program of it.
+
+mod grpc;
+mod healthcheck;
+mod identity;
+mod lifecycle;
+mod listen;
+mod metrics;
+mod options;
+mod run;
+mod stage_main;
+mod table;
+
+pub use grpc::Grpc;
+pub use healthcheck::check as healthcheck;
+pub use identity::{EXTENSIONS, NAME, VERSION};
+pub use lifecycle::Lifecycle;
+pub use options::{LogOptions, Options};
+pub use run::{Service, block_on, run};
+pub use stage_main::{cores, stage_main};

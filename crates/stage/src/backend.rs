@@ -36,11 +36,7 @@ impl Batch {
 
 impl From<Request> for Batch {
     fn from(request: Request) -> Self {
-        Self {
-            inputs: request.inputs,
-            outputs: request.outputs,
-            parameters: request.parameters,
-        }
+        Self { inputs: request.inputs, outputs: request.outputs, parameters: request.parameters }
     }
 }
 

@@ -83,16 +83,12 @@ impl DataType {
 
     /// The type with this name on the wire.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|datatype| datatype.name() == name)
+        Self::ALL.into_iter().find(|datatype| datatype.name() == name)
     }
 
     /// The type with this name in a model configuration.
     pub fn from_config_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|datatype| datatype.config_name() == name)
+        Self::ALL.into_iter().find(|datatype| datatype.config_name() == name)
     }
 
     /// The size of one element in bytes; `None` for `BYTES`, whose elements differ.

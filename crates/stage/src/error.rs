@@ -45,6 +45,27 @@ impl Code {
         Self::DeadlineExceeded,
     ];
 
+    /// The code's name, for logs, traces and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Internal => "internal",
+            Self::NotFound => "not_found",
+            Self::InvalidInput => "invalid_input",
+            Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Unsupported => "unsupported",
+            Self::AlreadyExists => "already_exists",
+            Self::Cancelled => "cancelled",
+            Self::DeadlineExceeded => "deadline_exceeded",
+        }
+    }
+
+    /// Whether an operator should look into it; the rest is the caller's business.
+    pub fn is_the_servers_fault(self) -> bool {
+        matches!(self, Self::Unknown | Self::Internal | Self::Unavailable)
+    }
+
     /// The gRPC status and the HTTP status of this code: the one table of both.
     pub fn statuses(self) -> (i32, u16) {
         match self {
@@ -92,11 +113,7 @@ struct Inner {
 impl Error {
     /// An error with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
-            code,
-            message: message.into(),
-            source: None,
-        }))
+        Self(Box::new(Inner { code, message: message.into(), source: None }))
     }
 
     /// The request is wrong and will stay wrong.
@@ -200,11 +217,7 @@ mod tests {
     fn a_code_survives_the_way_over_grpc() {
         for code in Code::ALL {
             let (grpc, _) = code.statuses();
-            let expected = if code == Code::Overloaded {
-                Code::Unavailable
-            } else {
-                code
-            };
+            let expected = if code == Code::Overloaded { Code::Unavailable } else { code };
             assert_eq!(Code::from_grpc(grpc), expected);
         }
     }

@@ -21,14 +21,12 @@ pub struct Context {
 impl Context {
     /// The time left until the deadline; `None` without one, zero once it has passed.
     pub fn remaining(&self) -> Option<Duration> {
-        self.deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Whether the deadline has passed.
     pub fn is_expired(&self) -> bool {
-        self.deadline
-            .is_some_and(|deadline| deadline <= Instant::now())
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 
@@ -73,11 +71,7 @@ pub struct Response {
 impl Response {
     /// The only response of a model that is not decoupled.
     pub fn only(outputs: Vec<Tensor>) -> Self {
-        Self {
-            outputs,
-            parameters: Parameters::new(),
-            is_last: true,
-        }
+        Self { outputs, parameters: Parameters::new(), is_last: true }
     }
 
     /// The output with this name.

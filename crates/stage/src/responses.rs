@@ -31,8 +31,6 @@ pub async fn collect_one(mut responses: Responses) -> Result<Response> {
     }
     match first {
         Some(response) if count == 1 => Ok(response),
-        _ => Err(Error::internal(format!(
-            "expected a single response, got {count}"
-        ))),
+        _ => Err(Error::internal(format!("expected a single response, got {count}"))),
     }
 }

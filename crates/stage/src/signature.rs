@@ -26,23 +26,13 @@ pub struct TensorSpec {
 impl TensorSpec {
     /// A required tensor without reshape.
     pub fn new(name: &str, datatype: DataType, dims: &[i64]) -> Self {
-        Self {
-            name: name.into(),
-            datatype,
-            dims: dims.to_vec(),
-            reshape: None,
-            is_optional: false,
-        }
+        Self { name: name.into(), datatype, dims: dims.to_vec(), reshape: None, is_optional: false }
     }
 
     /// Whether a tensor of this shape, batch dimension left away, fits.
     pub fn accepts(&self, shape: &[i64]) -> bool {
         self.dims.len() == shape.len()
-            && self
-                .dims
-                .iter()
-                .zip(shape)
-                .all(|(dim, size)| *dim == VARIABLE || dim == size)
+            && self.dims.iter().zip(shape).all(|(dim, size)| *dim == VARIABLE || dim == size)
     }
 }
 

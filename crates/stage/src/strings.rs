@@ -42,10 +42,7 @@ impl<'a> Iterator for Strings<'a> {
 
 /// The data of a `BYTES` tensor with these elements.
 pub fn encode_strings<S: AsRef<[u8]>>(elements: &[S]) -> Bytes {
-    let size = elements
-        .iter()
-        .map(|element| LENGTH_SIZE + element.as_ref().len())
-        .sum();
+    let size = elements.iter().map(|element| LENGTH_SIZE + element.as_ref().len()).sum();
     let mut data = BytesMut::with_capacity(size);
     for element in elements {
         let element = element.as_ref();

@@ -31,12 +31,7 @@ impl Tensor {
         shape: Vec<i64>,
         data: Bytes,
     ) -> Result<Self> {
-        let tensor = Self {
-            name: name.into(),
-            datatype,
-            shape,
-            data,
-        };
+        let tensor = Self { name: name.into(), datatype, shape, data };
         tensor.check()?;
         Ok(tensor)
     }
@@ -53,12 +48,7 @@ impl Tensor {
         }
         debug_assert_eq!(shape.iter().product::<i64>(), values.len() as i64);
         let data = Bytes::from_owner(Owner(values));
-        Self {
-            name: name.into(),
-            datatype: T::DATATYPE,
-            shape: shape.to_vec(),
-            data,
-        }
+        Self { name: name.into(), datatype: T::DATATYPE, shape: shape.to_vec(), data }
     }
 
     /// A `BYTES` tensor with these elements.
@@ -78,17 +68,8 @@ impl Tensor {
 
     /// A `BOOL` tensor with these elements.
     pub fn from_bools(name: impl Into<Arc<str>>, shape: &[i64], values: &[bool]) -> Self {
-        let data = values
-            .iter()
-            .map(|value| u8::from(*value))
-            .collect::<Vec<_>>()
-            .into();
-        Self {
-            name: name.into(),
-            datatype: DataType::Bool,
-            shape: shape.to_vec(),
-            data,
-        }
+        let data = values.iter().map(|value| u8::from(*value)).collect::<Vec<_>>().into();
+        Self { name: name.into(), datatype: DataType::Bool, shape: shape.to_vec(), data }
     }
 
     /// The number of elements.
@@ -186,11 +167,7 @@ impl Tensor {
         let mut found = 0_usize;
         for element in Strings::new(&self.data) {
             element.map_err(|error| {
-                Error::invalid(format!(
-                    "{} for inference input '{}'",
-                    error.message(),
-                    self.name
-                ))
+                Error::invalid(format!("{} for inference input '{}'", error.message(), self.name))
             })?;
             found += 1;
         }
@@ -204,10 +181,7 @@ impl Tensor {
     }
 
     fn wrong_type(&self, wanted: DataType) -> Error {
-        Error::invalid(format!(
-            "tensor `{}` is {}, not {wanted}",
-            self.name, self.datatype
-        ))
+        Error::invalid(format!("tensor `{}` is {}, not {wanted}", self.name, self.datatype))
     }
 }
 
@@ -234,30 +208,10 @@ mod tests {
         let refused = |shape: &[i64], datatype| {
             Tensor::new("x", datatype, shape.to_vec(), Bytes::from_static(&[0; 8])).unwrap_err()
         };
-        assert!(
-            refused(&[3], DataType::Int32)
-                .message()
-                .contains("Expected 12, got 8")
-        );
-        assert!(
-            refused(&[-1], DataType::Int32)
-                .message()
-                .contains("negative dimension")
-        );
-        assert!(
-            refused(&[1 << 40, 1 << 40], DataType::Int8)
-                .message()
-                .contains("element count")
-        );
-        assert!(
-            refused(&[1 << 62], DataType::Int64)
-                .message()
-                .contains("byte size overflow")
-        );
-        assert!(
-            refused(&[3], DataType::Bytes)
-                .message()
-                .contains("expecting 3")
-        );
+        assert!(refused(&[3], DataType::Int32).message().contains("Expected 12, got 8"));
+        assert!(refused(&[-1], DataType::Int32).message().contains("negative dimension"));
+        assert!(refused(&[1 << 40, 1 << 40], DataType::Int8).message().contains("element count"));
+        assert!(refused(&[1 << 62], DataType::Int64).message().contains("byte size overflow"));
+        assert!(refused(&[3], DataType::Bytes).message().contains("expecting 3"));
     }
 }

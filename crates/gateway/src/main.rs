@@ -1,0 +1,59 @@
+//! The program `consort-gateway`: ensembles over services that it is told by `--stage`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Parser;
+use consort_client::{Fleet, StageAddress};
+use consort_gateway::{Catalog, FrontOptions, router};
+use consort_server::{Lifecycle, Options, Service, block_on, healthcheck, run};
+use consort_telemetry::Metrics;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const NAME: &str = "consort-gateway";
+
+/// Runs Triton ensembles over services that each scale on their own
+#[derive(Parser)]
+#[command(version, name = NAME)]
+struct Program {
+    #[command(flatten)]
+    server: Options,
+
+    #[command(flatten)]
+    front: FrontOptions,
+
+    /// A stage's name and where its replicas are, such as `model=dns:///model:8001`; repeatable
+    #[arg(long, env = "CONSORT_STAGE", value_delimiter = ',', value_name = "NAME=ADDRESS")]
+    stage: Vec<StageAddress>,
+}
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    if program.server.healthcheck {
+        return healthcheck(&program.server);
+    }
+    match block_on(NAME, &program.server, || serve(&program)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(program: &Program) -> Result<()> {
+    if program.stage.is_empty() {
+        tracing::warn!("no stage is named, so nothing can be served; give `--stage NAME=ADDRESS`");
+    }
+    let metrics = Metrics::new();
+    let fleet = Fleet::start(program.stage.clone(), metrics.clone());
+    let repositories = &program.server.model_repository;
+    let catalog = Catalog::open(repositories, fleet, metrics.clone())?;
+    let models = Lifecycle::new(catalog as Arc<_>);
+    let http = router(models.clone(), program.front.to_http());
+    let http = Some((program.front.address(), http));
+    run(&program.server, Service { name: NAME, models, metrics, http }).await
+}

@@ -1,0 +1,70 @@
+//! The gRPC front over any set of models: the standard service with Triton's extensions.
+
+mod control;
+mod health;
+mod infer;
+mod stream;
+
+use std::sync::Arc;
+
+use consort_protocol::FILE_DESCRIPTOR_SET;
+use consort_protocol::grpc_inference_service_server::GrpcInferenceServiceServer;
+use consort_repository::Models;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_health::pb::health_server::HealthServer;
+
+/// Requests as large as the protocol can say, as Triton takes them.
+const MAX_MESSAGE: usize = i32::MAX as usize;
+
+/// What a sender may have on its way without hearing from us: a large tensor is not held up by
+/// the default of 64 KB.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// The service over a set of models.
+pub struct Grpc {
+    models: Arc<dyn Models>,
+}
+
+impl Grpc {
+    /// The service over `models`.
+    pub fn new(models: Arc<dyn Models>) -> Self {
+        Self { models }
+    }
+}
+
+/// A server with the transport settings of every Consort program.
+pub(crate) fn builder() -> Server {
+    Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+}
+
+/// Inference, health and reflection.
+pub(crate) fn routes(models: Arc<dyn Models>) -> Routes {
+    let inference = GrpcInferenceServiceServer::new(Grpc::new(models.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
+        .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
+        .accept_compressed(tonic::codec::CompressionEncoding::Deflate);
+    let mut routes = Routes::builder();
+    routes.add_service(inference);
+    routes.add_service(HealthServer::new(health::Health::new(models)));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => {
+            routes.add_service(v1);
+            routes.add_service(v1alpha);
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!("reflection is not offered: {error}");
+        }
+    }
+    routes.routes()
+}

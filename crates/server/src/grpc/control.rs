@@ -1,0 +1,246 @@
+//! The calls beside inference: metadata, configuration, statistics, the repository.
+
+use std::pin::Pin;
+
+use consort_middleware::context_in;
+use consort_protocol::grpc_inference_service_server::GrpcInferenceService;
+use consort_protocol::{
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse,
+    CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse,
+    CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse, LogSettingsRequest,
+    LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
+    ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
+    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
+    ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
+    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
+    SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse, parse_version,
+    repository_index_response,
+};
+use consort_repository::{IndexEntry, State};
+use consort_stage::{Code, Error};
+use consort_telemetry::{Protocol, request_span};
+use futures::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Grpc;
+use super::infer::{infer, refused};
+use super::stream::InferStream;
+use crate::identity::{EXTENSIONS, NAME, VERSION};
+
+type Reply<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Grpc {
+    type ModelStreamInferStream =
+        Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Reply<ModelInferResponse> {
+        infer(&*self.models, request).await
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Reply<Self::ModelStreamInferStream> {
+        let ends_with_error =
+            request.metadata().get("triton_grpc_error").is_some_and(|value| value == "true");
+        let (_, extensions, incoming) = request.into_parts();
+        let make_context = Box::new(move |message: &ModelInferRequest| {
+            let (model, version) = (&message.model_name, &message.model_version);
+            let span = request_span(Protocol::Grpc, model, version, &message.id);
+            context_in(&extensions, span)
+        });
+        let models = self.models.clone();
+        let answers = InferStream::new(models, incoming, make_context, ends_with_error);
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Reply<ServerLiveResponse> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Reply<ServerReadyResponse> {
+        Ok(Response::new(ServerReadyResponse { ready: self.models.is_ready() }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Reply<ModelReadyResponse> {
+        let asked = request.into_inner();
+        let version = parse_version(&asked.version).map_err(|error| refused(&error))?;
+        let ready = match self.models.get(&asked.name, version) {
+            Ok(_) => true,
+            Err(error) if error.code() == Code::Unavailable => false,
+            Err(error) if self.models.index().iter().any(|row| *row.name == *asked.name) => {
+                tracing::debug!("{error}");
+                false
+            }
+            Err(error) => return Err(refused(&error)),
+        };
+        Ok(Response::new(ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Reply<ServerMetadataResponse> {
+        Ok(Response::new(ServerMetadataResponse {
+            name: NAME.into(),
+            version: VERSION.into(),
+            extensions: EXTENSIONS.map(String::from).to_vec(),
+        }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Reply<ModelMetadataResponse> {
+        let asked = request.into_inner();
+        let served = self.find(&asked.name, &asked.version)?;
+        Ok(Response::new(ModelMetadataResponse::of(
+            &served.name,
+            &served.versions,
+            &served.platform,
+            &served.signature,
+        )))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Reply<ModelConfigResponse> {
+        let asked = request.into_inner();
+        let served = self.find(&asked.name, &asked.version)?;
+        let config = Some((*served.config).clone());
+        Ok(Response::new(ModelConfigResponse { config }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Reply<ModelStatisticsResponse> {
+        let asked = request.into_inner();
+        let version = parse_version(&asked.version).map_err(|error| refused(&error))?;
+        let model_stats = self.models.statistics(&asked.name, version).await;
+        let model_stats = model_stats.map_err(|error| refused(&error))?;
+        Ok(Response::new(ModelStatisticsResponse { model_stats }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Reply<RepositoryIndexResponse> {
+        let asked = request.into_inner();
+        refuse_repository_name(&asked.repository_name)?;
+        let rows = self.models.index().into_iter();
+        let rows = rows.filter(|row| !asked.ready || row.state == State::Ready);
+        Ok(Response::new(RepositoryIndexResponse { models: rows.map(index_row).collect() }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Reply<RepositoryModelLoadResponse> {
+        refuse_repository_name(&request.get_ref().repository_name)?;
+        Err(refused(&Error::unavailable(NOT_EXPLICIT)))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Reply<RepositoryModelUnloadResponse> {
+        refuse_repository_name(&request.get_ref().repository_name)?;
+        Err(refused(&Error::unavailable(NOT_EXPLICIT)))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Reply<SystemSharedMemoryStatusResponse> {
+        Err(not_offered(NO_SHARED_MEMORY))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Reply<SystemSharedMemoryRegisterResponse> {
+        Err(not_offered(NO_SHARED_MEMORY))
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Reply<SystemSharedMemoryUnregisterResponse> {
+        Err(not_offered(NO_SHARED_MEMORY))
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Reply<CudaSharedMemoryStatusResponse> {
+        Err(not_offered(NO_SHARED_MEMORY))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Reply<CudaSharedMemoryRegisterResponse> {
+        Err(not_offered(NO_SHARED_MEMORY))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Reply<CudaSharedMemoryUnregisterResponse> {
+        Err(not_offered(NO_SHARED_MEMORY))
+    }
+
+    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Reply<TraceSettingResponse> {
+        Err(not_offered("trace settings follow the OTEL_* variables and cannot be changed here"))
+    }
+
+    async fn log_settings(&self, _: Request<LogSettingsRequest>) -> Reply<LogSettingsResponse> {
+        Err(not_offered(
+            "log settings follow --log-format and --log-verbose and cannot be changed here",
+        ))
+    }
+}
+
+/// Triton's text where models are loaded once at the start.
+const NOT_EXPLICIT: &str = "explicit model load / unload is not allowed if polling is enabled";
+
+/// Triton's text where a client's shared memory is not let in.
+const NO_SHARED_MEMORY: &str = "Client shared memory is disabled. Tensors are sent in the request.";
+
+fn not_offered(message: &str) -> Status {
+    refused(&Error::unsupported(message))
+}
+
+fn refuse_repository_name(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    Err(not_offered("'repository_name' specification is not supported"))
+}
+
+fn index_row(entry: IndexEntry) -> repository_index_response::ModelIndex {
+    repository_index_response::ModelIndex {
+        name: entry.name.to_string(),
+        version: entry.version.map(|version| version.to_string()).unwrap_or_default(),
+        state: entry.state.name().into(),
+        reason: entry.reason,
+    }
+}
+
+impl Grpc {
+    fn find(
+        &self,
+        name: &str,
+        version: &str,
+    ) -> Result<std::sync::Arc<consort_repository::Served>, Status> {
+        let version = parse_version(version).map_err(|error| refused(&error))?;
+        self.models.get(name, version).map_err(|error| refused(&error))
+    }
+}

@@ -1,0 +1,72 @@
+//! From a wire request to the model's stage and back: what unary and streamed inference share.
+
+use std::sync::Arc;
+
+use consort_middleware::context_in;
+use consort_protocol::{Call, ModelInferRequest, ModelInferResponse, to_status};
+use consort_repository::{Models, Served, classify_outputs};
+use consort_stage::{Context, Error, Result, collect_one};
+use consort_telemetry::{Protocol, failed, request_span};
+use tonic::{Request, Response, Status};
+
+/// A call whose model was found.
+pub(super) struct Admitted {
+    pub(super) served: Arc<Served>,
+    pub(super) call: Call,
+}
+
+/// Reads a wire request, finds its model and opens its span.
+pub(super) fn admit(
+    models: &dyn Models,
+    message: ModelInferRequest,
+    context: Context,
+) -> Result<Admitted> {
+    let mut call = message.into_call()?;
+    let served = models.get(&call.model, call.version)?;
+    call.request.context = context;
+    Ok(Admitted { served, call })
+}
+
+/// Answers one unary request.
+pub(super) async fn infer(
+    models: &dyn Models,
+    request: Request<ModelInferRequest>,
+) -> Result<Response<ModelInferResponse>, Status> {
+    let (_, extensions, message) = request.into_parts();
+    let span =
+        request_span(Protocol::Grpc, &message.model_name, &message.model_version, &message.id);
+    let context = context_in(&extensions, span.clone());
+    let answer = answer(models, message, context).await;
+    answer.map(Response::new).map_err(|error| {
+        failed(&span, error.code().name(), error.message());
+        refused(&error)
+    })
+}
+
+async fn answer(
+    models: &dyn Models,
+    message: ModelInferRequest,
+    context: Context,
+) -> Result<ModelInferResponse> {
+    let Admitted { served, call } = admit(models, message, context)?;
+    if served.signature.is_decoupled {
+        return Err(Error::unsupported(
+            "ModelInfer RPC doesn't support models with decoupled transaction policy",
+        ));
+    }
+    let id = call.request.id.clone();
+    let mut response = collect_one(served.stage.call(call.request)).await?;
+    classify_outputs(&served, &call.classes, &mut response)?;
+    Ok(ModelInferResponse::of(&*served.name, served.version, id, response))
+}
+
+/// The status that ends a call; the one place where the gRPC front logs a failure.
+pub(super) fn refused(error: &Error) -> Status {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    if error.code().is_the_servers_fault() {
+        tracing::error!(code = error.code().name(), source, "{error}");
+    } else {
+        tracing::debug!(code = error.code().name(), source, "{error}");
+    }
+    to_status(error)
+}

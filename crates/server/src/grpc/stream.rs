@@ -1,0 +1,202 @@
+//! `ModelStreamInfer`: many requests on one stream, each answered any number of times.
+//!
+//! Responses of models that answer once come in the order of their requests, those of decoupled
+//! models as they are made. One task polls everything, so a client that goes away cancels all.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use consort_protocol::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use consort_repository::{Models, Served, classify_outputs};
+use consort_stage::{Context, Error, Response, Responses, Result, collect_one, one};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesOrdered, SelectAll};
+use futures::{Stream, StreamExt};
+use tonic::{Status, Streaming};
+
+use super::infer::{Admitted, admit, refused};
+
+/// The requests of one stream that may be in progress; further ones are read when one ends.
+const MAX_IN_PROGRESS: usize = 1024;
+
+/// Makes what every request of a stream is given, from its model, version and id.
+pub(super) type MakeContext = Box<dyn Fn(&ModelInferRequest) -> Context + Send>;
+
+/// The responses of one stream.
+pub(super) struct InferStream {
+    models: Arc<dyn Models>,
+    /// The requests to come; `None` once the client has sent them all.
+    incoming: Option<Streaming<ModelInferRequest>>,
+    make_context: MakeContext,
+    /// Whether the first error ends the stream with its real status (`triton_grpc_error`).
+    ends_with_error: bool,
+    /// Requests to models that answer once.
+    single: FuturesOrdered<BoxFuture<'static, Answer>>,
+    /// Requests to decoupled models.
+    decoupled: SelectAll<Answers>,
+    is_over: bool,
+}
+
+/// The responses to one request, each ready to be sent.
+type Answers = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+
+/// One response, or the error of one request with what names the request.
+type Answer = std::result::Result<ModelInferResponse, (Error, Named)>;
+
+/// What an error in a stream says of its request.
+#[derive(Clone, Default)]
+struct Named {
+    model: String,
+    version: String,
+    id: String,
+}
+
+type Item = std::result::Result<ModelStreamInferResponse, Status>;
+
+impl InferStream {
+    /// The responses to `incoming`.
+    pub(super) fn new(
+        models: Arc<dyn Models>,
+        incoming: Streaming<ModelInferRequest>,
+        make_context: MakeContext,
+        ends_with_error: bool,
+    ) -> Self {
+        Self {
+            models,
+            incoming: Some(incoming),
+            make_context,
+            ends_with_error,
+            single: FuturesOrdered::new(),
+            decoupled: SelectAll::new(),
+            is_over: false,
+        }
+    }
+
+    /// Reads the requests that have come, as far as there is room.
+    fn read(&mut self, context: &mut TaskContext<'_>) -> std::result::Result<(), Status> {
+        while let Some(incoming) = &mut self.incoming {
+            if self.single.len() + self.decoupled.len() >= MAX_IN_PROGRESS {
+                break;
+            }
+            match incoming.poll_next_unpin(context) {
+                Poll::Ready(Some(message)) => self.start(message?),
+                Poll::Ready(None) => self.incoming = None,
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, message: ModelInferRequest) {
+        let named = Named {
+            model: message.model_name.clone(),
+            version: message.model_version.clone(),
+            id: message.id.clone(),
+        };
+        let context = (self.make_context)(&message);
+        match admit(&*self.models, message, context) {
+            Err(error) => self.single.push_back(Box::pin(async { Err((error, named)) })),
+            Ok(admitted) if admitted.served.signature.is_decoupled => {
+                self.decoupled.push(answers(admitted, named));
+            }
+            Ok(admitted) => self.single.push_back(Box::pin(answer(admitted, named))),
+        }
+    }
+
+    fn poll_answer(&mut self, context: &mut TaskContext<'_>) -> Poll<Option<Answer>> {
+        if let Poll::Ready(Some(answer)) = self.single.poll_next_unpin(context) {
+            return Poll::Ready(Some(answer));
+        }
+        if let Poll::Ready(Some(answer)) = self.decoupled.poll_next_unpin(context) {
+            return Poll::Ready(Some(answer));
+        }
+        let is_done =
+            self.incoming.is_none() && self.single.is_empty() && self.decoupled.is_empty();
+        if is_done { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    fn item(&mut self, answer: Answer) -> Item {
+        match answer {
+            Ok(response) => Ok(ModelStreamInferResponse::of(response)),
+            Err((error, _)) if self.ends_with_error => Err(refused(&error)),
+            Err((error, named)) => {
+                // Logged here as elsewhere; the stream itself goes on.
+                drop(refused(&error));
+                let Named { model, version, id } = named;
+                Ok(ModelStreamInferResponse::failed(&error, model, version, id))
+            }
+        }
+    }
+}
+
+impl Stream for InferStream {
+    type Item = Item;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        if let Err(status) = self.read(context) {
+            self.is_over = true;
+            return Poll::Ready(Some(Err(status)));
+        }
+        self.poll_answer(context).map(|answer| {
+            let item = answer.map(|answer| self.item(answer));
+            self.is_over = matches!(item, None | Some(Err(_)));
+            item
+        })
+    }
+}
+
+/// Answers a request to a model that answers once.
+async fn answer(admitted: Admitted, named: Named) -> Answer {
+    let Admitted { served, call } = admitted;
+    let id = named.id.clone();
+    let answered = match collect_one(served.stage.call(call.request)).await {
+        Ok(response) => respond(&served, id, &call.classes, response),
+        Err(error) => Err(error),
+    };
+    answered.map(|response| response.with_final(true)).map_err(|error| (error, named))
+}
+
+/// Answers a request to a decoupled model.
+fn answers(admitted: Admitted, named: Named) -> Answers {
+    let Admitted { served, call } = admitted;
+    let wants_empty_final = call.wants_empty_final;
+    let end = if wants_empty_final { end_marker() } else { Box::pin(futures::stream::empty()) };
+    let mut has_ended = false;
+    let responses = served.stage.call(call.request).chain(end);
+    let classes = call.classes;
+    Box::pin(responses.filter_map(move |response| {
+        let only_says_end = response.as_ref().is_ok_and(|response| response.outputs.is_empty());
+        let is_left_out = has_ended || only_says_end && !wants_empty_final;
+        let answer = response.and_then(|response| {
+            has_ended |= response.is_last;
+            let is_last = response.is_last;
+            let response = respond(&served, named.id.clone(), &classes, response)?;
+            Ok(response.with_final(is_last))
+        });
+        has_ended |= answer.is_err();
+        let answer = answer.map_err(|error| (error, named.clone()));
+        std::future::ready((!is_left_out).then_some(answer))
+    }))
+}
+
+/// The empty response that says that no other follows, for those who asked for it.
+fn end_marker() -> Responses {
+    one(async { Ok(Response { is_last: true, ..Response::default() }) })
+}
+
+fn respond(
+    served: &Served,
+    id: String,
+    classes: &[(Arc<str>, usize)],
+    mut response: Response,
+) -> Result<ModelInferResponse> {
+    classify_outputs(served, classes, &mut response)?;
+    Ok(ModelInferResponse::of(&*served.name, served.version, id, response))
+}

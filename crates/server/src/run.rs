@@ -1,0 +1,171 @@
+//! Runs a service: opens its ports, serves until it is told to stop, and lets requests finish.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::serve::ListenerExt;
+use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
+use consort_repository::{Models, State};
+use consort_telemetry::Metrics;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tower::ServiceBuilder;
+
+use crate::grpc;
+use crate::lifecycle::Lifecycle;
+use crate::listen::listen;
+use crate::options::Options;
+use crate::{metrics, table};
+
+/// A service to run.
+pub struct Service {
+    /// The program's name, for logs and traces.
+    pub name: &'static str,
+    /// What it serves.
+    pub models: Arc<Lifecycle>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// The HTTP front and where it listens, for programs that have one.
+    pub http: Option<(SocketAddr, Router)>,
+}
+
+/// Runs `serve` with logging, tracing and a runtime; the way every program's `main` goes.
+pub fn block_on<F: Future<Output = Result<()>>>(
+    name: &'static str,
+    options: &Options,
+    serve: impl FnOnce() -> F,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let guard = {
+        let _entered = runtime.enter();
+        consort_telemetry::init(&options.log.to_telemetry(), name)?
+    };
+    let served = runtime.block_on(async { serve().await });
+    drop(guard);
+    served
+}
+
+/// Serves until a signal comes, then: not ready → stop accepting → drain → return.
+pub async fn run(options: &Options, service: Service) -> Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let mut servers = tokio::task::JoinSet::new();
+    let models: Arc<dyn Models> = service.models.clone();
+
+    if options.allow_metrics {
+        let address = SocketAddr::new(options.metrics_address, options.metrics_port);
+        let listener = listen(address, "--metrics-port").await?;
+        tracing::info!("Started Metrics Service at {}", listener.local_addr()?);
+        let router = metrics::router(service.metrics.clone(), models.clone());
+        // Not drained: it answers until the very end, so that the drain can be watched.
+        tokio::spawn(serve_http(listener, router, never()));
+    }
+    let address = SocketAddr::new(options.grpc_address, options.grpc_port);
+    let listener = listen(address, "--grpc-port").await?;
+    tracing::info!("Started GRPCInferenceService at {}", listener.local_addr()?);
+    servers.spawn(serve_grpc(listener, models.clone(), options.max_in_flight, stopping.clone()));
+
+    if let Some((address, router)) = service.http {
+        let listener = listen(address, "--http-port").await?;
+        tracing::info!("Started HTTPService at {}", listener.local_addr()?);
+        let router = router.layer(
+            ServiceBuilder::new()
+                // Joins the caller's trace, so that every later event belongs to the request.
+                .layer(JoinTrace)
+                // Cuts off what its caller no longer waits for.
+                .layer(EnforceDeadline::new(Edge::Http))
+                // Answers at once that the server is overloaded when every place is taken.
+                .layer(LoadShed::new(Edge::Http, options.max_in_flight)),
+        );
+        servers.spawn(serve_http(listener, router, stopped(stopping.clone())));
+    }
+    let announcement = tokio::spawn(announce(models));
+    told_to_stop().await?;
+    announcement.abort();
+    tracing::info!("stopping: waiting up to {:?} for requests to finish", options.exit_timeout());
+    service.models.drain();
+    // Every server holds a receiver or has ended.
+    let _ = stop.send(true);
+    let drained = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(options.exit_timeout(), drained).await.is_err() {
+        tracing::warn!("some requests were still running after {:?}", options.exit_timeout());
+    }
+    Ok(())
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    models: Arc<dyn Models>,
+    max_in_flight: usize,
+    stopping: watch::Receiver<bool>,
+) {
+    let layers = ServiceBuilder::new()
+        // Joins the caller's trace, so that every later event belongs to the request.
+        .layer(JoinTrace)
+        // Cuts off what its caller no longer waits for.
+        .layer(EnforceDeadline::new(Edge::Grpc))
+        // Answers at once that the server is overloaded when every place is taken.
+        .layer(LoadShed::new(Edge::Grpc, max_in_flight))
+        .into_inner();
+    let incoming = TcpListenerStream::new(listener);
+    let served = grpc::builder()
+        .layer(layers)
+        .add_routes(grpc::routes(models))
+        .serve_with_incoming_shutdown(incoming, stopped(stopping))
+        .await;
+    if let Err(error) = served {
+        tracing::error!("the gRPC front ended: {error}");
+    }
+}
+
+async fn serve_http(
+    listener: TcpListener,
+    router: Router,
+    until: impl Future<Output = ()> + Send + 'static,
+) {
+    // Answers are small and wanted at once, a streamed token above all.
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
+        tracing::error!("the HTTP front ended: {error}");
+    }
+}
+
+/// Logs the table of models once none is loading any more.
+async fn announce(models: Arc<dyn Models>) {
+    let mut generation = models.generation();
+    loop {
+        let index = models.index();
+        if index.iter().all(|entry| entry.state != State::Loading) {
+            tracing::info!("{}", table::of(&index));
+            return;
+        }
+        if generation.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error says that the sender is gone, and the server with it.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+async fn never() {
+    std::future::pending().await
+}
+
+async fn told_to_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C")?,
+    }
+    Ok(())
+}
