@@ -1,0 +1,304 @@
+//! The backend `detokenizer`: token ids in, text out, whole or as it is generated.
+//!
+//! It keeps nothing between requests: the tokens before the new ones come with them, so that any
+//! replica can answer any part of a generation.
+
+use std::sync::Arc;
+
+use consort_config::Model;
+use consort_repository::{Backend, Kind};
+use consort_stage::{Batch, DataType, Error, InlineBackend, Result, Tensor, TensorSpec};
+use tokenizers::Tokenizer;
+
+use crate::numbers::{integers, last_dimension};
+use crate::pieces::Pieces;
+use crate::{roles, tokenizer_file};
+
+/// The backend `detokenizer`.
+pub(crate) const KIND: Kind = Kind {
+    name: "detokenizer",
+    signature: |_| Ok(None),
+    load: |instance| {
+        let tokenizer = tokenizer_file::load(instance)?;
+        let backend = Detokenizer::new(instance.model, &tokenizer)?;
+        Ok(Backend::Inline(Arc::new(backend)))
+    },
+};
+
+/// The tokens before the new ones that are looked at: a character is at most four tokens long,
+/// and special tokens among them add nothing.
+const WINDOW: usize = 32;
+
+const IDS: &[DataType] = &[DataType::Int32, DataType::Int64];
+
+/// Turns rows of token ids into texts.
+struct Detokenizer {
+    pieces: Pieces,
+    ids: Arc<str>,
+    context: Option<Arc<str>>,
+    lengths: Option<Arc<str>>,
+    is_final: Option<Arc<str>>,
+    text: Arc<str>,
+    text_rank: usize,
+}
+
+impl Detokenizer {
+    fn new(model: &Model, tokenizer: &Tokenizer) -> Result<Self> {
+        model.settings.only(&[
+            tokenizer_file::PARAMETER,
+            "skip_special_tokens",
+            "ids_input",
+            "context_input",
+            "length_input",
+            "final_input",
+        ])?;
+        let skip_special_tokens = model.settings.switch_or("skip_special_tokens", true)?;
+        let pieces = Pieces::new(tokenizer, skip_special_tokens)
+            .map_err(|error| error.within(format!("tokenizer of model `{}`: ", model.name)))?;
+        let context = part(model, "context_input", &["context_ids"], IDS)?;
+        let lengths = part(model, "length_input", &["sequence_length"], IDS)?;
+        let is_final = part(model, "final_input", &["is_final"], &[DataType::Bool])?;
+        let ids = part(model, "ids_input", &["output_ids", "tokens_batch", "token_ids"], IDS)?
+            .ok_or_else(|| roles::missing(model, "an input `output_ids` of TYPE_INT32"))?;
+        let text = roles::output(model, &[DataType::Bytes])
+            .ok_or_else(|| roles::missing(model, "an output of TYPE_STRING"))?;
+        let inputs = [Some(ids), context, lengths, is_final];
+        let used = inputs.iter().flatten().chain([&text]);
+        roles::check_all_used(model, &used.map(|spec| &*spec.name).collect::<Vec<_>>())?;
+        let name = |spec: &TensorSpec| spec.name.clone();
+        Ok(Self {
+            pieces,
+            ids: name(ids),
+            context: context.map(name),
+            lengths: lengths.map(name),
+            is_final: is_final.map(name),
+            text: name(text),
+            text_rank: roles::rank(&model.signature, text),
+        })
+    }
+}
+
+impl InlineBackend for Detokenizer {
+    fn run(&self, batch: Batch) -> Result<Vec<Tensor>> {
+        if !batch.wants(&self.text) {
+            return Ok(Vec::new());
+        }
+        let given = |name: &Option<Arc<str>>| batch.input(name.as_deref()?);
+        let ids = batch.input(&self.ids);
+        let ids = ids.ok_or_else(|| Error::invalid(format!("input `{}` is missing", self.ids)))?;
+        let ids = Rows::new(ids)?;
+        let count = ids.count();
+        let context = match given(&self.context) {
+            Some(tensor) => Some(Rows::new(tensor)?.expect_count(count)?),
+            None => None,
+        };
+        let lengths = match given(&self.lengths) {
+            Some(tensor) => for_each_row(tensor, &integers(tensor)?, count)?,
+            None => vec![i64::MAX; count],
+        };
+        let finals = match given(&self.is_final) {
+            Some(tensor) => for_each_row(tensor, &tensor.to_bools()?, count)?,
+            None => vec![context.is_none(); count],
+        };
+        let text = |row: usize| {
+            let before = context.as_ref().map_or(&[][..], |rows| rows.row(row));
+            let before = &before[before.len().saturating_sub(WINDOW)..];
+            let new = ids.row(row);
+            let length = usize::try_from(lengths[row]).unwrap_or(0).min(new.len());
+            self.pieces.text(before, &new[..length], finals[row])
+        };
+        let texts: Vec<String> = (0..count).map(text).collect();
+        let mut shape = ids.shape.to_vec();
+        shape.resize(shape.len().max(self.text_rank), 1);
+        Ok(vec![Tensor::from_strings(self.text.clone(), &shape, &texts)])
+    }
+}
+
+/// Token ids in rows of one length.
+struct Rows<'a> {
+    name: &'a str,
+    ids: Vec<i64>,
+    length: usize,
+    /// The dimensions before the last.
+    shape: &'a [i64],
+}
+
+impl<'a> Rows<'a> {
+    fn new(tensor: &'a Tensor) -> Result<Self> {
+        let (length, shape) = last_dimension(tensor)?;
+        Ok(Self { name: &tensor.name, ids: integers(tensor)?, length, shape })
+    }
+
+    fn count(&self) -> usize {
+        self.shape.iter().product::<i64>() as usize
+    }
+
+    fn expect_count(self, count: usize) -> Result<Self> {
+        if self.count() == count {
+            return Ok(self);
+        }
+        Err(wrong_count(self.name, self.count(), count))
+    }
+
+    fn row(&self, index: usize) -> &[i64] {
+        &self.ids[index * self.length..][..self.length]
+    }
+}
+
+/// One of `values` for each of `count` rows; a single one is for all.
+fn for_each_row<T: Copy>(tensor: &Tensor, values: &[T], count: usize) -> Result<Vec<T>> {
+    match values {
+        [value] => Ok(vec![*value; count]),
+        values if values.len() == count => Ok(values.to_vec()),
+        values => Err(wrong_count(&tensor.name, values.len(), count)),
+    }
+}
+
+fn wrong_count(name: &str, found: usize, count: usize) -> Error {
+    Error::invalid(format!("input `{name}` is for {found} rows of tokens, but there are {count}"))
+}
+
+/// The input that plays a part, when the model has it, with its type checked.
+fn part<'a>(
+    model: &'a Model,
+    parameter: &str,
+    names: &[&str],
+    types: &[DataType],
+) -> Result<Option<&'a TensorSpec>> {
+    let spec = roles::input(model, parameter, names)?;
+    if let Some(spec) = spec {
+        roles::check_type(model, spec, types)?;
+    }
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use consort_stage::Code;
+
+    use super::*;
+    use crate::sample;
+
+    fn ferris() -> Tokenizer {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let file = root.join("model_repository/ferris/1/tokenizer.json");
+        Tokenizer::from_bytes(fs::read(file).unwrap()).unwrap()
+    }
+
+    fn inputs() -> Vec<TensorSpec> {
+        vec![
+            TensorSpec::new("TOKENS_BATCH", DataType::Int32, &[-1, -1]),
+            TensorSpec::new("context_ids", DataType::Int32, &[-1, -1]),
+            TensorSpec::new("SEQUENCE_LENGTH", DataType::Int32, &[-1]),
+            TensorSpec::new("is_final", DataType::Bool, &[1]),
+        ]
+    }
+
+    fn output(dims: &[i64]) -> TensorSpec {
+        TensorSpec::new("OUTPUT", DataType::Bytes, dims)
+    }
+
+    fn detokenizer(inputs: &[TensorSpec], output: TensorSpec) -> Result<Detokenizer> {
+        let model = sample::model("detokenizer", inputs, &[output], &[]);
+        Detokenizer::new(&model, &ferris())
+    }
+
+    fn run(backend: &Detokenizer, inputs: Vec<Tensor>) -> Result<(Vec<i64>, Vec<String>)> {
+        let batch = Batch { inputs, ..Batch::default() };
+        let output = backend.run(batch)?.remove(0);
+        let text = |text: &[u8]| String::from_utf8(text.to_vec()).unwrap();
+        let texts = output.to_strings()?.into_iter().map(text).collect();
+        Ok((output.shape, texts))
+    }
+
+    fn ids(text: &str) -> Vec<i32> {
+        let encoding = ferris().encode_fast(text, false).unwrap();
+        encoding.get_ids().iter().map(|id| *id as i32).collect()
+    }
+
+    #[test]
+    fn rows_without_context_are_read_whole() {
+        let backend = detokenizer(&inputs(), output(&[-1])).unwrap();
+        let mut rows = ids("borrow 🦀");
+        let length = rows.len();
+        rows.extend(ids("borrow 🦀"));
+        let shape = [1, 2, length as i64];
+        let tokens = Tensor::from_vec("TOKENS_BATCH", &shape, rows);
+        let lengths = Tensor::from_vec("SEQUENCE_LENGTH", &[1, 2], vec![1_i32, 100]);
+        let (shape, texts) = run(&backend, vec![tokens, lengths]).unwrap();
+        assert_eq!(shape, [1, 2]);
+        assert_eq!(texts[1], "borrow 🦀");
+        assert!(texts[0].len() < texts[1].len() && texts[1].starts_with(&texts[0]));
+    }
+
+    #[test]
+    fn a_batch_of_new_tokens_reads_like_each_row_alone() {
+        let backend = detokenizer(&inputs(), output(&[-1, -1])).unwrap();
+        let all = ids("The 🦀 says: Ω is résumé, 日本語.");
+        let rows: Vec<(&[i32], i32)> =
+            (4..all.len()).map(|end| (&all[end - 4..end], all[end])).collect();
+        let answer = |rows: &[(&[i32], i32)]| {
+            let count = rows.len() as i64;
+            let context = rows.iter().flat_map(|(context, _)| context.to_vec()).collect();
+            let new: Vec<i32> = rows.iter().map(|(_, new)| *new).collect();
+            let inputs = vec![
+                Tensor::from_vec("TOKENS_BATCH", &[count, 1, 1], new),
+                Tensor::from_vec("context_ids", &[count, 1, 4], context),
+                Tensor::from_bools("is_final", &[count, 1], &vec![false; rows.len()]),
+            ];
+            run(&backend, inputs).unwrap()
+        };
+        let (shape, together) = answer(&rows);
+        assert_eq!(shape, [rows.len() as i64, 1, 1]);
+        let alone: Vec<String> = rows.iter().map(|row| answer(&[*row]).1.remove(0)).collect();
+        assert_eq!(together, alone);
+        assert!("The 🦀 says: Ω is résumé, 日本語.".ends_with(&together.concat()));
+    }
+
+    #[test]
+    fn the_final_response_gives_up_on_an_unfinished_character() {
+        let backend = detokenizer(&inputs(), output(&[1])).unwrap();
+        let crab = ids("🦀");
+        let part = |is_final| {
+            let inputs = vec![
+                Tensor::from_vec("TOKENS_BATCH", &[1, 1, 0], Vec::<i32>::new()),
+                Tensor::from_vec("context_ids", &[1, 1, 2], crab[..2].to_vec()),
+                Tensor::from_bools("is_final", &[1, 1], &[is_final]),
+            ];
+            run(&backend, inputs).unwrap().1.remove(0)
+        };
+        assert_eq!(part(false), "");
+        assert_eq!(part(true), "\u{FFFD}");
+    }
+
+    #[test]
+    fn inputs_that_do_not_fit_together_are_refused() {
+        let backend = detokenizer(&inputs(), output(&[1])).unwrap();
+        let tokens = || Tensor::from_vec("TOKENS_BATCH", &[1, 1, 1], vec![5_i32]);
+        let context = Tensor::from_vec("context_ids", &[3, 1, 1], vec![5_i32; 3]);
+        let finals = Tensor::from_bools("is_final", &[2], &[true, true]);
+        for (inputs, name) in [
+            (vec![tokens(), context], "context_ids"),
+            (vec![tokens(), finals], "is_final"),
+            (vec![], "TOKENS_BATCH"),
+        ] {
+            let error = run(&backend, inputs).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidInput);
+            assert!(error.message().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn tensors_of_the_wrong_type_are_refused_at_load() {
+        let wrong = [TensorSpec::new("output_ids", DataType::Fp32, &[-1])];
+        let error = detokenizer(&wrong, output(&[1])).err().unwrap();
+        assert!(error.message().contains("`output_ids` of model `sample` is TYPE_FP32"), "{error}");
+        let mut spare = inputs();
+        spare.push(TensorSpec::new("spare", DataType::Int32, &[1]));
+        let error = detokenizer(&spare, output(&[1])).err().unwrap();
+        assert!(error.message().contains("no use for tensor `spare`"), "{error}");
+    }
+}
