@@ -54,6 +54,8 @@ pub(crate) fn ensure(checkout: &Checkout, requirements: Requirements) -> Result<
             }
             let mut install = Command::new(&python);
             install.args(["-m", "pip", "--disable-pip-version-check", "install", "--quiet"]);
+            // Root in a container has no other environment to break.
+            install.env("PIP_ROOT_USER_ACTION", "ignore");
             if let Some(site) = site_of_a_bare_environment(&folder) {
                 install.args(["--upgrade", "--target"]).arg(site);
             }
