@@ -87,7 +87,59 @@ fn stays_inside(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
+    use consort_config::Device;
+
     use super::*;
+    use crate::sample;
+
+    const TOKENIZER: &str = r#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
+
+    /// Loads from a repository that holds these files beside the model's folder.
+    fn load_from(files: &[(&str, &str)], parameters: &[(&str, &str)]) -> Result<Tokenizer> {
+        let repository = tempfile::tempdir().unwrap();
+        let model_folder = repository.path().join("sample");
+        let version_folder = model_folder.join("1");
+        fs::create_dir_all(&version_folder).unwrap();
+        for (path, text) in files {
+            let path = repository.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        load(&Instance {
+            model: &sample::model("tokenizer", &[], &[], parameters),
+            version: 1,
+            model_folder: &model_folder,
+            version_folder: &version_folder,
+            device: Device::Cpu,
+            threads: NonZeroUsize::MIN,
+        })
+    }
+
+    #[test]
+    fn the_tokenizer_lies_with_the_version_or_the_model_or_where_a_parameter_says() {
+        for path in ["sample/1/tokenizer.json", "sample/tokenizer.json"] {
+            assert!(load_from(&[(path, TOKENIZER)], &[]).is_ok(), "{path}");
+        }
+        let elsewhere = [("other/1/t.json", TOKENIZER), ("sample/1/tokenizer.json", "broken")];
+        assert!(load_from(&elsewhere, &[(PARAMETER, "../other/1/t.json")]).is_ok());
+    }
+
+    #[test]
+    fn a_missing_or_broken_tokenizer_is_named_with_its_remedy() {
+        let refused = |files: &[(&str, &str)], parameters: &[(&str, &str)]| {
+            load_from(files, parameters).unwrap_err().message().to_owned()
+        };
+        let message = refused(&[], &[]);
+        assert!(message.contains("model `sample` has no `tokenizer.json`"), "{message}");
+        let message = refused(&[], &[(PARAMETER, "x.json")]);
+        assert!(message.contains("names `x.json`, where no file is"), "{message}");
+        let message = refused(&[("sample/tokenizer.json", "{")], &[]);
+        assert!(message.contains("is not a Hugging Face tokenizer: EOF"), "{message}");
+        let message = refused(&[], &[(PARAMETER, "../../etc/passwd")]);
+        assert!(message.contains("stays inside the repository"), "{message}");
+    }
 
     #[test]
     fn a_path_out_of_the_repository_is_refused() {

@@ -1,0 +1,386 @@
+//! The backend `tokenizer`: texts in, token ids out, with any Hugging Face `tokenizer.json`.
+
+use std::sync::Arc;
+
+use consort_config::Model;
+use consort_repository::{Backend, Kind};
+use consort_stage::{Batch, BatchBackend, DataType, Error, Result, Tensor, TensorSpec};
+use tokenizers::{EncodeInput, Encoding, Tokenizer};
+
+use crate::columns::{self, Column, check_type};
+use crate::padding::{self, Padding};
+use crate::word_list::{self, WordList};
+use crate::{tokenizer_file, truncation};
+
+/// The backend `tokenizer`.
+pub(crate) const KIND: Kind = Kind {
+    name: "tokenizer",
+    signature: |_| Ok(None),
+    load: |instance| {
+        let tokenizer = tokenizer_file::load(instance)?;
+        let backend = TokenizerBackend::new(instance.model, tokenizer)?;
+        Ok(Backend::Batch(Box::new(backend)))
+    },
+};
+
+/// The bytes of text above which a batch is spread over threads, because to wake them costs as
+/// much as to tokenize about this much.
+const PARALLEL_BYTES: usize = 8 << 10;
+
+/// Turns texts into rows of token ids.
+struct TokenizerBackend {
+    tokenizer: Tokenizer,
+    adds_special_tokens: bool,
+    padding: Padding,
+    text: Arc<str>,
+    pair: Option<Arc<str>>,
+    columns: Vec<Column>,
+    word_lists: Vec<WordList>,
+}
+
+impl TokenizerBackend {
+    fn new(model: &Model, mut tokenizer: Tokenizer) -> Result<Self> {
+        check_parameters(model)?;
+        let settings = &model.settings;
+        let word_lists = WordList::all(model)?;
+        let pair = settings.get("pair_input").map(|name| text_input(model, "pair_input", name));
+        let pair = pair.transpose()?.map(|spec| &*spec.name);
+        let taken: Vec<&str> = word_lists.iter().map(|list| &*list.input).chain(pair).collect();
+        let text = match settings.get("text_input") {
+            Some(name) => text_input(model, "text_input", name)?,
+            None => first_text(model, &taken)?,
+        };
+        check_all_used(model, &taken, text)?;
+        let is_list = |spec: &&TensorSpec| word_lists.iter().any(|list| list.output == spec.name);
+        let columns = model.signature.outputs.iter().filter(|spec| !is_list(spec));
+        let columns = columns.map(|spec| Column::new(model, spec)).collect::<Result<_>>()?;
+        let max_length = truncation::apply(settings, &mut tokenizer)?;
+        let is_batching = model.signature.is_batching();
+        let padding = Padding::new(settings, &tokenizer, is_batching, max_length)?;
+        // The columns pad themselves, straight into their tensors.
+        tokenizer.with_padding(None);
+        Ok(Self {
+            adds_special_tokens: settings.switch_or("add_special_tokens", true)?,
+            text: text.name.clone(),
+            pair: pair.map(Arc::from),
+            tokenizer,
+            padding,
+            columns,
+            word_lists,
+        })
+    }
+
+    fn encode(&self, texts: &[&str], pairs: Option<&[&str]>) -> Result<Vec<Encoding>> {
+        let size = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
+        let inputs = texts.iter().enumerate().map(|(index, text)| match pairs {
+            Some(pairs) => EncodeInput::from((*text, pairs[index])),
+            None => EncodeInput::from(*text),
+        });
+        let adds = self.adds_special_tokens;
+        let rows = if texts.len() > 1 && size(texts) + pairs.map_or(0, size) > PARALLEL_BYTES {
+            self.tokenizer.encode_batch_fast(inputs.collect(), adds)
+        } else {
+            inputs.map(|input| self.tokenizer.encode_fast(input, adds)).collect()
+        };
+        rows.map_err(|error| {
+            Error::invalid(format!("input `{}` cannot be tokenized: {error}", self.text))
+        })
+    }
+}
+
+impl BatchBackend for TokenizerBackend {
+    fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
+        let tensor = batch
+            .input(&self.text)
+            .ok_or_else(|| Error::invalid(format!("input `{}` is missing", self.text)))?;
+        let texts = read(tensor)?;
+        let pairs = self.pair.as_ref().and_then(|name| batch.input(name));
+        let pairs = pairs.map(read).transpose()?;
+        if let Some(pairs) = pairs.as_ref().filter(|pairs| pairs.len() != texts.len()) {
+            return Err(Error::invalid(format!(
+                "input `{}` has {} texts, but its pair has {}",
+                self.text,
+                texts.len(),
+                pairs.len()
+            )));
+        }
+        let mut outputs = Vec::with_capacity(self.columns.len() + self.word_lists.len());
+        if self.columns.iter().any(|column| batch.wants(&column.name)) {
+            let rows = self.encode(&texts, pairs.as_deref())?;
+            let length = self.padding.length(rows.iter().map(Encoding::len))?;
+            for column in self.columns.iter().filter(|column| batch.wants(&column.name)) {
+                outputs.push(column.fill(&rows, &tensor.shape, (&self.padding, length))?);
+            }
+        }
+        let count = tensor.shape.first().map_or(1, |count| *count as usize);
+        for list in self.word_lists.iter().filter(|list| batch.wants(&list.output)) {
+            outputs.push(list.encode(&self.tokenizer, &batch, count)?);
+        }
+        Ok(outputs)
+    }
+}
+
+fn read(tensor: &Tensor) -> Result<Vec<&str>> {
+    let texts = tensor.to_strings()?.into_iter().map(std::str::from_utf8);
+    texts.collect::<Result<_, _>>().map_err(|error| {
+        Error::invalid(format!("input `{}` is not UTF-8", tensor.name)).with_source(error)
+    })
+}
+
+fn check_parameters(model: &Model) -> Result<()> {
+    let roles: Vec<String> = columns::parameters().collect();
+    let own = [tokenizer_file::PARAMETER, "text_input", "pair_input", "add_special_tokens"];
+    let known: Vec<&str> = own
+        .into_iter()
+        .chain(padding::PARAMETERS)
+        .chain(truncation::PARAMETERS)
+        .chain(word_list::PARAMETERS)
+        .chain(roles.iter().map(String::as_str))
+        .collect();
+    model.settings.only(&known)
+}
+
+fn text_input<'a>(model: &'a Model, parameter: &str, name: &str) -> Result<&'a TensorSpec> {
+    let spec = model.signature.input(name).ok_or_else(|| {
+        Error::invalid(format!(
+            "parameter `{parameter}` of model `{}` names `{name}`, which is none of its inputs",
+            model.name
+        ))
+    })?;
+    check_type(model, spec, &[DataType::Bytes])?;
+    Ok(spec)
+}
+
+fn first_text<'a>(model: &'a Model, taken: &[&str]) -> Result<&'a TensorSpec> {
+    let mut inputs = model.signature.inputs.iter();
+    let is_text =
+        |spec: &&TensorSpec| spec.datatype == DataType::Bytes && !taken.contains(&&*spec.name);
+    inputs.find(is_text).ok_or_else(|| {
+        Error::invalid(format!(
+            "backend `tokenizer` of model `{}` needs an input of TYPE_STRING for the text",
+            model.name
+        ))
+    })
+}
+
+fn check_all_used(model: &Model, taken: &[&str], text: &TensorSpec) -> Result<()> {
+    let mut inputs = model.signature.inputs.iter();
+    let is_spare = |spec: &&TensorSpec| !taken.contains(&&*spec.name) && spec.name != text.name;
+    let Some(spare) = inputs.find(is_spare) else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!(
+        "backend `tokenizer` has no use for input `{}` of model `{}`; \
+         name it in parameter `pair_input` or `word_lists`",
+        spare.name, model.name
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use consort_stage::Code;
+
+    use super::*;
+    use crate::sample;
+
+    fn backend(tokenizer: Tokenizer, parameters: &[(&str, &str)]) -> Result<TokenizerBackend> {
+        let inputs = [TensorSpec::new("text", DataType::Bytes, &[1])];
+        let outputs = [
+            TensorSpec::new("input_ids", DataType::Int64, &[-1]),
+            TensorSpec::new("attention_mask", DataType::Int32, &[-1]),
+            TensorSpec::new("token_type_ids", DataType::Int64, &[-1]),
+            TensorSpec::new("input_lengths", DataType::Int32, &[1]),
+        ];
+        let model = sample::model("tokenizer", &inputs, &outputs, parameters);
+        TokenizerBackend::new(&model, tokenizer)
+    }
+
+    fn texts(name: &str, texts: &[&str]) -> Tensor {
+        Tensor::from_strings(name, &[texts.len() as i64, 1], texts)
+    }
+
+    fn run(backend: &mut TokenizerBackend, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let outputs = backend.run(Batch { inputs, ..Batch::default() })?;
+        for output in &outputs {
+            output.check()?;
+        }
+        Ok(outputs)
+    }
+
+    fn values(tensor: &Tensor) -> Vec<i64> {
+        match tensor.datatype {
+            DataType::Int32 => {
+                tensor.to_slice::<i32>().unwrap().iter().map(|id| i64::from(*id)).collect()
+            }
+            _ => tensor.to_slice::<i64>().unwrap().to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_batch_is_padded_to_its_longest_text() {
+        let mut backend = backend(sample::bert(), &[]).unwrap();
+        let outputs = run(&mut backend, vec![texts("text", &["A crab", "walks"])]).unwrap();
+        assert_eq!(values(&outputs[0]), [2, 4, 5, 3, 2, 6, 7, 3]);
+        let outputs = run(&mut backend, vec![texts("text", &["A crab", "a"])]).unwrap();
+        assert_eq!(outputs[0].shape, [2, 4]);
+        assert_eq!(values(&outputs[0]), [2, 4, 5, 3, 2, 4, 3, 0]);
+        assert_eq!(values(&outputs[1]), [1, 1, 1, 1, 1, 1, 1, 0]);
+        assert_eq!(values(&outputs[2]), [0; 8]);
+        assert_eq!((outputs[3].shape.as_slice(), values(&outputs[3])), (&[2, 1][..], vec![4, 3]));
+    }
+
+    #[test]
+    fn padding_stands_where_and_as_long_as_parameters_say() {
+        for (parameters, expected) in [
+            (&[("padding", "max_length")][..], vec![2, 4, 3, 0, 0, 0]),
+            (&[("padding", "max_length"), ("max_length", "5")], vec![2, 4, 3, 0, 0]),
+            (&[("pad_to_multiple_of", "4"), ("padding_side", "left")], vec![0, 2, 4, 3]),
+            (&[("pad_to_multiple_of", "4"), ("pad_token", "[UNK]")], vec![2, 4, 3, 1]),
+            (&[("add_special_tokens", "false")], vec![4]),
+            (&[("padding", "none")], vec![2, 4, 3]),
+        ] {
+            let mut backend = backend(sample::bert(), parameters).unwrap();
+            let outputs = run(&mut backend, vec![texts("text", &["a"])]).unwrap();
+            assert_eq!(values(&outputs[0]), expected, "{parameters:?}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_unless_parameters_forbid_it() {
+        let long = || vec![texts("text", &["a a a a a a a a a"])];
+        let ids = |parameters: &[(&str, &str)]| {
+            values(&run(&mut backend(sample::bert(), parameters).unwrap(), long()).unwrap()[0])
+        };
+        assert_eq!(ids(&[]), [2, 4, 4, 4, 4, 3]);
+        assert_eq!(ids(&[("max_length", "4")]), [2, 4, 4, 3]);
+        assert_eq!(ids(&[("truncation", "false")]).len(), 11);
+        let fixed = [("truncation", "false"), ("padding", "max_length")];
+        let error = run(&mut backend(sample::bert(), &fixed).unwrap(), long()).unwrap_err();
+        assert!(error.message().contains("has 11 tokens, but its row only 6"), "{error}");
+    }
+
+    #[test]
+    fn a_batch_is_the_same_as_its_texts_alone() {
+        let many: Vec<String> =
+            (0..40).map(|n| format!("Text {n} {}", "borrow 🦀 ".repeat(n * 4))).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(many.concat().len() > PARALLEL_BYTES);
+        let mut backend = backend(sample::ferris(), &[]).unwrap();
+        let together = run(&mut backend, vec![texts("text", &many)]).unwrap();
+        let length = together[0].shape[1] as usize;
+        for (row, text) in many.iter().enumerate() {
+            let alone = run(&mut backend, vec![texts("text", &[text])]).unwrap();
+            let tokens = values(&alone[0]);
+            assert_eq!(values(&together[0])[row * length..][..tokens.len()], tokens);
+            assert_eq!(values(&together[3])[row], tokens.len() as i64);
+            assert_eq!(
+                values(&together[1])[row * length..][..length].iter().sum::<i64>(),
+                tokens.len() as i64
+            );
+        }
+    }
+
+    #[test]
+    fn a_model_without_batches_gives_flat_rows() {
+        let inputs = [TensorSpec::new("QUERY", DataType::Bytes, &[-1])];
+        let outputs = [
+            TensorSpec::new("tokens", DataType::Int32, &[-1]),
+            TensorSpec::new("REQUEST_INPUT_LEN", DataType::Int32, &[1]),
+        ];
+        let parameters = [("output.input_ids", "tokens")];
+        let model = sample::unbatched(sample::model("tokenizer", &inputs, &outputs, &parameters));
+        let mut backend = TokenizerBackend::new(&model, sample::ferris()).unwrap();
+        let query = Tensor::from_strings("QUERY", &[1], &["The borrow checker"]);
+        let outputs = run(&mut backend, vec![query]).unwrap();
+        assert_eq!(outputs[0].shape, [4]);
+        assert_eq!(values(&outputs[0]), [476, 1253, 1018, 266]);
+        assert_eq!((outputs[1].shape.as_slice(), values(&outputs[1])), (&[1][..], vec![4]));
+        let two = Tensor::from_strings("QUERY", &[2], &["a", "b"]);
+        let error = run(&mut backend, vec![two]).unwrap_err();
+        assert!(error.message().contains("do not fit output `tokens`"), "{error}");
+    }
+
+    #[test]
+    fn a_pair_is_told_apart_by_its_token_types() {
+        let inputs = [
+            TensorSpec::new("question", DataType::Bytes, &[1]),
+            TensorSpec::new("answer", DataType::Bytes, &[1]),
+        ];
+        let outputs = [TensorSpec::new("token_type_ids", DataType::Int64, &[-1])];
+        let model = sample::model("tokenizer", &inputs, &outputs, &[("pair_input", "answer")]);
+        let mut backend = TokenizerBackend::new(&model, sample::bert()).unwrap();
+        let both = vec![texts("question", &["crab"]), texts("answer", &["walks"])];
+        assert_eq!(values(&run(&mut backend, both).unwrap()[0]), [0, 0, 0, 1, 1, 1]);
+        let one = vec![texts("question", &["crab"])];
+        assert_eq!(values(&run(&mut backend, one).unwrap()[0]), [0, 0, 0]);
+        let uneven = vec![texts("question", &["crab"]), texts("answer", &["a", "a"])];
+        assert_eq!(run(&mut backend, uneven).unwrap_err().code(), Code::InvalidInput);
+    }
+
+    #[test]
+    fn only_wanted_outputs_are_made() {
+        let mut backend = backend(sample::bert(), &[]).unwrap();
+        let inputs = vec![texts("text", &["a"])];
+        let outputs = vec!["attention_mask".into()];
+        let outputs = backend.run(Batch { inputs, outputs, ..Batch::default() }).unwrap();
+        assert_eq!(outputs.len(), 1);
+        assert_eq!(&*outputs[0].name, "attention_mask");
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_refused_by_the_name_of_its_tensor() {
+        let mut backend = backend(sample::bert(), &[]).unwrap();
+        let broken = Tensor::from_strings("text", &[1, 1], &[b"\xff\xfe"]);
+        let error = run(&mut backend, vec![broken]).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidInput);
+        assert_eq!(error.message(), "input `text` is not UTF-8");
+    }
+
+    #[test]
+    fn texts_of_different_lengths_need_padding() {
+        let mut backend = backend(sample::bert(), &[("padding", "none")]).unwrap();
+        let error = run(&mut backend, vec![texts("text", &["a", "a crab"])]).unwrap_err();
+        assert!(error.message().contains("from 3 to 4 tokens"), "{error}");
+    }
+
+    #[test]
+    fn parameters_that_cannot_work_are_refused_at_load() {
+        for (parameters, part) in [
+            (&[("max_length", "3")][..], "`max_length` is 3"),
+            (&[("padding", "short")], "not `short`"),
+            (&[("pad_token", "<none>")], "no token"),
+            (&[("padding_side", "up")], "not `up`"),
+            (&[("text_input", "txt")], "names `txt`"),
+            (&[("max_lenght", "9")], "unknown parameter `max_lenght`"),
+        ] {
+            let error = backend(sample::bert(), parameters).err().unwrap();
+            assert!(error.message().contains(part), "{error}");
+        }
+        let error = backend(sample::ferris(), &[("truncation", "true")]).err().unwrap();
+        assert!(error.message().contains("no parameter `max_length`"), "{error}");
+    }
+
+    #[test]
+    fn tensors_without_a_part_are_refused_at_load() {
+        let text = TensorSpec::new("text", DataType::Bytes, &[1]);
+        let ids = TensorSpec::new("input_ids", DataType::Int64, &[-1]);
+        let refused = |inputs: &[TensorSpec], outputs: &[TensorSpec]| {
+            let model = sample::model("tokenizer", inputs, outputs, &[]);
+            TokenizerBackend::new(&model, sample::bert()).err().unwrap().message().to_owned()
+        };
+        let spare = TensorSpec::new("spare", DataType::Fp32, &[1]);
+        let message = refused(&[text.clone(), spare.clone()], slice::from_ref(&ids));
+        assert!(message.contains("no use for input `spare`"), "{message}");
+        let message = refused(slice::from_ref(&text), &[spare]);
+        assert!(message.contains("output `spare` of model `sample` is nothing"), "{message}");
+        let message = refused(&[text], &[TensorSpec::new("input_ids", DataType::Fp32, &[-1])]);
+        assert!(
+            message.contains("TYPE_FP32, but backend `tokenizer` takes TYPE_INT32"),
+            "{message}"
+        );
+        let message = refused(&[], &[ids]);
+        assert!(message.contains("needs an input of TYPE_STRING"), "{message}");
+    }
+}
