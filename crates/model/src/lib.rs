@@ -1,1 +1,18 @@
-//! The model service: ONNX Runtime models and decoders.
+//! The model service's backends: ONNX models, and ONNX language models with their generation loop.
+
+mod agreement;
+mod llm;
+mod onnxruntime;
+mod onnxruntime_llm;
+mod provider;
+mod run_error;
+mod runtime;
+mod session;
+mod signature;
+mod termination;
+mod values;
+
+use consort_repository::Kind;
+
+/// Every backend of this service.
+pub const ALL: &[Kind] = &[onnxruntime::KIND, onnxruntime_llm::KIND];

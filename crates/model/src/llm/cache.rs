@@ -1,0 +1,159 @@
+//! What the model remembers of one sequence: its keys and values, bound to the session in place.
+
+use consort_stage::{Error, Result};
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::{IoBinding, Session};
+use ort::value::{DynTensor, DynValue, Tensor};
+
+use super::graph::{Carrying, Graph, Integers};
+use crate::provider::Provider;
+
+/// The keys and values of one sequence, and the bindings that the session reads them through.
+pub(crate) struct Cache {
+    binding: IoBinding,
+    /// The last present, in the graph's order; empty when past and present are one buffer.
+    past: Vec<DynValue>,
+    /// How many tokens it holds.
+    length: usize,
+}
+
+/// Where the caches of a session lie, and how long they may get.
+pub(crate) struct Memory {
+    device: MemoryInfo<'static>,
+    host: MemoryInfo<'static>,
+    /// The length of a shared buffer, in tokens.
+    context: usize,
+}
+
+impl Memory {
+    /// The memory of the device that `provider` runs on.
+    pub(crate) fn new(provider: Provider, context: usize) -> Result<Self> {
+        let host = || memory_info(AllocationDevice::CPU, 0);
+        let device = match provider {
+            Provider::Cpu => host()?,
+            Provider::Cuda(index) => memory_info(AllocationDevice::CUDA, index as i32)?,
+        };
+        Ok(Self { device, host: host()?, context })
+    }
+}
+
+fn memory_info(device: AllocationDevice<'static>, index: i32) -> Result<MemoryInfo<'static>> {
+    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default).map_err(failed)
+}
+
+impl Cache {
+    /// A cache that holds no token. A shared buffer is allocated now, in its full length.
+    pub(crate) fn new(session: &Session, graph: &Graph, memory: &Memory) -> Result<Self> {
+        let mut cache = Self {
+            binding: session.create_binding().map_err(failed)?,
+            past: Vec::new(),
+            length: 0,
+        };
+        if graph.carrying == Carrying::SharedBuffer {
+            cache.bind_buffers(session, graph, memory).map_err(failed)?;
+        } else {
+            cache.clear(graph)?;
+        }
+        Ok(cache)
+    }
+
+    /// Forgets every token; a shared buffer stays allocated for the next sequence.
+    pub(crate) fn clear(&mut self, graph: &Graph) -> Result<()> {
+        self.length = 0;
+        if graph.carrying == Carrying::PresentToPast {
+            self.past = empty_past(graph).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Feeds tokens behind those it holds and writes the logits of the last into `logits`.
+    pub(crate) fn feed(
+        &mut self,
+        session: &mut Session,
+        graph: &Graph,
+        memory: &Memory,
+        tokens: &[u32],
+    ) -> ort::Result<DynValue> {
+        self.bind_step(graph, memory, tokens)?;
+        let outputs = session.run_binding(&self.binding)?;
+        self.length += tokens.len();
+        let mut logits = None;
+        let mut past = Vec::with_capacity(self.past.len());
+        // The outputs come in the order they were first bound in: the cache's, then the logits.
+        for (name, value) in outputs {
+            if name == graph.logits {
+                logits = Some(value);
+            } else if graph.carrying == Carrying::PresentToPast {
+                past.push(value);
+            }
+        }
+        self.past = past;
+        logits.ok_or_else(|| ort::Error::new("the run gave no logits"))
+    }
+
+    /// Binds one buffer for each of the graph's cache tensors as both its past and its present.
+    fn bind_buffers(
+        &mut self,
+        session: &Session,
+        graph: &Graph,
+        memory: &Memory,
+    ) -> ort::Result<()> {
+        let allocator = Allocator::new(session, memory.device.clone())?;
+        for tensor in &graph.cache {
+            let shape = [1, tensor.heads, memory.context as i64, tensor.head_size];
+            let mut buffer = DynTensor::new(&allocator, tensor.element, shape)?;
+            self.binding.bind_input(tensor.past.as_str(), &buffer)?;
+            self.binding.bind_output(tensor.present.as_str(), &mut buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Binds what changes from step to step.
+    fn bind_step(&mut self, graph: &Graph, memory: &Memory, tokens: &[u32]) -> ort::Result<()> {
+        let total = self.length + tokens.len();
+        let binding = &mut self.binding;
+        if graph.carrying == Carrying::PresentToPast {
+            for (tensor, past) in graph.cache.iter().zip(&self.past) {
+                binding.bind_input(tensor.past.as_str(), past)?;
+                binding.bind_output_to_device(tensor.present.as_str(), &memory.device)?;
+            }
+        }
+        let ids = tokens.iter().map(|token| i64::from(*token));
+        bind_integers(binding, &graph.tokens, ids.collect())?;
+        if let Some(mask) = &graph.mask {
+            bind_integers(binding, mask, vec![1; total])?;
+        }
+        if let Some(positions) = &graph.positions {
+            bind_integers(binding, positions, (self.length as i64..total as i64).collect())?;
+        }
+        if let Some(branch) = &graph.cache_branch {
+            let has_past = Tensor::from_array(([1_i64], vec![self.length > 0]))?;
+            binding.bind_input(branch.as_str(), &has_past)?;
+        }
+        binding.bind_output_to_device(graph.logits.as_str(), &memory.host)
+    }
+}
+
+/// The past of a sequence that has none: tensors without elements.
+fn empty_past(graph: &Graph) -> ort::Result<Vec<DynValue>> {
+    let allocator = Allocator::default();
+    let empty = |tensor: &super::graph::CacheTensor| {
+        let shape = [1, tensor.heads, 0, tensor.head_size];
+        DynTensor::new(&allocator, tensor.element, shape).map(DynTensor::into_dyn)
+    };
+    graph.cache.iter().map(empty).collect()
+}
+
+fn bind_integers(binding: &mut IoBinding, input: &Integers, values: Vec<i64>) -> ort::Result<()> {
+    let shape = [1, values.len() as i64];
+    if input.is_wide {
+        binding.bind_input(input.name.as_str(), &Tensor::from_array((shape, values))?)
+    } else {
+        let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();
+        binding.bind_input(input.name.as_str(), &Tensor::from_array((shape, values))?)
+    }
+}
+
+fn failed(error: ort::Error) -> Error {
+    Error::internal(format!("the decoder's cache cannot be made: {error}"))
+}

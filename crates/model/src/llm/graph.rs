@@ -1,0 +1,210 @@
+//! Finds out what a decoder's graph is: which tensor is which, and how its cache is carried on.
+
+use consort_stage::{Error, Result};
+use ort::session::Session;
+use ort::value::{Outlet, TensorElementType, ValueType};
+
+use super::config::Config;
+
+/// The switch of the merged exports that older tools made.
+const CACHE_BRANCH: &str = "use_cache_branch";
+
+/// A decoder's tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Graph {
+    /// The tokens to feed, [batch, sequence].
+    pub(crate) tokens: Integers,
+    /// Ones for the tokens to look at, [batch, past + sequence].
+    pub(crate) mask: Option<Integers>,
+    /// The places of the tokens in the text, [batch, sequence].
+    pub(crate) positions: Option<Integers>,
+    /// Whether the past counts, BOOL[1], in graphs that hold a first step beside the later ones.
+    pub(crate) cache_branch: Option<String>,
+    /// The scores of every token of the vocabulary, [batch, sequence, vocabulary].
+    pub(crate) logits: String,
+    /// How many tokens there are, where the graph says so.
+    pub(crate) vocabulary: Option<usize>,
+    /// Keys and values of every layer.
+    pub(crate) cache: Vec<CacheTensor>,
+    /// How the cache goes from one step to the next.
+    pub(crate) carrying: Carrying,
+}
+
+/// An input of whole numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Integers {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether its elements have 64 bits, not 32.
+    pub(crate) is_wide: bool,
+}
+
+/// The keys or the values of one layer, [batch, heads, tokens, head size].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CacheTensor {
+    /// The input with those of the tokens before.
+    pub(crate) past: String,
+    /// The output with the new tokens' as well.
+    pub(crate) present: String,
+    /// The type of its numbers.
+    pub(crate) element: TensorElementType,
+    /// How many heads it has.
+    pub(crate) heads: i64,
+    /// How many numbers each head has for a token.
+    pub(crate) head_size: i64,
+}
+
+/// How the cache goes from one step to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrying {
+    /// Past and present are one buffer of full length, written in place (`GroupQueryAttention`).
+    SharedBuffer,
+    /// The present of a step, one token longer, is the past of the next.
+    PresentToPast,
+}
+
+impl Graph {
+    /// Reads the graph's tensors by the names in `config`.
+    pub(crate) fn read(session: &Session, config: &Config) -> Result<Self> {
+        let (inputs, outputs) = (session.inputs(), session.outputs());
+        let names = &config.names;
+        let cache = cache_tensors(inputs, outputs, config)?;
+        let mask = integers(inputs, &names.attention_mask)?;
+        let positions = integers(inputs, &names.position_ids)?;
+        let tokens = integers(inputs, &names.input_ids)?
+            .ok_or_else(|| unknown_layout(inputs, &format!("an input `{}`", names.input_ids)))?;
+        let logits = find(outputs, &names.outputs.logits).ok_or_else(|| {
+            unknown_layout(outputs, &format!("an output `{}`", names.outputs.logits))
+        })?;
+        let graph = Self {
+            tokens,
+            mask,
+            positions,
+            cache_branch: find(inputs, CACHE_BRANCH).map(|_| CACHE_BRANCH.to_owned()),
+            logits: names.outputs.logits.clone(),
+            vocabulary: last_dim(logits).and_then(|dim| usize::try_from(dim).ok()),
+            cache,
+            carrying: if config.shares_buffer {
+                Carrying::SharedBuffer
+            } else {
+                Carrying::PresentToPast
+            },
+        };
+        graph.check_inputs(inputs)?;
+        Ok(graph)
+    }
+
+    /// Refuses a graph with an input that nobody here would feed.
+    fn check_inputs(&self, inputs: &[Outlet]) -> Result<()> {
+        let integers = [Some(&self.tokens), self.mask.as_ref(), self.positions.as_ref()];
+        let is_known = |name: &str| {
+            integers.iter().flatten().any(|input| input.name == name)
+                || self.cache_branch.as_deref() == Some(name)
+                || self.cache.iter().any(|tensor| tensor.past == name)
+        };
+        match inputs.iter().find(|input| !is_known(input.name())) {
+            None => Ok(()),
+            Some(input) => Err(unknown_layout(
+                inputs,
+                &format!(
+                    "no other inputs than tokens, mask, positions and cache, and found `{}`",
+                    input.name()
+                ),
+            )),
+        }
+    }
+}
+
+fn cache_tensors(
+    inputs: &[Outlet],
+    outputs: &[Outlet],
+    config: &Config,
+) -> Result<Vec<CacheTensor>> {
+    let names = &config.names;
+    let patterns = [
+        (&names.past_key_names, &names.outputs.present_key_names),
+        (&names.past_value_names, &names.outputs.present_value_names),
+    ];
+    let mut tensors = Vec::new();
+    for layer in 0.. {
+        let layer = layer.to_string();
+        let before = tensors.len();
+        for (past, present) in patterns {
+            let (past, present) = (past.replace("%d", &layer), present.replace("%d", &layer));
+            if let Some(input) = find(inputs, &past) {
+                let output = find(outputs, &present)
+                    .ok_or_else(|| unknown_layout(outputs, &format!("an output `{present}`")))?;
+                tensors.push(cache_tensor(input, output, config)?);
+            }
+        }
+        match tensors.len() - before {
+            0 if layer == "0" => {
+                let first = names.past_key_names.replace("%d", "0");
+                return Err(unknown_layout(
+                    inputs,
+                    &format!("an input `{first}` (name it in `genai_config.json` if it differs)"),
+                ));
+            }
+            0 => return Ok(tensors),
+            _ => {}
+        }
+    }
+    unreachable!("a graph has fewer layers than there are numbers")
+}
+
+fn cache_tensor(input: &Outlet, output: &Outlet, config: &Config) -> Result<CacheTensor> {
+    let odd = |what: &str| {
+        Error::unsupported(format!("cache input `{}` is a {}: {what}", input.name(), input.dtype()))
+    };
+    let ValueType::Tensor { ty, shape, .. } = input.dtype() else {
+        return Err(odd("it is not a tensor"));
+    };
+    let &[_, heads, _, head_size] = &**shape else {
+        return Err(odd("only [batch, heads, tokens, head size] is known"));
+    };
+    let known = |dim: i64, configured: Option<i64>| {
+        let dim = Some(dim).filter(|dim| *dim > 0).or(configured);
+        dim.ok_or_else(|| odd("heads and head size must be fixed, or said in `genai_config.json`"))
+    };
+    Ok(CacheTensor {
+        past: input.name().to_owned(),
+        present: output.name().to_owned(),
+        element: *ty,
+        heads: known(heads, config.kv_heads)?,
+        head_size: known(head_size, config.head_size)?,
+    })
+}
+
+fn integers(inputs: &[Outlet], name: &str) -> Result<Option<Integers>> {
+    let Some(input) = find(inputs, name) else {
+        return Ok(None);
+    };
+    let is_wide = match input.dtype().tensor_type() {
+        Some(TensorElementType::Int64) => true,
+        Some(TensorElementType::Int32) => false,
+        _ => {
+            return Err(Error::unsupported(format!(
+                "input `{name}` is a {}; only INT64 and INT32 are known",
+                input.dtype()
+            )));
+        }
+    };
+    Ok(Some(Integers { name: name.to_owned(), is_wide }))
+}
+
+fn find<'a>(outlets: &'a [Outlet], name: &str) -> Option<&'a Outlet> {
+    outlets.iter().find(|outlet| outlet.name() == name)
+}
+
+fn last_dim(outlet: &Outlet) -> Option<i64> {
+    outlet.dtype().tensor_shape()?.last().copied()
+}
+
+fn unknown_layout(outlets: &[Outlet], wanted: &str) -> Error {
+    let found: Vec<_> = outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect();
+    Error::unsupported(format!(
+        "unknown decoder layout: looked for {wanted}, in the conventions of onnxruntime-genai and \
+         of Optimum, among {}",
+        found.join(", ")
+    ))
+}

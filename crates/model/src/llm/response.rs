@@ -1,0 +1,111 @@
+//! Makes the responses of a sequence: new tokens, those before them, and how the text ended.
+
+use std::sync::Arc;
+
+use consort_stage::{DataType, Request, Response, Tensor};
+
+use super::decoder::Token;
+
+/// An output: its name, type and dimensions.
+pub(crate) type Output = (&'static str, DataType, &'static [i64]);
+
+/// The outputs of every response.
+pub(crate) const OUTPUTS: &[Output] = &[
+    ("output_ids", DataType::Int32, &[-1]),
+    ("context_ids", DataType::Int32, &[-1]),
+    ("sequence_length", DataType::Int32, &[1]),
+    ("is_final", DataType::Bool, &[1]),
+    ("finish_reason", DataType::Bytes, &[1]),
+];
+
+/// How many tokens before the new ones go with them: enough for a detokenizer that keeps nothing
+/// to know how the new ones are spelled and spaced, of which a handful would mostly do.
+const CONTEXT: usize = 32;
+
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// At an end token or a stop word.
+    Stop,
+    /// At the number of tokens that was asked for, or that the context has room for.
+    Length,
+}
+
+impl Finish {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// What one response has to say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part<'a> {
+    /// The prompt and everything generated, up to the end of the new tokens.
+    pub(crate) text: &'a [Token],
+    /// How many of them are new.
+    pub(crate) new: usize,
+    /// How many of them were generated.
+    pub(crate) generated: usize,
+    /// How the text ended, when this is its end.
+    pub(crate) finish: Option<Finish>,
+}
+
+/// The outputs that a request wants, under their names.
+#[derive(Clone, Debug)]
+pub(crate) struct Outputs {
+    names: Arc<[Arc<str>]>,
+    is_batching: bool,
+}
+
+impl Outputs {
+    /// The model's outputs; with a leading 1 in every shape when the model batches.
+    pub(crate) fn new(is_batching: bool) -> Self {
+        Self { names: OUTPUTS.iter().map(|(name, ..)| Arc::from(*name)).collect(), is_batching }
+    }
+
+    /// Only those that the request wants.
+    pub(crate) fn wanted_by(&self, request: &Request) -> Self {
+        if request.outputs.is_empty() {
+            return self.clone();
+        }
+        let names = self.names.iter().filter(|name| request.wants(name));
+        Self { names: names.cloned().collect(), ..*self }
+    }
+
+    /// The response for a part of the text.
+    pub(crate) fn response(&self, part: Part<'_>) -> Response {
+        let outputs = self.names.iter().map(|name| self.output(name, part));
+        Response {
+            outputs: outputs.collect(),
+            is_last: part.finish.is_some(),
+            ..Response::default()
+        }
+    }
+
+    fn output(&self, name: &Arc<str>, part: Part<'_>) -> Tensor {
+        let (before, new) = part.text.split_at(part.text.len() - part.new);
+        let name = Arc::clone(name);
+        let one = self.shape(1);
+        match &*name {
+            "output_ids" => self.tokens(name, new),
+            "context_ids" => self.tokens(name, &before[before.len().saturating_sub(CONTEXT)..]),
+            "sequence_length" => Tensor::from_vec(name, &one, vec![part.generated as i32]),
+            "is_final" => Tensor::from_bools(name, &one, &[part.finish.is_some()]),
+            // Empty until the last, so that what reads it finds it in every response.
+            _ => Tensor::from_strings(name, &one, &[part.finish.map_or("", Finish::name)]),
+        }
+    }
+
+    fn tokens(&self, name: Arc<str>, tokens: &[Token]) -> Tensor {
+        let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
+        Tensor::from_vec(name, &self.shape(ids.len()), ids)
+    }
+
+    fn shape(&self, length: usize) -> Vec<i64> {
+        let batch = self.is_batching.then_some(1);
+        batch.into_iter().chain([length as i64]).collect()
+    }
+}

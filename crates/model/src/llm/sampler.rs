@@ -1,0 +1,303 @@
+//! Picks the next token of one sequence from its logits.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use super::decoder::Token;
+
+/// How a sequence's tokens are picked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sampling {
+    /// Only so many of the likeliest tokens; 0 for all of them.
+    pub(crate) top_k: usize,
+    /// Only the likeliest tokens that together have this probability.
+    pub(crate) top_p: f32,
+    /// What the logits are divided by; 0 takes the likeliest token.
+    pub(crate) temperature: f32,
+    /// What the logits of tokens that were seen are divided by, or multiplied when negative.
+    pub(crate) repetition_penalty: f32,
+    /// What is taken off the logits of tokens that were generated.
+    pub(crate) presence_penalty: f32,
+    /// The same, for each time a token was generated.
+    pub(crate) frequency_penalty: f32,
+    /// Where the random numbers start.
+    pub(crate) seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            top_k: 0,
+            top_p: 1.0,
+            temperature: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+/// What one sequence's picking depends on, and nothing of another's.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    sampling: Sampling,
+    random: Random,
+    /// How often each token was generated; 0 for those that only the prompt has.
+    seen: BTreeMap<Token, u32>,
+    candidates: Vec<Candidate>,
+}
+
+/// A token and its logit, later its share of the probability.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    token: Token,
+    weight: f32,
+}
+
+/// Enough of the likeliest tokens to hold the usual `top_p` without sorting a whole vocabulary.
+const NUCLEUS: usize = 256;
+
+impl Sampler {
+    /// A sampler for a sequence that begins with `prompt`.
+    pub(crate) fn new(sampling: Sampling, prompt: &[Token]) -> Self {
+        Self {
+            random: Random(sampling.seed),
+            seen: prompt.iter().map(|token| (*token, 0)).collect(),
+            sampling,
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Changes the logits by the penalties for what was seen so far.
+    pub(crate) fn penalise(&self, logits: &mut [f32]) {
+        let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } =
+            self.sampling;
+        if repetition_penalty == 1.0 && presence_penalty == 0.0 && frequency_penalty == 0.0 {
+            return;
+        }
+        for (token, count) in &self.seen {
+            let Some(logit) = logits.get_mut(*token as usize) else {
+                continue;
+            };
+            if *logit > 0.0 {
+                *logit /= repetition_penalty;
+            } else {
+                *logit *= repetition_penalty;
+            }
+            if *count > 0 {
+                *logit -= presence_penalty + frequency_penalty * *count as f32;
+            }
+        }
+    }
+
+    /// The next token; `None` when no token has a finite logit.
+    ///
+    /// A forbidden token has the logit minus infinity.
+    pub(crate) fn pick(&mut self, logits: &[f32]) -> Option<Token> {
+        let token = if self.sampling.temperature == 0.0 || self.sampling.top_k == 1 {
+            likeliest(logits)?
+        } else {
+            self.sample(logits)?
+        };
+        *self.seen.entry(token).or_default() += 1;
+        Some(token)
+    }
+
+    fn sample(&mut self, logits: &[f32]) -> Option<Token> {
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        candidates.extend((0..).zip(logits).filter_map(|(token, logit)| {
+            let weight = logit / self.sampling.temperature;
+            weight.is_finite().then_some(Candidate { token, weight })
+        }));
+        keep_top_k(candidates, self.sampling.top_k);
+        soften(candidates)?;
+        if self.sampling.top_p < 1.0 {
+            keep_top_p(candidates, self.sampling.top_p);
+        }
+        let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
+        let mut left = self.random.fraction() as f32 * total;
+        let chosen = candidates.iter().find(|candidate| {
+            left -= candidate.weight;
+            left < 0.0
+        });
+        // Rounding may leave a little over after the last one.
+        chosen.or(candidates.last()).map(|candidate| candidate.token)
+    }
+}
+
+/// The token with the largest logit, the first of equals.
+fn likeliest(logits: &[f32]) -> Option<Token> {
+    let mut best = (None, f32::NEG_INFINITY);
+    for (token, logit) in (0..).zip(logits) {
+        if *logit > best.1 {
+            best = (Some(token), *logit);
+        }
+    }
+    best.0
+}
+
+fn by_weight(left: &Candidate, right: &Candidate) -> Ordering {
+    // Equals are put in the order of their numbers, so that a cut among them is always the same.
+    right.weight.total_cmp(&left.weight).then(left.token.cmp(&right.token))
+}
+
+fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
+    if top_k > 0 && top_k < candidates.len() {
+        candidates.select_nth_unstable_by(top_k - 1, by_weight);
+        candidates.truncate(top_k);
+    }
+}
+
+/// Turns logits into probabilities.
+fn soften(candidates: &mut [Candidate]) -> Option<()> {
+    let largest = candidates.iter().map(|candidate| candidate.weight).reduce(f32::max)?;
+    let mut total = 0.0;
+    for candidate in candidates.iter_mut() {
+        candidate.weight = (candidate.weight - largest).exp();
+        total += candidate.weight;
+    }
+    for candidate in candidates {
+        candidate.weight /= total;
+    }
+    Some(())
+}
+
+/// Keeps the fewest of the likeliest whose probabilities reach `top_p`.
+fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
+    let sorted = if candidates.len() > NUCLEUS {
+        candidates.select_nth_unstable_by(NUCLEUS - 1, by_weight);
+        NUCLEUS
+    } else {
+        candidates.len()
+    };
+    candidates[..sorted].sort_unstable_by(by_weight);
+    if let Some(kept) = reach(&candidates[..sorted], top_p) {
+        candidates.truncate(kept);
+        return;
+    }
+    candidates.sort_unstable_by(by_weight);
+    if let Some(kept) = reach(candidates, top_p) {
+        candidates.truncate(kept);
+    }
+}
+
+/// How many of the first candidates together reach `top_p`.
+fn reach(candidates: &[Candidate], top_p: f32) -> Option<usize> {
+    let mut sum = 0.0;
+    let last = candidates.iter().position(|candidate| {
+        sum += candidate.weight;
+        sum >= top_p
+    });
+    last.map(|index| index + 1)
+}
+
+/// `SplitMix64`, <https://prng.di.unimi.it/splitmix64.c> (public domain): one number of state, so
+/// that a sequence's choices depend on its seed alone.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 to below 1, of the 53 bits that an `f64` has.
+    fn fraction(&mut self) -> f64 {
+        (self.next() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampler(sampling: Sampling) -> Sampler {
+        Sampler::new(sampling, &[])
+    }
+
+    fn warm() -> Sampling {
+        Sampling { temperature: 1.0, ..Sampling::default() }
+    }
+
+    /// How often each of the tokens is picked in so many draws.
+    fn counts(draws: usize, sampling: Sampling, logits: &[f32]) -> Vec<usize> {
+        let mut sampler = sampler(sampling);
+        let mut counts = vec![0; logits.len()];
+        for _ in 0..draws {
+            counts[sampler.pick(logits).unwrap() as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn without_temperature_the_likeliest_is_taken_and_the_first_of_equals() {
+        assert_eq!(sampler(Sampling::default()).pick(&[1.0, 3.0, 3.0]), Some(1));
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_never_picked() {
+        let logits = [f32::NAN, 1.0, f32::NEG_INFINITY];
+        assert_eq!(sampler(Sampling::default()).pick(&logits), Some(1));
+        assert_eq!(sampler(warm()).pick(&logits), Some(1));
+        assert_eq!(sampler(warm()).pick(&[f32::NAN; 3]), None);
+        assert_eq!(sampler(Sampling::default()).pick(&[f32::NAN; 3]), None);
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_often_as_they_are_likely() {
+        let logits = [0.7_f32.ln(), 0.2_f32.ln(), 0.1_f32.ln()];
+        let counts = counts(10_000, warm(), &logits);
+        for (count, expected) in counts.iter().zip([7000, 2000, 1000]) {
+            assert!(count.abs_diff(expected) < 250, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn top_k_and_top_p_cut_the_tail_off() {
+        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.15_f32.ln(), 0.05_f32.ln()];
+        let top_k = counts(10_000, Sampling { top_k: 2, ..warm() }, &logits);
+        assert!(top_k[1] > 3000 && top_k[2] + top_k[3] == 0, "{top_k:?}");
+        let top_p = counts(10_000, Sampling { top_p: 0.79, ..warm() }, &logits);
+        assert!(top_p[1] > 3000 && top_p[2] + top_p[3] == 0, "{top_p:?}");
+    }
+
+    #[test]
+    fn top_p_reaches_beyond_the_part_that_is_sorted_first() {
+        let flat = vec![0.0; 4 * NUCLEUS];
+        let drawn = counts(3_000, Sampling { top_p: 0.9, ..warm() }, &flat);
+        let kept = drawn.iter().filter(|count| **count > 0).count();
+        assert!((3 * NUCLEUS..4 * NUCLEUS).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_tokens() {
+        let logits: Vec<f32> = (0..100_u8).map(|index| f32::from(index % 7)).collect();
+        let draw = |seed| {
+            let mut sampler = sampler(Sampling { seed, ..warm() });
+            (0..50).map(|_| sampler.pick(&logits).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn penalties_lower_what_was_seen() {
+        let sampling = Sampling {
+            repetition_penalty: 2.0,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
+            ..Sampling::default()
+        };
+        let mut sampler = Sampler::new(sampling, &[1, 2]);
+        sampler.pick(&[0.0, 0.0, 0.0, 9.0]);
+        sampler.pick(&[0.0, 0.0, 0.0, 9.0]);
+        let mut logits = [4.0, 4.0, -4.0, 4.0];
+        sampler.penalise(&mut logits);
+        assert_eq!(logits, [4.0, 2.0, -8.0, 2.0 - 0.5 - 2.0 * 0.25]);
+    }
+}

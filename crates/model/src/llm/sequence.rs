@@ -1,0 +1,171 @@
+//! One request on its way: what it was fed, what it generated, and what its caller has been given.
+
+use consort_stage::{Error, Job, Result};
+
+use super::decoder::{Slot, Token};
+use super::request::{Generation, Limits};
+use super::response::{Finish, Outputs, Part};
+use super::sampler::Sampler;
+
+/// A sequence in a slot of the decoder.
+pub(crate) struct Sequence {
+    slot: Slot,
+    job: Job,
+    outputs: Outputs,
+    generation: Generation,
+    sampler: Sampler,
+    /// The prompt and everything generated.
+    text: Vec<Token>,
+    /// How much of the text the decoder was fed.
+    fed: usize,
+    /// How much of the text the caller was given, the prompt included.
+    given: usize,
+    /// Whether the prompt is still to be put before the first new tokens.
+    owes_prompt: bool,
+}
+
+/// What the loop has to do for a sequence next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Feed the rest of its prompt.
+    Prefill,
+    /// Feed its last token.
+    Decode,
+    /// Nothing: its caller reads too slowly.
+    Wait,
+    /// Leave it: nobody waits for it any more.
+    Retire,
+}
+
+impl Sequence {
+    /// Checks what a job asks for; a job that cannot be done is answered at once.
+    pub(crate) fn admit(job: Job, slot: Slot, limits: &Limits, outputs: &Outputs) -> Option<Self> {
+        if job.request.context.is_expired() {
+            job.reply.fail(Error::deadline_exceeded());
+            return None;
+        }
+        match Generation::read(&job.request, limits) {
+            Ok(generation) => Some(Self {
+                slot,
+                outputs: outputs.wanted_by(&job.request),
+                sampler: Sampler::new(generation.sampling.clone(), &generation.prompt),
+                text: generation.prompt.clone(),
+                fed: 0,
+                given: generation.prompt.len(),
+                owes_prompt: !generation.excludes_prompt,
+                generation,
+                job,
+            }),
+            Err(error) => {
+                job.reply.fail(error);
+                None
+            }
+        }
+    }
+
+    /// Its place in the decoder.
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// What is to be done for it now.
+    pub(crate) fn due(&self) -> Due {
+        if self.job.reply.is_gone() || self.job.request.context.is_expired() {
+            Due::Retire
+        } else if self.job.reply.is_full() {
+            Due::Wait
+        } else if self.text.len() - self.fed > 1 || self.fed == 0 {
+            Due::Prefill
+        } else {
+            Due::Decode
+        }
+    }
+
+    /// The tokens to feed next, at most so many.
+    pub(crate) fn feed(&mut self, most: usize) -> &[Token] {
+        let start = self.fed;
+        self.fed = self.text.len().min(start.saturating_add(most));
+        &self.text[start..self.fed]
+    }
+
+    /// Whether all of the text was fed, so that the logits are those of the next token.
+    pub(crate) fn is_fed(&self) -> bool {
+        self.fed == self.text.len()
+    }
+
+    /// Takes the logits of the next token: picks it and gives the caller what is ready.
+    ///
+    /// The sequence is over when this gives how it ended.
+    pub(crate) fn advance(&mut self, logits: &mut [f32]) -> Result<Option<Finish>> {
+        let finish = self.extend(logits)?;
+        let is_ready = self.generation.is_streaming && self.ready() > self.given;
+        if is_ready || finish.is_some() {
+            self.give(finish);
+        }
+        Ok(finish)
+    }
+
+    /// Ends it with an error.
+    pub(crate) fn fail(self, error: Error) {
+        self.job.reply.fail(error);
+    }
+
+    /// Ends it because nobody waits for it, or not any longer.
+    pub(crate) fn retire(self) {
+        if self.job.request.context.is_expired() {
+            self.job.reply.fail(Error::deadline_exceeded());
+        }
+    }
+
+    /// Picks the next token and appends it, unless it ends the text.
+    fn extend(&mut self, logits: &mut [f32]) -> Result<Option<Finish>> {
+        let Generation { end_ids, words, .. } = &self.generation;
+        self.sampler.penalise(logits);
+        let too_short = self.generated().len() < self.generation.min_tokens;
+        let early = end_ids.iter().copied().filter(|_| too_short);
+        for token in words.forbidden(&self.text).chain(early) {
+            logits[token as usize] = f32::NEG_INFINITY;
+        }
+        let token = self.sampler.pick(logits).ok_or_else(|| {
+            Error::internal(
+                "the model left no token to pick: every logit is infinite or not a number",
+            )
+        })?;
+        if end_ids.contains(&token) {
+            return Ok(Some(Finish::Stop));
+        }
+        self.text.push(token);
+        let stop = words.stop_length(self.generated());
+        if stop > 0 {
+            self.text.truncate(self.text.len() - stop);
+            return Ok(Some(Finish::Stop));
+        }
+        let is_full = self.generated().len() >= self.generation.max_tokens;
+        Ok(is_full.then_some(Finish::Length))
+    }
+
+    fn generated(&self) -> &[Token] {
+        &self.text[self.generation.prompt.len()..]
+    }
+
+    /// How much of the text can be given, without what may yet become a stop word.
+    fn ready(&self) -> usize {
+        self.text.len() - self.generation.words.held_length(self.generated())
+    }
+
+    /// Gives the caller what is ready, and at the end all there is.
+    fn give(&mut self, finish: Option<Finish>) {
+        let end = finish.map_or_else(|| self.ready(), |_| self.text.len());
+        let prompt = self.generation.prompt.len();
+        let start = if std::mem::take(&mut self.owes_prompt) { 0 } else { self.given };
+        let response = self.outputs.response(Part {
+            text: &self.text[..end],
+            new: end - start,
+            generated: end - prompt,
+            finish,
+        });
+        self.given = end;
+        // There is room: `due` lets a sequence whose caller has not read wait.
+        drop(self.job.reply.try_send(response));
+    }
+}

@@ -1,0 +1,143 @@
+//! The backend `onnxruntime_llm`: generates text with an ONNX decoder, token by token.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use consort_repository::{Backend, Instance, Kind, ModelFile};
+use consort_stage::{Error, Jobs, Result, Signature, StreamingBackend, TensorSpec};
+use ort::session::Session;
+
+use crate::llm::{Config, Engine, Graph, INPUTS, Limits, Memory, OUTPUTS, Parts, Serial};
+use crate::session;
+
+/// How the repository finds this backend.
+pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", signature, load };
+
+/// How many sequences have a cache at once. Each shared buffer takes the memory of a full
+/// context, so that more is for whoever knows the machine to ask for.
+const MAX_ACTIVE_REQUESTS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
+/// How many tokens a request gets that does not say; enough to see that it works.
+const DEFAULT_MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
+/// How much of a prompt is fed at a time: long enough to keep the processor's cores in large
+/// products, short enough that the other sequences and a cancellation wait little.
+const PREFILL_CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(512).expect("it is not zero");
+/// The checkpoint's `config.json`, where a graph carries it.
+const METADATA: &str = "config.json";
+
+/// The loop and what it needs to start.
+struct OnnxRuntimeLlm(Engine<Serial>);
+
+impl StreamingBackend for OnnxRuntimeLlm {
+    fn run(&mut self, mut jobs: Jobs) {
+        self.0.run(&mut jobs);
+    }
+}
+
+/// The tensors are those of the loop, whatever the graph's are.
+fn signature(_file: &ModelFile<'_>) -> Result<Option<Signature>> {
+    let inputs = INPUTS.iter().map(|(name, datatype, dims, is_required)| TensorSpec {
+        is_optional: !is_required,
+        ..TensorSpec::new(name, *datatype, dims)
+    });
+    let outputs =
+        OUTPUTS.iter().map(|(name, datatype, dims)| TensorSpec::new(name, *datatype, dims));
+    Ok(Some(Signature {
+        max_batch_size: 1,
+        inputs: inputs.collect(),
+        outputs: outputs.collect(),
+        is_decoupled: true,
+    }))
+}
+
+fn load(instance: &Instance<'_>) -> Result<Backend> {
+    let model = instance.model;
+    check_names(&model.signature)?;
+    let settings = &model.settings;
+    let file = instance.version_folder.join(&model.file_name);
+    let (session, provider) = session::open(instance, &file)?;
+    let mut config = read_config(instance, &session)?;
+    config.shares_buffer = settings.switch_or("past_present_share_buffer", config.shares_buffer)?;
+    let graph = Graph::read(&session, &config)?;
+    let limits = limits(instance, &config, &graph)?;
+    let slots = settings.parse_or("max_active_requests", MAX_ACTIVE_REQUESTS)?;
+    let prefill_tokens = settings.parse_or("prefill_chunk_size", PREFILL_CHUNK_SIZE)?;
+    let decoder = Serial::new(
+        session,
+        Parts {
+            model: Arc::clone(&model.name),
+            memory: Memory::new(provider, limits.context)?,
+            graph,
+            slots: slots.get(),
+            prefill_tokens: prefill_tokens.get(),
+            vocabulary: limits.vocabulary,
+        },
+    );
+    let engine = Engine::new(decoder, limits, model.signature.is_batching());
+    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm(engine))))
+}
+
+fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {
+    let metadata = session.metadata().ok().and_then(|data| data.custom(METADATA));
+    let folders: [&Path; 2] = [instance.version_folder, instance.model_folder];
+    Config::read(&folders, metadata.as_deref())
+}
+
+/// Refuses tensors that the loop neither takes nor gives; inputs that a request may leave out are
+/// refused only when one does not.
+fn check_names(signature: &Signature) -> Result<()> {
+    let is_input = |spec: &&TensorSpec| INPUTS.iter().any(|(name, ..)| *name == &*spec.name);
+    let is_output = |spec: &&TensorSpec| OUTPUTS.iter().any(|(name, ..)| *name == &*spec.name);
+    let inputs = signature.inputs.iter().filter(|spec| !spec.is_optional);
+    if let Some(unknown) = inputs.clone().find(|spec| !is_input(spec)) {
+        let known: Vec<_> = INPUTS.iter().map(|(name, ..)| format!("`{name}`")).collect();
+        return Err(unknown_tensor("takes", &unknown.name, &known));
+    }
+    if let Some(unknown) = signature.outputs.iter().find(|spec| !is_output(spec)) {
+        let known: Vec<_> = OUTPUTS.iter().map(|(name, ..)| format!("`{name}`")).collect();
+        return Err(unknown_tensor("gives", &unknown.name, &known));
+    }
+    Ok(())
+}
+
+fn unknown_tensor(verb: &str, name: &str, known: &[String]) -> Error {
+    Error::invalid(format!(
+        "the backend `onnxruntime_llm` {verb} no `{name}`; it {verb} {}",
+        known.join(", ")
+    ))
+}
+
+fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Limits> {
+    let model = instance.model;
+    let settings = &model.settings;
+    let unknown = |what: &str, remedy: &str| {
+        Error::invalid(format!(
+            "the {what} of `{}` is not known: neither `genai_config.json` nor `config.json` lies \
+             beside its graph; {remedy}",
+            model.name
+        ))
+    };
+    let context = match settings.get("max_sequence_length") {
+        Some(_) => {
+            let asked = settings.parse_or("max_sequence_length", NonZeroUsize::MIN)?.get();
+            config.context.map_or(asked, |context| context.min(asked))
+        }
+        None => config
+            .context
+            .ok_or_else(|| unknown("context length", "add one, or set `max_sequence_length`"))?,
+    };
+    let vocabulary =
+        graph.vocabulary.or(config.vocabulary).ok_or_else(|| unknown("vocabulary", "add one"))?;
+    let end_ids = match settings.get("end_id") {
+        Some(_) => vec![settings.parse_or("end_id", 0)?],
+        None => config.end_ids.clone(),
+    };
+    let max_tokens = settings.parse_or("default_max_tokens", DEFAULT_MAX_TOKENS)?;
+    Ok(Limits {
+        context,
+        vocabulary,
+        end_ids,
+        default_max_tokens: max_tokens.get(),
+        is_decoupled: model.signature.is_decoupled,
+    })
+}
