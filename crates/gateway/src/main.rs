@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
-use consort_client::{Fleet, StageAddress};
+use consort_client::{Fleet, FleetOptions, StageAddress};
 use consort_gateway::{Catalog, FrontOptions, router};
-use consort_server::{Lifecycle, Options, Service, block_on, healthcheck, run};
+use consort_server::{Lifecycle, Options, Service, block_on, finish, healthcheck, run};
 use consort_telemetry::Metrics;
 
 #[global_allocator]
@@ -35,13 +35,7 @@ fn main() -> ExitCode {
     if program.server.healthcheck {
         return healthcheck(&program.server);
     }
-    match block_on(NAME, &program.server, || serve(&program)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    finish(NAME, block_on(NAME, &program.server, || serve(&program)))
 }
 
 async fn serve(program: &Program) -> Result<()> {
@@ -49,7 +43,7 @@ async fn serve(program: &Program) -> Result<()> {
         tracing::warn!("no stage is named, so nothing can be served; give `--stage NAME=ADDRESS`");
     }
     let metrics = Metrics::new();
-    let fleet = Fleet::start(program.stage.clone(), metrics.clone());
+    let fleet = Fleet::start(program.stage.clone(), FleetOptions::new(metrics.clone()));
     let repositories = &program.server.model_repository;
     let catalog = Catalog::open(repositories, fleet, metrics.clone())?;
     let models = Lifecycle::new(catalog as Arc<_>);

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use consort_stage::{DataType, Element, Error, Result, Tensor, encode_strings};
+use consort_stage::{DataType, Element, Error, Response, Result, Tensor, encode_strings};
+
+use crate::models::Served;
 
 /// Puts the highest elements in the place of each output that `classes` names.
 pub fn classify_outputs(
@@ -13,7 +15,7 @@ pub fn classify_outputs(
 ) -> Result<()> {
     for (name, count) in classes {
         if let Some(output) = response.outputs.iter_mut().find(|output| output.name == *name) {
-            *output = classify(served, output, *count)?;
+            *output = classify(output, served.signature.is_batching(), *count)?;
         }
     }
     Ok(())

@@ -18,5 +18,5 @@ pub use healthcheck::check as healthcheck;
 pub use identity::{EXTENSIONS, NAME, VERSION};
 pub use lifecycle::Lifecycle;
 pub use options::{LogOptions, Options};
-pub use run::{Service, block_on, run};
+pub use run::{Service, block_on, finish, run};
 pub use stage_main::{cores, stage_main};

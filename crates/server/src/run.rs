@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -51,6 +52,18 @@ pub fn block_on<F: Future<Output = Result<()>>>(
     let served = runtime.block_on(async { serve().await });
     drop(guard);
     served
+}
+
+/// Ends a program: logs why it failed, when it did, and says so to the shell.
+pub fn finish(name: &str, served: Result<()>) -> ExitCode {
+    let Err(error) = served else { return ExitCode::SUCCESS };
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!("{error:#}");
+    } else {
+        // The log itself may be what could not be set up.
+        eprintln!("{name}: {error:#}");
+    }
+    ExitCode::FAILURE
 }
 
 /// Serves until a signal comes, then: not ready → stop accepting → drain → return.

@@ -11,7 +11,7 @@ use consort_telemetry::Metrics;
 
 use crate::lifecycle::Lifecycle;
 use crate::options::Options;
-use crate::run::{Service, block_on, run};
+use crate::run::{Service, block_on, finish, run};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -27,13 +27,7 @@ pub fn stage_main(name: &'static str, kinds: &[Kind]) -> ExitCode {
         return crate::healthcheck(&options);
     }
     let kinds: Vec<Kind> = kinds.iter().copied().chain([IDENTITY]).collect();
-    match block_on(name, &options, || serve(name, &options, kinds)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    finish(name, block_on(name, &options, || serve(name, &options, kinds)))
 }
 
 async fn serve(name: &'static str, options: &Options, kinds: Vec<Kind>) -> Result<()> {

@@ -154,7 +154,7 @@ impl Reason {
 
     /// Defects of the graph, each with its place in the configuration's file.
     fn defects(model: &Model, defects: &[Defect]) -> Self {
-        let problem = |defect: &Defect| model.source.problem(&defect.field, &defect.message);
+        let problem = |defect: &Defect| model.problem(&defect.field, &defect.message);
         let lines: Vec<String> = defects.iter().map(|defect| problem(defect).to_string()).collect();
         Self::failed(lines.join("\n"))
     }

@@ -38,14 +38,6 @@ impl health_server::Health for Health {
         Ok(Response::new(status(&*self.models)))
     }
 
-    async fn list(
-        &self,
-        _request: Request<tonic_health::pb::HealthListRequest>,
-    ) -> Result<Response<tonic_health::pb::HealthListResponse>, Status> {
-        let statuses = [(String::new(), status(&*self.models))].into();
-        Ok(Response::new(tonic_health::pb::HealthListResponse { statuses }))
-    }
-
     async fn watch(
         &self,
         _request: Request<HealthCheckRequest>,
