@@ -1,11 +1,27 @@
 //! Reads, completes and checks model configurations, reporting every mistake with its place.
+//!
+//! A file becomes a [`Draft`], which is completed from the model file where it leaves something
+//! out, and then a checked [`Model`].
 
+mod backend;
+mod bind;
+mod build;
+mod complete;
 mod draft;
+mod folder;
 mod model;
+mod nearest;
+mod normalise;
 mod problem;
+mod report;
 mod source;
+mod text;
+mod tree;
+mod validate;
+mod yaml;
 
-pub use draft::{Draft, read};
+pub use draft::Draft;
+pub use folder::read;
 pub use model::{
     Device, DynamicBatching, InstanceGroup, Model, Scheduling, Settings, VersionPolicy,
 };

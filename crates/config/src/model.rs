@@ -126,13 +126,8 @@ impl Settings {
             return Ok(default);
         };
         text.trim().parse().map_err(|_| {
-            let wanted = std::any::type_name::<T>()
-                .rsplit("::")
-                .next()
-                .unwrap_or("value");
-            Error::invalid(format!(
-                "parameter `{key}` must be a {wanted}, not `{text}`"
-            ))
+            let wanted = std::any::type_name::<T>().rsplit("::").next().unwrap_or("value");
+            Error::invalid(format!("parameter `{key}` must be a {wanted}, not `{text}`"))
         })
     }
 
