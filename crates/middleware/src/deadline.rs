@@ -165,19 +165,22 @@ impl<B: Body<Data = Bytes> + Unpin> Body for DeadlineBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
-        // The timer comes first, or a body that is always ready would never be cut off.
-        if let Some(timer) = &mut this.timer
-            && timer.as_mut().poll(context).is_ready()
-        {
-            this.timer = None;
-            this.body = None;
-            let trailers = this.edge.trailers(&Error::deadline_exceeded());
-            return Poll::Ready(trailers.map(Frame::trailers).map(Ok));
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        // The body comes first: one that watches the deadline itself can say more about it.
+        let frame = Pin::new(body).poll_frame(context);
+        if frame.is_ready() {
+            return frame;
         }
-        match &mut this.body {
-            Some(body) => Pin::new(body).poll_frame(context),
-            None => Poll::Ready(None),
+        match &mut this.timer {
+            Some(timer) => ready!(timer.as_mut().poll(context)),
+            None => return Poll::Pending,
         }
+        this.timer = None;
+        this.body = None;
+        let trailers = this.edge.trailers(&Error::deadline_exceeded());
+        Poll::Ready(trailers.map(Frame::trailers).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {

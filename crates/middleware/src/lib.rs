@@ -9,10 +9,10 @@
 //! tower::ServiceBuilder::new()
 //!     // Joins the caller's trace, so that everything later belongs to it.
 //!     .layer(JoinTrace)
-//!     // Answers at once when every slot is taken; the clock of a refused request never starts.
-//!     .layer(LoadShed::new(Edge::Grpc, max_in_flight))
 //!     // Refuses what comes too late, and stops what becomes too late.
-//!     .layer(EnforceDeadline::new(Edge::Grpc));
+//!     .layer(EnforceDeadline::new(Edge::Grpc))
+//!     // Answers at once when every slot is taken.
+//!     .layer(LoadShed::new(Edge::Grpc, max_in_flight));
 //! ```
 
 mod body;

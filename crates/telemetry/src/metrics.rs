@@ -280,6 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn every_name_is_documented() {
+        let page = include_str!("../../../docs/observability.md");
+        let metrics = Metrics::new();
+        metrics.meter("m", "1");
+        metrics.upstream("s", "r");
+        metrics.step("e", "s", "m");
+        let text = metrics.encode();
+        let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let families = families.filter_map(|line| line.split(' ').next());
+        // Spans, attributes and labels: the constants of semconv that are plain strings.
+        let constants = include_str!("semconv.rs").lines();
+        let constants = constants.filter_map(|line| line.split_once(": &str = \""));
+        let constants = constants.filter_map(|(_, rest)| rest.strip_suffix("\";"));
+        let names: Vec<_> = families.chain(constants).collect();
+        assert!(names.len() > 40, "{names:?}");
+        let is_internal = |name: &str| name == crate::semconv::span::TARGET;
+        for name in names.into_iter().filter(|name| !is_internal(name)) {
+            assert!(page.contains(name), "`{name}` is not in docs/observability.md");
+        }
+    }
+
+    #[test]
     fn the_same_names_give_the_same_meter_until_it_is_removed() {
         let metrics = Metrics::new();
         let meter = metrics.meter("m", "1");

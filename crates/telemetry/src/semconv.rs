@@ -9,7 +9,7 @@ pub mod span {
     pub const TARGET: &str = "consort::trace";
     /// A request, from its reception to its last response; exported as `infer MODEL`.
     pub const REQUEST: &str = "infer";
-    /// One step of an ensemble; exported as `step STEP`.
+    /// One step of an ensemble; exported as `step MODEL`.
     pub const STEP: &str = "step";
     /// Waiting for an instance.
     pub const QUEUE: &str = "queue";
@@ -35,7 +35,7 @@ pub mod attribute {
     pub const ERROR_TYPE: &str = "error.type";
     /// The ensemble that a step belongs to.
     pub const ENSEMBLE: &str = "consort.ensemble";
-    /// The step's name within its ensemble.
+    /// The step's place within its ensemble, from 0.
     pub const STEP: &str = "consort.step";
     /// The requests that rode in a batch.
     pub const REQUESTS: &str = "consort.batch.requests";
@@ -82,7 +82,7 @@ pub mod label {
     pub const OUTCOME: &str = "outcome";
     /// The ensemble that a step belongs to.
     pub const ENSEMBLE: &str = "ensemble";
-    /// The step's name within its ensemble.
+    /// The step's place within its ensemble, from 0.
     pub const STEP: &str = "step";
 }
 

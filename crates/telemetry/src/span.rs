@@ -54,7 +54,7 @@ pub fn step_span(parent: Option<&Span>, ensemble: &str, step: &str, model: &str)
         target: TARGET,
         parent: parent.and_then(Span::id),
         STEP,
-        otel.name = format_args!("{STEP} {step}"),
+        otel.name = format_args!("{STEP} {model}"),
         { attribute::ENSEMBLE } = ensemble,
         { attribute::STEP } = step,
         { attribute::MODEL_NAME } = model,
@@ -173,13 +173,13 @@ mod tests {
             let request = request_span(Protocol::Http, "generate", "", "r1");
             extract(&headers).unwrap().adopt(&request);
             first_response(&request);
-            let step = step_span(Some(&request), "generate", "tokens", "tokenizer");
+            let step = step_span(Some(&request), "generate", "0", "tokenizer");
             let queue = queue_span(Some(&step), "tokenizer");
             assert_eq!(trace_id(Some(&queue), None).as_deref(), Some(CALLERS_TRACE));
             drop((queue, step, request));
         });
         let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
-        assert_eq!(names, ["queue", "step tokens", "infer generate"]);
+        assert_eq!(names, ["queue", "step tokenizer", "infer generate"]);
         let [queue, step, request] = &spans[..] else { panic!("three spans") };
         assert_eq!(queue.parent_span_id, step.span_context.span_id());
         assert_eq!(step.parent_span_id, request.span_context.span_id());
