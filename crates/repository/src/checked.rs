@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use consort_stage::{Code, Request, Response, Responses, Result, Signature, Stage, fail};
-use consort_telemetry::{Meter, Reason, RequestTimer};
+use consort_telemetry::{Meter, Reason, RequestTimer, first_response};
 use futures::{Stream, StreamExt};
+use tracing::Span;
 
 /// A model behind its signature: what reaches it is known to fit, and every request is counted.
 pub struct Checked {
@@ -45,6 +46,7 @@ impl Stage for Checked {
         reshape::inputs(&self.signature, &mut request.inputs);
         let wanted = request.outputs.clone();
         Box::pin(Counted {
+            unanswered: request.context.span.clone(),
             responses: self.inner.call(request),
             timer,
             wanted,
@@ -58,6 +60,8 @@ impl Stage for Checked {
 /// The responses of one request, counted when they end or are dropped.
 struct Counted {
     responses: Responses,
+    /// The request's span until its first response is noted on it.
+    unanswered: Option<Span>,
     timer: RequestTimer,
     wanted: Vec<Arc<str>>,
     signature: Arc<Signature>,
@@ -79,6 +83,9 @@ impl Stream for Counted {
             }
             Some(Ok(mut response)) => {
                 self.timer.responded();
+                if let Some(span) = self.unanswered.take() {
+                    first_response(&span);
+                }
                 self.tidy(&mut response);
                 Some(Ok(response))
             }
