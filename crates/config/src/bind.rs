@@ -186,7 +186,7 @@ impl Binder<'_> {
         let place = node.place.or(spot.place);
         let read = match (&kind, node.value) {
             (_, Written::Broken) => {
-                self.report.taint(spot.group);
+                self.report.misread(spot.path, spot.group);
                 return None;
             }
             (Kind::Message(message), Written::Group(fields) | Written::Mapping(fields)) => {
@@ -222,7 +222,7 @@ impl Binder<'_> {
     }
 
     fn wrong(&mut self, spot: Spot<'_>, message: String, help: Option<String>) {
-        self.report.taint(spot.group);
+        self.report.misread(spot.path, spot.group);
         let place = spot.place.or_else(|| self.report.source.locate(spot.path));
         self.report.at(place, message, help);
     }
@@ -242,4 +242,74 @@ fn into_map_key(value: Value) -> Option<MapKey> {
         Value::String(value) => MapKey::String(value),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use consort_protocol::{ModelConfig, descriptor_of, to_json};
+    use prost_reflect::EnumDescriptor;
+
+    use super::*;
+    use crate::source::Source;
+    use crate::{text, yaml};
+
+    /// A message in which every field is set, the last of each choice.
+    fn everything(message: &MessageDescriptor) -> DynamicMessage {
+        let mut built = DynamicMessage::new(message.clone());
+        for field in message.fields() {
+            let value = if let (true, Kind::Message(entry)) = (field.is_map(), field.kind()) {
+                let key = anything(&entry.map_entry_key_field().kind());
+                let value = anything(&entry.map_entry_value_field().kind());
+                Value::Map([(into_map_key(key).unwrap(), value)].into())
+            } else if field.is_list() {
+                Value::List(vec![anything(&field.kind()), anything(&field.kind())])
+            } else {
+                anything(&field.kind())
+            };
+            built.set_field(&field, value);
+        }
+        built
+    }
+
+    fn anything(kind: &Kind) -> Value {
+        let last = |names: &EnumDescriptor| names.values().last().unwrap().number();
+        match kind {
+            Kind::Bool => Value::Bool(true),
+            Kind::Int32 => Value::I32(i32::MIN),
+            Kind::Int64 => Value::I64(i64::MIN),
+            Kind::Uint32 => Value::U32(u32::MAX),
+            Kind::Uint64 => Value::U64(u64::MAX),
+            Kind::Float => Value::F32(-1.5e-3),
+            Kind::Double => Value::F64(2.5e30),
+            Kind::String => Value::String("tab\t \"quote\" \u{3a9} 7".into()),
+            Kind::Enum(names) => Value::EnumNumber(last(names)),
+            Kind::Message(message) => Value::Message(everything(message)),
+            other => panic!("no configuration has {other:?}"),
+        }
+    }
+
+    fn bound(fields: Vec<Entry>, syntax: Syntax) -> DynamicMessage {
+        let mut report = Report::new(Source::nowhere("m"));
+        let message = bind(fields, syntax, &descriptor_of::<ModelConfig>(), &mut report);
+        assert!(report.is_empty(), "{}", report.into_problems());
+        message
+    }
+
+    #[test]
+    fn every_field_is_understood_in_both_syntaxes() {
+        let message = everything(&descriptor_of::<ModelConfig>());
+        for pretty in [true, false] {
+            let options = prost_reflect::text_format::FormatOptions::new().pretty(pretty);
+            let parsed = text::parse(&message.to_text_format_with_options(&options));
+            assert!(parsed.errors.is_empty(), "{:?}", parsed.errors);
+            assert_eq!(
+                bound(parsed.fields, Syntax::Text).to_text_format(),
+                message.to_text_format()
+            );
+        }
+        let config: ModelConfig = message.transcode_to().unwrap();
+        let text = serde_yaml::to_string(&to_json(&config).unwrap()).unwrap();
+        let Written::Mapping(fields) = yaml::parse(&text).unwrap().value else { panic!("{text}") };
+        assert_eq!(bound(fields, Syntax::Yaml).to_text_format(), message.to_text_format());
+    }
 }

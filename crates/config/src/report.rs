@@ -14,7 +14,9 @@ pub(crate) struct Report {
     /// The file.
     pub(crate) source: Source,
     problems: Vec<Problem>,
-    /// The groups in which a field could not be understood, so that it may be the missing one.
+    /// The fields that were not understood.
+    misread: BTreeSet<String>,
+    /// The groups around those, which may be what seems missing there.
     tainted: BTreeSet<String>,
     /// Whether what is missing may yet be filled in.
     forgives_missing: bool,
@@ -23,7 +25,13 @@ pub(crate) struct Report {
 impl Report {
     /// No mistakes in `source` so far.
     pub(crate) fn new(source: Source) -> Self {
-        Self { source, problems: Vec::new(), tainted: BTreeSet::new(), forgives_missing: false }
+        Self {
+            source,
+            problems: Vec::new(),
+            misread: BTreeSet::new(),
+            tainted: BTreeSet::new(),
+            forgives_missing: false,
+        }
     }
 
     /// Whether there are no mistakes.
@@ -51,13 +59,17 @@ impl Report {
         self.wrong_but(path, message, None);
     }
 
-    /// Notes that the field `path` is wrong and what would be right.
+    /// Notes that the field `path` is wrong and what would be right, unless it was not understood
+    /// in the first place.
     pub(crate) fn wrong_but(
         &mut self,
         path: &str,
         message: impl Into<String>,
         help: Option<String>,
     ) {
+        if self.misread.contains(path) {
+            return;
+        }
         let mut problem = self.source.problem(path, message);
         problem.help = help;
         if self.problems.len() < MAX_PROBLEMS && !self.problems.contains(&problem) {
@@ -72,9 +84,16 @@ impl Report {
         }
     }
 
-    /// Notes that something in the group `path` was not understood.
-    pub(crate) fn taint(&mut self, path: &str) {
-        self.tainted.insert(path.to_owned());
+    /// Notes that the field `path` in `group` was not understood, so that nothing more is said
+    /// about it or about what is missing there.
+    pub(crate) fn misread(&mut self, path: &str, group: &str) {
+        self.misread.insert(path.to_owned());
+        self.taint(group);
+    }
+
+    /// Notes that what seems missing in `group` may only be misspelt.
+    pub(crate) fn taint(&mut self, group: &str) {
+        self.tainted.insert(group.to_owned());
     }
 
     /// The mistakes, in the order of the file.

@@ -1,5 +1,8 @@
 //! Configurations that are accepted, in every style people write them, and what they come to.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![expect(clippy::needless_raw_string_hashes, reason = "snapshots are written by a program")]
+
 use consort_config::{Device, Draft, Model, Scheduling, VersionPolicy};
 use consort_protocol::to_json;
 use consort_stage::{DataType, Signature, TensorSpec};
@@ -11,27 +14,35 @@ fn accepted(file: &str, text: &str) -> Model {
     draft.check().unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// The parts of the shown configuration that are not at their default.
+/// The fields that are not at their default, one on a line.
 fn shown(model: &Model) -> String {
-    fn prune(value: serde_json::Value) -> Option<serde_json::Value> {
-        use serde_json::Value;
-        match value {
-            Value::Object(entries) => Some(Value::Object(
-                entries.into_iter().filter_map(|(key, value)| Some((key, prune(value)?))).collect(),
-            )),
-            Value::Array(items) if items.is_empty() => None,
-            Value::Bool(false) => None,
-            Value::Number(number) if number.as_f64() == Some(0.0) => None,
-            Value::String(text) if text.is_empty() || text.ends_with("_NONE") => None,
-            other => Some(other),
+    let Some(serde_json::Value::Object(fields)) = pruned(to_json(&*model.wire).unwrap()) else {
+        return String::new();
+    };
+    let lines: Vec<_> = fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    lines.join("\n")
+}
+
+fn pruned(value: serde_json::Value) -> Option<serde_json::Value> {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            let kept = fields.filter_map(|(name, value)| Some((name, pruned(value)?)));
+            let kept: serde_json::Map<_, _> = kept.collect();
+            (!kept.is_empty()).then_some(Value::Object(kept))
         }
+        Value::Array(items) if items.is_empty() => None,
+        Value::Array(items) => Some(items.into_iter().filter_map(pruned).collect()),
+        Value::Bool(false) => None,
+        Value::Number(number) if number.as_f64() == Some(0.0) => None,
+        Value::String(text) if text.is_empty() || text.ends_with("_NONE") => None,
+        other => Some(other),
     }
-    let pruned = prune(to_json(&*model.wire).unwrap()).unwrap();
-    serde_json::to_string_pretty(&pruned).unwrap()
 }
 
 #[track_caller]
-fn check(file: &str, text: &str, expected: Expect) {
+fn check(file: &str, text: &str, expected: &Expect) {
     expected.assert_eq(&shown(&accepted(file, text)));
 }
 
@@ -65,77 +76,17 @@ fn an_article_is_read_as_it_stands() {
     check(
         "config.pbtxt",
         ARTICLE,
-        expect![[r#"
-            {
-              "name": "m",
-              "version_policy": {
-                "latest": {
-                  "num_versions": 1
-                }
-              },
-              "input": [
-                {
-                  "name": "text_input",
-                  "data_type": "TYPE_STRING",
-                  "format": "FORMAT_NONE",
-                  "dims": [
-                    -1
-                  ],
-                  "is_shape_tensor": false,
-                  "allow_ragged_batch": false,
-                  "optional": false,
-                  "is_non_linear_format_io": false
-                }
-              ],
-              "output": [
-                {
-                  "name": "text",
-                  "data_type": "TYPE_STRING",
-                  "dims": [
-                    -1
-                  ],
-                  "label_filename": "",
-                  "is_shape_tensor": false,
-                  "is_non_linear_format_io": false
-                }
-              ],
-              "instance_group": [
-                {
-                  "name": "m",
-                  "count": 2,
-                  "gpus": [],
-                  "kind": "KIND_CPU",
-                  "profile": [],
-                  "passive": false,
-                  "secondary_devices": [],
-                  "host_policy": ""
-                }
-              ],
-              "default_model_filename": "model.py",
-              "cc_model_filenames": {},
-              "metric_tags": {},
-              "dynamic_batching": {
-                "priority_queue_policy": {}
-              },
-              "optimization": {
-                "priority": "PRIORITY_DEFAULT",
-                "input_pinned_memory": {
-                  "enable": true
-                },
-                "output_pinned_memory": {
-                  "enable": true
-                }
-              },
-              "parameters": {
-                "EXECUTION_ENV_PATH": {
-                  "string_value": "$$TRITON_MODEL_DIRECTORY/env.tar.gz"
-                }
-              },
-              "backend": "python",
-              "model_transaction_policy": {
-                "decoupled": true
-              }
-            }"#]],
+        &expect![[r#"
+            name: "m"
+            version_policy: {"latest":{"num_versions":1}}
+            input: [{"name":"text_input","data_type":"TYPE_STRING","dims":[-1]}]
+            output: [{"name":"text","data_type":"TYPE_STRING","dims":[-1]}]
+            instance_group: [{"name":"m","count":2,"kind":"KIND_CPU"}]
+            default_model_filename: "model.py"
+            optimization: {"priority":"PRIORITY_DEFAULT","input_pinned_memory":{"enable":true},"output_pinned_memory":{"enable":true}}
+            parameters: {"EXECUTION_ENV_PATH":{"string_value":"$$TRITON_MODEL_DIRECTORY/env.tar.gz"}}
+            backend: "python"
+            model_transaction_policy: {"decoupled":true}"#]],
     );
     let model = accepted("config.pbtxt", ARTICLE);
     assert!(model.signature.is_decoupled);
@@ -267,92 +218,18 @@ fn a_batching_model_is_scheduled_as_it_says() {
     check(
         "config.pbtxt",
         ONNX,
-        expect![[r#"
-            {
-              "name": "m",
-              "platform": "onnxruntime_onnx",
-              "version_policy": {
-                "specific": {
-                  "versions": [
-                    1,
-                    3
-                  ]
-                }
-              },
-              "max_batch_size": 16,
-              "input": [
-                {
-                  "name": "x",
-                  "data_type": "TYPE_FP32",
-                  "format": "FORMAT_NCHW",
-                  "dims": [
-                    3,
-                    224,
-                    224
-                  ],
-                  "is_shape_tensor": false,
-                  "allow_ragged_batch": false,
-                  "optional": false,
-                  "is_non_linear_format_io": false
-                }
-              ],
-              "output": [
-                {
-                  "name": "y",
-                  "data_type": "TYPE_FP32",
-                  "dims": [
-                    1000
-                  ],
-                  "label_filename": "labels.txt",
-                  "is_shape_tensor": false,
-                  "is_non_linear_format_io": false
-                }
-              ],
-              "instance_group": [
-                {
-                  "name": "m",
-                  "count": 1,
-                  "gpus": [
-                    0,
-                    1
-                  ],
-                  "kind": "KIND_GPU",
-                  "profile": [],
-                  "passive": false,
-                  "secondary_devices": [],
-                  "host_policy": ""
-                }
-              ],
-              "default_model_filename": "model.onnx",
-              "cc_model_filenames": {},
-              "metric_tags": {},
-              "dynamic_batching": {
-                "preferred_batch_size": [
-                  4,
-                  8
-                ],
-                "max_queue_delay_microseconds": 100,
-                "default_queue_policy": {
-                  "timeout_action": "REJECT",
-                  "max_queue_size": 16
-                },
-                "priority_queue_policy": {}
-              },
-              "optimization": {
-                "graph": {
-                  "level": -1
-                },
-                "priority": "PRIORITY_DEFAULT",
-                "input_pinned_memory": {
-                  "enable": true
-                },
-                "output_pinned_memory": {
-                  "enable": true
-                }
-              },
-              "parameters": {},
-              "backend": "onnxruntime"
-            }"#]],
+        &expect![[r#"
+            name: "m"
+            platform: "onnxruntime_onnx"
+            version_policy: {"specific":{"versions":[1,3]}}
+            max_batch_size: 16
+            input: [{"name":"x","data_type":"TYPE_FP32","format":"FORMAT_NCHW","dims":[3,224,224]}]
+            output: [{"name":"y","data_type":"TYPE_FP32","dims":[1000],"label_filename":"labels.txt"}]
+            instance_group: [{"name":"m","count":1,"gpus":[1],"kind":"KIND_GPU"}]
+            default_model_filename: "model.onnx"
+            dynamic_batching: {"preferred_batch_size":[4,8],"max_queue_delay_microseconds":100,"default_queue_policy":{"timeout_action":"REJECT","max_queue_size":16}}
+            optimization: {"graph":{"level":-1},"priority":"PRIORITY_DEFAULT","input_pinned_memory":{"enable":true},"output_pinned_memory":{"enable":true}}
+            backend: "onnxruntime""#]],
     );
 }
 
@@ -436,6 +313,8 @@ fn a_folder_with_a_model_file_needs_no_configuration() {
     assert_eq!(consort_config::read(&model).unwrap().backend(), "onnxruntime");
     std::fs::write(model.join("config.pbtxt"), "").unwrap();
     let problems = consort_config::read(&model).unwrap_err();
-    expect!["resnet: `config.pbtxt` and `config.yaml` both configure model `resnet`; keep one of them"]
+    expect![
+        "resnet: `config.pbtxt` and `config.yaml` both configure model `resnet`; keep one of them"
+    ]
     .assert_eq(&problems.to_string());
 }

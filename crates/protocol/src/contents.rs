@@ -18,32 +18,27 @@ pub(crate) enum Misfit {
 pub(crate) fn encode(contents: &InferTensorContents, datatype: DataType) -> Result<Bytes, Misfit> {
     let field = field_of(datatype);
     let filled = filled(contents);
-    if let Some((found, _)) = filled
-        .into_iter()
-        .find(|(kind, is_filled)| *is_filled && Some(*kind) != field)
+    if let Some((found, _)) =
+        filled.into_iter().find(|(kind, is_filled)| *is_filled && Some(*kind) != field)
     {
         return Err(Misfit::Type(found));
     }
     Ok(match datatype {
-        DataType::Bool => contents
-            .bool_contents
-            .iter()
-            .map(|v| u8::from(*v))
-            .collect(),
-        DataType::Int8 => narrow(&contents.int_contents, |v| {
-            Some(i8::try_from(v).ok()?.to_le_bytes())
-        })?,
-        DataType::Int16 => narrow(&contents.int_contents, |v| {
-            Some(i16::try_from(v).ok()?.to_le_bytes())
-        })?,
+        DataType::Bool => contents.bool_contents.iter().map(|v| u8::from(*v)).collect(),
+        DataType::Int8 => {
+            narrow(&contents.int_contents, |v| Some(i8::try_from(v).ok()?.to_le_bytes()))?
+        }
+        DataType::Int16 => {
+            narrow(&contents.int_contents, |v| Some(i16::try_from(v).ok()?.to_le_bytes()))?
+        }
         DataType::Int32 => plain(&contents.int_contents, i32::to_le_bytes),
         DataType::Int64 => plain(&contents.int64_contents, i64::to_le_bytes),
-        DataType::Uint8 => narrow(&contents.uint_contents, |v| {
-            Some(u8::try_from(v).ok()?.to_le_bytes())
-        })?,
-        DataType::Uint16 => narrow(&contents.uint_contents, |v| {
-            Some(u16::try_from(v).ok()?.to_le_bytes())
-        })?,
+        DataType::Uint8 => {
+            narrow(&contents.uint_contents, |v| Some(u8::try_from(v).ok()?.to_le_bytes()))?
+        }
+        DataType::Uint16 => {
+            narrow(&contents.uint_contents, |v| Some(u16::try_from(v).ok()?.to_le_bytes()))?
+        }
         DataType::Uint32 => plain(&contents.uint_contents, u32::to_le_bytes),
         DataType::Uint64 => plain(&contents.uint64_contents, u64::to_le_bytes),
         DataType::Fp32 => plain(&contents.fp32_contents, f32::to_le_bytes),

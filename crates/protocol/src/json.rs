@@ -49,9 +49,7 @@ pub fn to_json<M: Message + Name>(message: &M) -> Result<Value> {
 /// Integers may be strings and enum names may have any case; an unknown field is refused.
 pub fn config_from_json(text: &str) -> Result<ModelConfig> {
     let invalid = |error: &dyn std::fmt::Display| {
-        Error::invalid(format!(
-            "the model configuration is not valid JSON: {error}"
-        ))
+        Error::invalid(format!("the model configuration is not valid JSON: {error}"))
     };
     let mut value: Value = serde_json::from_str(text).map_err(|error| invalid(&error))?;
     let descriptor = descriptor_of::<ModelConfig>();
@@ -90,9 +88,8 @@ fn each_field(value: &mut Value, message: &MessageDescriptor, edit: &mut Edit<'_
         return;
     };
     for (name, value) in entries {
-        let field = message
-            .get_field_by_name(name)
-            .or_else(|| message.get_field_by_json_name(name));
+        let field =
+            message.get_field_by_name(name).or_else(|| message.get_field_by_json_name(name));
         if let Some(field) = field {
             edit_field(value, &field, edit);
         }
@@ -143,10 +140,7 @@ mod tests {
         assert_eq!(shown["input"][0]["data_type"], json!("TYPE_FP32"));
         assert_eq!(shown["input"][0]["format"], json!("FORMAT_NONE"));
         assert_eq!(shown["input"][0]["dims"], json!([-1]));
-        assert_eq!(
-            shown["dynamic_batching"]["max_queue_delay_microseconds"],
-            json!(0)
-        );
+        assert_eq!(shown["dynamic_batching"]["max_queue_delay_microseconds"], json!(0));
         assert_eq!(shown.get("sequence_batching"), None);
         assert_eq!(
             shown["parameters"].to_string(),
@@ -166,10 +160,7 @@ mod tests {
         assert_eq!(config.max_batch_size, 16);
         assert_eq!(config.input[0].data_type(), DataType::TypeInt8);
         assert_eq!(config.input[0].dims, [4]);
-        assert_eq!(
-            config.model_warmup[0].inputs["x"].data_type(),
-            DataType::TypeBool
-        );
+        assert_eq!(config.model_warmup[0].inputs["x"].data_type(), DataType::TypeBool);
     }
 
     #[test]

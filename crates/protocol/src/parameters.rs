@@ -46,9 +46,7 @@ pub(crate) fn read_request(wire: WireParameters) -> Result<Parameters> {
 /// The parameters of a response, whatever they are; one without a value says nothing.
 pub(crate) fn read_response(wire: WireParameters) -> Parameters {
     let values = wire.into_iter();
-    values
-        .filter_map(|(name, value)| Some((name, value.parameter_choice?.into())))
-        .collect()
+    values.filter_map(|(name, value)| Some((name, value.parameter_choice?.into()))).collect()
 }
 
 /// The parameters as the wire carries them.
@@ -74,10 +72,7 @@ pub(crate) fn refuse_shared_memory(
     tensor: &str,
     model: &str,
 ) -> Result<()> {
-    if !parameters
-        .keys()
-        .any(|name| name.starts_with(SHARED_MEMORY_PREFIX))
-    {
+    if !parameters.keys().any(|name| name.starts_with(SHARED_MEMORY_PREFIX)) {
         return Ok(());
     }
     Err(Error::new(
@@ -130,9 +125,7 @@ fn fits(name: &str, value: Option<&ParameterChoice>) -> bool {
 fn wrong_type(name: &str) -> Error {
     let expected = allowed(name)
         .unwrap_or("bool_param, int64_param, uint64_param, double_param or string_param");
-    Error::invalid(format!(
-        "invalid value type for '{name}' parameter, expected {expected}."
-    ))
+    Error::invalid(format!("invalid value type for '{name}' parameter, expected {expected}."))
 }
 
 impl From<ParameterChoice> for Parameter {
@@ -156,8 +149,6 @@ impl From<Parameter> for InferParameter {
             Parameter::Double(value) => ParameterChoice::DoubleParam(value),
             Parameter::String(value) => ParameterChoice::StringParam(value),
         };
-        Self {
-            parameter_choice: Some(choice),
-        }
+        Self { parameter_choice: Some(choice) }
     }
 }

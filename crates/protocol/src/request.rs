@@ -85,18 +85,13 @@ impl ModelInferRequest {
             });
             raw.push(tensor.data);
         }
-        let outputs = request
-            .outputs
-            .iter()
-            .map(|name| InferRequestedOutputTensor {
-                name: name.as_ref().into(),
-                ..InferRequestedOutputTensor::default()
-            });
+        let outputs = request.outputs.iter().map(|name| InferRequestedOutputTensor {
+            name: name.as_ref().into(),
+            ..InferRequestedOutputTensor::default()
+        });
         Self {
             model_name: model.into(),
-            model_version: version
-                .map(|version| version.to_string())
-                .unwrap_or_default(),
+            model_version: version.map(|version| version.to_string()).unwrap_or_default(),
             id: request.id,
             parameters: parameters::write(request.parameters),
             inputs,
@@ -112,11 +107,7 @@ fn read_inputs(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>, model: &str) -> R
     let mut raw = raw.into_iter();
     let mut tensors = Vec::with_capacity(count);
     for input in inputs {
-        let block = if is_raw {
-            Block::Raw(raw.next())
-        } else {
-            Block::Typed
-        };
+        let block = if is_raw { Block::Raw(raw.next()) } else { Block::Typed };
         tensors.push(read_input(input, block, model)?);
     }
     if raw_count > count {
@@ -177,10 +168,7 @@ fn typed_error(misfit: &Misfit, name: &str, datatype: DataType, model: &str) -> 
 fn with_model(error: &Error, name: &str, model: &str) -> Error {
     let input = format!("input '{name}'");
     let text = error.message();
-    Error::new(
-        error.code(),
-        text.replacen(&input, &format!("{input} for model '{model}'"), 1),
-    )
+    Error::new(error.code(), text.replacen(&input, &format!("{input} for model '{model}'"), 1))
 }
 
 #[cfg(test)]
@@ -216,16 +204,11 @@ mod tests {
     }
 
     fn ints(values: &[i32]) -> InferTensorContents {
-        InferTensorContents {
-            int_contents: values.to_vec(),
-            ..InferTensorContents::default()
-        }
+        InferTensorContents { int_contents: values.to_vec(), ..InferTensorContents::default() }
     }
 
     fn with_parameter(name: &str, value: ParameterChoice) -> ModelInferRequest {
-        let value = InferParameter {
-            parameter_choice: Some(value),
-        };
+        let value = InferParameter { parameter_choice: Some(value) };
         ModelInferRequest {
             parameters: [(name.to_owned(), value)].into(),
             ..asking(Vec::new(), &[])
@@ -254,9 +237,7 @@ mod tests {
             ]),
             context: Context::default(),
         };
-        let call = ModelInferRequest::of("m", Some(3), request.clone())
-            .into_call()
-            .unwrap();
+        let call = ModelInferRequest::of("m", Some(3), request.clone()).into_call().unwrap();
         assert_eq!((call.model.as_str(), call.version), ("m", Some(3)));
         assert_eq!(call.request.id, request.id);
         assert_eq!(call.request.inputs, request.inputs);
@@ -334,12 +315,9 @@ mod tests {
     #[test]
     fn shared_memory_is_said_to_be_unsupported() {
         let mut input = input("x", "INT32", &[1]);
-        let region = InferParameter {
-            parameter_choice: Some(ParameterChoice::StringParam("r".into())),
-        };
-        input
-            .parameters
-            .insert("shared_memory_region".into(), region);
+        let region =
+            InferParameter { parameter_choice: Some(ParameterChoice::StringParam("r".into())) };
+        input.parameters.insert("shared_memory_region".into(), region);
         let error = asking(vec![input], &[]).into_call().unwrap_err();
         assert_eq!(error.code(), Code::Unsupported);
     }
@@ -355,16 +333,8 @@ mod tests {
         for (name, value, expected) in [
             ("priority", text("1"), "int64_param or uint64_param"),
             ("timeout", ParameterChoice::Uint64Param(1), "int64_param"),
-            (
-                "sequence_start",
-                ParameterChoice::Int64Param(1),
-                "bool_param",
-            ),
-            (
-                "sequence_id",
-                ParameterChoice::BoolParam(true),
-                "int64_param or string_param",
-            ),
+            ("sequence_start", ParameterChoice::Int64Param(1), "bool_param"),
+            ("sequence_id", ParameterChoice::BoolParam(true), "int64_param or string_param"),
         ] {
             let expected =
                 format!("invalid value type for '{name}' parameter, expected {expected}.");
@@ -375,9 +345,7 @@ mod tests {
     #[test]
     fn an_empty_final_response_is_asked_for_by_parameter() {
         let name = "triton_enable_empty_final_response";
-        let call = with_parameter(name, ParameterChoice::BoolParam(true))
-            .into_call()
-            .unwrap();
+        let call = with_parameter(name, ParameterChoice::BoolParam(true)).into_call().unwrap();
         assert!(call.wants_empty_final);
         assert!(call.request.parameters.is_empty());
     }
@@ -391,11 +359,7 @@ mod tests {
             let start =
                 format!("failed to get model version from specified version string '{text}'");
             assert!(error.message().starts_with(&start));
-            assert!(
-                error
-                    .message()
-                    .ends_with("version should be an integral value > 0")
-            );
+            assert!(error.message().ends_with("version should be an integral value > 0"));
         }
     }
 }

@@ -39,9 +39,7 @@ impl ModelInferResponse {
     /// The same response saying whether it is its request's last, as every streamed one does.
     #[must_use]
     pub fn with_final(mut self, is_last: bool) -> Self {
-        let flag = InferParameter {
-            parameter_choice: Some(ParameterChoice::BoolParam(is_last)),
-        };
+        let flag = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(is_last)) };
         self.parameters.insert(parameters::FINAL.into(), flag);
         self
     }
@@ -61,21 +59,14 @@ impl ModelInferResponse {
             let block = if is_raw { raw.next() } else { None };
             outputs.push(read_output(output, block, &self.model_name)?);
         }
-        Ok(Response {
-            outputs,
-            parameters,
-            is_last,
-        })
+        Ok(Response { outputs, parameters, is_last })
     }
 }
 
 impl ModelStreamInferResponse {
     /// A response of a stream.
     pub fn of(response: ModelInferResponse) -> Self {
-        Self {
-            error_message: String::new(),
-            infer_response: Some(response),
-        }
+        Self { error_message: String::new(), infer_response: Some(response) }
     }
 
     /// A failure inside a stream, which goes on: it names the request that failed.

@@ -1,7 +1,7 @@
 //! Reads single values as the types of fields.
 
 use std::fmt::Display;
-use std::str::FromStr;
+use std::ops::RangeInclusive;
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, MessageDescriptor, Value};
 
@@ -23,13 +23,13 @@ const MAX_NAMED: usize = 16;
 pub(super) fn read(kind: &Kind, value: &Written, syntax: Syntax) -> Result<Value, Misread> {
     match kind {
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
-            integer(value, i32::MIN, i32::MAX).map(Value::I32)
+            integer(value, i32::MIN..=i32::MAX).map(Value::I32)
         }
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
-            integer(value, i64::MIN, i64::MAX).map(Value::I64)
+            integer(value, i64::MIN..=i64::MAX).map(Value::I64)
         }
-        Kind::Uint32 | Kind::Fixed32 => integer(value, u32::MIN, u32::MAX).map(Value::U32),
-        Kind::Uint64 | Kind::Fixed64 => integer(value, u64::MIN, u64::MAX).map(Value::U64),
+        Kind::Uint32 | Kind::Fixed32 => integer(value, u32::MIN..=u32::MAX).map(Value::U32),
+        Kind::Uint64 | Kind::Fixed64 => integer(value, u64::MIN..=u64::MAX).map(Value::U64),
         Kind::Float => float(value).map(|value| Value::F32(value as f32)),
         Kind::Double => float(value).map(Value::F64),
         Kind::Bool => switch(value).map(Value::Bool),
@@ -53,14 +53,15 @@ fn misread(expected: &str, value: &Written) -> Misread {
     Misread { message: format!("must be {expected}, not {}", value.describe()), help: None }
 }
 
-fn integer<T>(value: &Written, min: T, max: T) -> Result<T, Misread>
+/// The integer, which must lie in `range`: all that `T` can hold.
+fn integer<T>(value: &Written, range: RangeInclusive<T>) -> Result<T, Misread>
 where
-    T: FromStr + TryFrom<i128> + Display,
+    T: TryFrom<i128> + Display,
 {
     let Written::Number(text) = value else { return Err(misread("an integer", value)) };
     let number = parse_integer(text).ok_or_else(|| misread("an integer", value))?;
     T::try_from(number).map_err(|_| Misread {
-        message: format!("must be between {min} and {max}, not {text}"),
+        message: format!("must be between {} and {}, not {text}", range.start(), range.end()),
         help: None,
     })
 }

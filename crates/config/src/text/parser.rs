@@ -166,7 +166,8 @@ impl<'a, 't> Parser<'a, 't> {
     fn negative(&mut self) -> Value {
         self.next += 1;
         let text = match self.peek() {
-            Some(Kind::Number(text) | Kind::Word(text)) => format!("-{text}"),
+            Some(Kind::Number(text)) => format!("-{text}"),
+            Some(Kind::Word(text)) if !self.is_field_ahead() => format!("-{text}"),
             _ => {
                 self.unexpected("a number after `-`");
                 return Value::Broken;

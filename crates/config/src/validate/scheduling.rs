@@ -109,24 +109,25 @@ fn check_sequences(batching: &ModelSequenceBatching, config: &ModelConfig, repor
             check_control(&path, control, config, report);
         }
     }
+    check_strategy(batching, config, report);
+}
+
+fn check_strategy(batching: &ModelSequenceBatching, config: &ModelConfig, report: &mut Report) {
     match &batching.strategy_choice {
-        Some(StrategyChoice::Direct(direct)) => {
-            if !(0.0..=1.0).contains(&direct.minimum_slot_utilization) {
-                report.wrong(
-                    "sequence_batching.direct.minimum_slot_utilization",
-                    format!(
-                        "sequence batching minimum slot utilization must be in range [0.0, 1.0] \
-                         for {}",
-                        config.name
-                    ),
-                );
-            }
+        Some(StrategyChoice::Direct(direct))
+            if !(0.0..=1.0).contains(&direct.minimum_slot_utilization) =>
+        {
+            let message = format!(
+                "sequence batching minimum slot utilization must be in range [0.0, 1.0] for {}",
+                config.name
+            );
+            report.wrong("sequence_batching.direct.minimum_slot_utilization", message);
         }
         Some(StrategyChoice::Oldest(oldest)) => {
             let path = "sequence_batching.oldest";
             check_preferred(path, &oldest.preferred_batch_size, config, report);
         }
-        None => {}
+        _ => {}
     }
 }
 

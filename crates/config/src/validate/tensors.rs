@@ -9,8 +9,8 @@ use consort_stage::VARIABLE;
 use crate::nearest::did_you_mean;
 use crate::report::Report;
 
-/// A tensor of the configuration.
-struct Tensor<'a> {
+/// An input or output, whichever it is.
+struct Described<'a> {
     /// `input` or `output`.
     side: &'static str,
     path: String,
@@ -37,8 +37,8 @@ pub(super) fn check(config: &ModelConfig, report: &mut Report) {
     }
 }
 
-fn tensors(config: &ModelConfig) -> Vec<Tensor<'_>> {
-    let inputs = config.input.iter().enumerate().map(|(index, input)| Tensor {
+fn tensors(config: &ModelConfig) -> Vec<Described<'_>> {
+    let inputs = config.input.iter().enumerate().map(|(index, input)| Described {
         side: "input",
         path: format!("input[{index}]"),
         name: &input.name,
@@ -47,7 +47,7 @@ fn tensors(config: &ModelConfig) -> Vec<Tensor<'_>> {
         reshape: input.reshape.as_ref(),
         is_shape_tensor: input.is_shape_tensor,
     });
-    let outputs = config.output.iter().enumerate().map(|(index, output)| Tensor {
+    let outputs = config.output.iter().enumerate().map(|(index, output)| Described {
         side: "output",
         path: format!("output[{index}]"),
         name: &output.name,
@@ -59,12 +59,13 @@ fn tensors(config: &ModelConfig) -> Vec<Tensor<'_>> {
     inputs.chain(outputs).collect()
 }
 
-fn check_tensor(tensor: &Tensor<'_>, config: &ModelConfig, report: &mut Report) {
-    let Tensor { side, path, name, dims, .. } = tensor;
+fn check_tensor(tensor: &Described<'_>, config: &ModelConfig, report: &mut Report) {
+    let Described { side, path, name, dims, .. } = tensor;
     if name.is_empty() {
         report.missing(path, format!("model {side} must specify 'name'"), None);
     }
-    let shown = format!("model {side} '{name}'");
+    let shown =
+        if name.is_empty() { format!("model {side}") } else { format!("model {side} '{name}'") };
     if tensor.data_type == DataType::TypeInvalid {
         report.missing(path, format!("{shown} must specify 'data_type'"), None);
     }
@@ -98,7 +99,7 @@ fn check_sizes(path: &str, dims: &[i64], shown: &str, report: &mut Report) {
     }
 }
 
-fn check_reshape(tensor: &Tensor<'_>, shape: &[i64], is_batching: bool, report: &mut Report) {
+fn check_reshape(tensor: &Described<'_>, shape: &[i64], is_batching: bool, report: &mut Report) {
     let path = format!("{}.reshape", tensor.path);
     let shown = format!("model {} '{}'", tensor.side, tensor.name);
     // A tensor completed from the model file may be a scalar whatever the configuration allows.
@@ -119,7 +120,7 @@ fn sizes(dims: &[i64]) -> Vec<i64> {
     between.map(|dims| dims.iter().fold(1_i64, |size, dim| size.saturating_mul(*dim))).collect()
 }
 
-fn check_names(tensors: &[Tensor<'_>], report: &mut Report) {
+fn check_names(tensors: &[Described<'_>], report: &mut Report) {
     let mut seen = BTreeSet::new();
     for tensor in tensors.iter().filter(|tensor| !tensor.name.is_empty()) {
         if !seen.insert((tensor.side, tensor.name)) {
