@@ -11,7 +11,7 @@ use crate::problem::Problems;
 use crate::report::Report;
 use crate::source::Source;
 use crate::tree::{Entry, Syntax, Value};
-use crate::{backend, bind, build, complete, normalise, text, validate, yaml};
+use crate::{backend, bind, complete, from_wire, normalise, text, validate, yaml};
 
 /// A configuration as it was read.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl Draft {
 
     /// Which of its version folders are served.
     pub fn version_policy(&self) -> VersionPolicy {
-        build::version_policy(&self.config)
+        from_wire::version_policy(&self.config)
     }
 
     /// The text of the entry `key` of its `parameters`.
@@ -122,7 +122,7 @@ impl Draft {
             return Err(self.report.into_problems());
         }
         normalise::fill_defaults(&mut self.config);
-        Ok(build::model(self.config, Arc::new(self.report.source)))
+        Ok(from_wire::model(self.config, Arc::new(self.report.source)))
     }
 }
 

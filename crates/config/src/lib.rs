@@ -5,10 +5,10 @@
 
 mod backend;
 mod bind;
-mod build;
 mod complete;
 mod draft;
 mod folder;
+mod from_wire;
 mod model;
 mod nearest;
 mod normalise;

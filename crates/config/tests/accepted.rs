@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![expect(clippy::needless_raw_string_hashes, reason = "snapshots are written by a program")]
 
+use std::path::Path;
+
 use consort_config::{Device, Draft, Model, Scheduling, VersionPolicy};
 use consort_protocol::to_json;
 use consort_stage::{DataType, Signature, TensorSpec};
@@ -317,4 +319,20 @@ fn a_folder_with_a_model_file_needs_no_configuration() {
         "resnet: `config.pbtxt` and `config.yaml` both configure model `resnet`; keep one of them"
     ]
     .assert_eq(&problems.to_string());
+}
+
+#[test]
+fn the_models_that_ship_are_configured_right() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model_repository");
+    for folder in std::fs::read_dir(repository).unwrap() {
+        let folder = folder.unwrap().path();
+        let is_configured =
+            ["config.pbtxt", "config.yaml"].iter().any(|file| folder.join(file).exists());
+        if is_configured {
+            let draft = consort_config::read(&folder).unwrap_or_else(|error| panic!("{error}"));
+            if draft.names_tensors() {
+                draft.check().unwrap_or_else(|error| panic!("{error}"));
+            }
+        }
+    }
 }
