@@ -1,1 +1,24 @@
 //! A far stage made near: discovery, balancing and the gRPC client.
+//!
+//! A [`Fleet`] watches the replicas of every service, learns from them which models they serve and
+//! offers these models like local ones.
+
+mod address;
+mod call;
+mod discovery;
+mod failure;
+mod fleet;
+mod merge;
+mod probe;
+mod remote;
+mod remotes;
+mod replica;
+mod report;
+mod signature;
+mod snapshot;
+mod statistics;
+mod supervisor;
+
+pub use address::{StageAddress, Target};
+pub use discovery::{Addresses, Discovery, Dns, Found};
+pub use fleet::{Fleet, FleetOptions};

@@ -1,0 +1,118 @@
+//! One process of a stage's service: the channel to it, its calls in flight and how it is.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
+use consort_stage::{Error, Result};
+use consort_telemetry::UpstreamMeter;
+use tokio::sync::Notify;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::report::{Health, Report};
+
+/// The client of one replica; a clone is cheap and shares the connection.
+pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
+
+/// A stream may bring this much that its caller has not read, so that a large tensor is not held
+/// up by one round trip for each 64 KiB.
+const STREAM_WINDOW: u32 = 4 << 20;
+
+/// All streams together may bring this much. It is far more than a few streams, because a caller
+/// that does not read must not stop the others.
+const CONNECTION_WINDOW: u32 = 1 << 30;
+
+/// The largest message, as a Triton server has it.
+const MESSAGE_LIMIT: usize = i32::MAX as usize;
+
+/// A host that does not answer a connection attempt for so long is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection that has been silent for so long is asked whether it is alive. The probes keep a
+/// healthy one from ever being silent, so no server sees too many pings.
+const PING_AFTER: Duration = Duration::from_secs(10);
+
+/// A connection that has not answered a ping for so long is dead, and its calls with it.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One replica of a stage.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    /// The stage it belongs to.
+    pub(crate) stage: Arc<str>,
+    /// Where it is.
+    pub(crate) address: SocketAddr,
+    /// Counts its calls; those in flight decide who gets the next one.
+    pub(crate) meter: Arc<UpstreamMeter>,
+    /// Wakes its prober, when a call could not reach it.
+    pub(crate) suspected: Notify,
+    client: Client,
+    report: ArcSwap<Report>,
+}
+
+impl Replica {
+    /// The replica at `address`, to which nothing is connected before the first call.
+    pub(crate) fn new(
+        stage: Arc<str>,
+        address: SocketAddr,
+        meter: Arc<UpstreamMeter>,
+    ) -> Result<Self> {
+        Ok(Self {
+            client: connect_lazily(address)?,
+            stage,
+            address,
+            meter,
+            suspected: Notify::new(),
+            report: ArcSwap::default(),
+        })
+    }
+
+    /// A client on its connection.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// What it last said.
+    pub(crate) fn report(&self) -> Arc<Report> {
+        self.report.load_full()
+    }
+
+    /// Notes what it says; gives whether that is news.
+    pub(crate) fn note(&self, report: Report) -> bool {
+        let is_news = **self.report.load() != report;
+        if is_news {
+            self.report.store(Arc::new(report));
+        }
+        is_news
+    }
+
+    /// Notes that it cannot be called, keeping what it said of its models.
+    pub(crate) fn note_failure(&self, reason: String) -> bool {
+        self.note(Report { health: Health::Failed(reason), models: self.report().models.clone() })
+    }
+
+    /// Names service and address before the message of an error.
+    pub(crate) fn locate(&self, error: Error) -> Error {
+        error.within(format_args!("service '{}' ({}): ", self.stage, self.address))
+    }
+}
+
+fn connect_lazily(address: SocketAddr) -> Result<Client> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+        Error::invalid(format!("`{address}` is no address of a service")).with_source(error)
+    })?;
+    let channel = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .connect_lazy();
+    Ok(GrpcInferenceServiceClient::new(channel)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT))
+}

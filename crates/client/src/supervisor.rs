@@ -1,0 +1,217 @@
+//! The one task that keeps the fleet up to date: replicas come and go, and so do their models.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use crate::discovery::{Addresses, Discovery, Found};
+use crate::fleet::{FleetOptions, Shared};
+use crate::merge::{Key, StageView, merge};
+use crate::probe::probe;
+use crate::remotes::Remotes;
+use crate::replica::Replica;
+use crate::snapshot::Snapshot;
+
+/// The state that only the supervising task touches.
+pub(crate) struct Supervisor {
+    options: FleetOptions,
+    shared: Arc<Shared>,
+    stages: Vec<StageState>,
+    /// What the discoveries find, each with the index of its stage and of its place there.
+    found: SelectAll<BoxStream<'static, (usize, usize, Found)>>,
+    /// Woken by the probers.
+    changed: Arc<Notify>,
+    remotes: Remotes,
+}
+
+struct StageState {
+    name: Arc<str>,
+    places: Vec<Place>,
+    replicas: BTreeMap<SocketAddr, Probed>,
+    /// The models it had when it last had replicas.
+    remembered: Vec<Key>,
+}
+
+/// What one discovery has found.
+#[derive(Default)]
+struct Place {
+    addresses: Addresses,
+    problem: Option<String>,
+}
+
+/// A replica that is being probed until this is dropped.
+struct Probed {
+    replica: Arc<Replica>,
+    prober: AbortHandle,
+}
+
+impl Drop for Probed {
+    fn drop(&mut self) {
+        self.prober.abort();
+    }
+}
+
+impl Supervisor {
+    /// Watches these discoveries; those under one name are one stage.
+    pub(crate) fn new(
+        discoveries: Vec<(Arc<str>, Box<dyn Discovery>)>,
+        options: FleetOptions,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let mut stages: Vec<StageState> = Vec::new();
+        let mut found = SelectAll::new();
+        for (name, discovery) in discoveries {
+            let known = stages.iter().position(|stage| stage.name == name);
+            let stage = known.unwrap_or_else(|| {
+                stages.push(StageState::new(name));
+                stages.len() - 1
+            });
+            let place = stages[stage].places.len();
+            stages[stage].places.push(Place::default());
+            let watched = discovery.watch();
+            found.push(watched.map(move |found| (stage, place, found)).boxed());
+        }
+        Self {
+            options,
+            shared,
+            stages,
+            found,
+            changed: Arc::default(),
+            remotes: Remotes::default(),
+        }
+    }
+
+    /// Works until it is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let changed = Arc::clone(&self.changed);
+            tokio::select! {
+                Some((stage, place, found)) = self.found.next() => self.found(stage, place, found),
+                () = changed.notified() => {}
+            }
+            self.publish();
+        }
+    }
+
+    /// Takes what a discovery found; when it failed, the addresses it found before hold.
+    fn found(&mut self, stage: usize, place: usize, found: Found) {
+        let stage = &mut self.stages[stage];
+        let place = &mut stage.places[place];
+        match found {
+            Ok(addresses) => {
+                place.addresses = addresses;
+                place.problem = None;
+            }
+            Err(problem) => {
+                let kept = place.addresses.len();
+                warn!(stage = &*stage.name, kept, "{problem}");
+                place.problem = Some(problem);
+            }
+        }
+        stage.follow(&self.options, &self.changed);
+    }
+
+    /// Makes what is known now visible to everybody.
+    pub(crate) fn publish(&mut self) {
+        for stage in &mut self.stages {
+            if !stage.replicas.is_empty() {
+                let keys = stage.view().keys();
+                stage.remembered = keys;
+            }
+        }
+        let views: Vec<_> = self.stages.iter().map(StageState::view).collect();
+        let next = merge(&views, &mut self.remotes);
+        let last = self.shared.snapshot.load_full();
+        if !next.is_like(&last) || next.waiting != last.waiting {
+            log_changes(&last, &next);
+            let is_news = !next.is_like(&last);
+            self.shared.snapshot.store(Arc::new(next));
+            if is_news {
+                self.shared.generation.send_modify(|generation| *generation += 1);
+            }
+        }
+    }
+}
+
+impl StageState {
+    fn new(name: Arc<str>) -> Self {
+        Self { name, places: Vec::new(), replicas: BTreeMap::new(), remembered: Vec::new() }
+    }
+
+    fn view(&self) -> StageView<'_> {
+        let replicas = self.replicas.values();
+        let mut problems = self.places.iter().filter_map(|place| place.problem.as_deref());
+        StageView {
+            name: &self.name,
+            replicas: replicas
+                .map(|probed| (probed.replica.clone(), probed.replica.report()))
+                .collect(),
+            remembered: &self.remembered,
+            lost: problems.next(),
+        }
+    }
+
+    /// Starts probing the addresses that have come and forgets those that have gone.
+    fn follow(&mut self, options: &FleetOptions, changed: &Arc<Notify>) {
+        let wanted: Addresses =
+            self.places.iter().flat_map(|place| place.addresses.iter().copied()).collect();
+        let name = &self.name;
+        self.replicas.retain(|address, _| {
+            let stays = wanted.contains(address);
+            if !stays {
+                info!(stage = &**name, %address, "replica has gone");
+                options.metrics.remove_upstream(name, &address.to_string());
+            }
+            stays
+        });
+        for address in wanted {
+            if !self.replicas.contains_key(&address) {
+                self.join(address, options, changed);
+            }
+        }
+    }
+
+    fn join(&mut self, address: SocketAddr, options: &FleetOptions, changed: &Arc<Notify>) {
+        let name = &self.name;
+        let meter = options.metrics.upstream(name, &address.to_string());
+        match Replica::new(name.clone(), address, meter) {
+            Ok(replica) => {
+                info!(stage = &**name, %address, "replica has come");
+                let replica = Arc::new(replica);
+                let probing = probe(replica.clone(), options.probe_every, changed.clone());
+                let prober = tokio::spawn(probing).abort_handle();
+                self.replicas.insert(address, Probed { replica, prober });
+            }
+            Err(error) => warn!(stage = &**name, "{error}"),
+        }
+    }
+}
+
+/// Says once what has become different for callers.
+fn log_changes(last: &Snapshot, next: &Snapshot) {
+    for waiting in &next.waiting {
+        if !last.waiting.contains(waiting) {
+            warn!("{waiting}");
+        }
+    }
+    for row in next.rows() {
+        let entry = &row.entry;
+        let known = last.models.get(&entry.name).into_iter().flatten();
+        if known.into_iter().any(|known| known.entry == *entry) {
+            continue;
+        }
+        let (model, version) = (&*entry.name, entry.version.unwrap_or_default());
+        let (state, reason) = (entry.state.name(), &*entry.reason);
+        if row.ready.is_some() && reason.is_empty() {
+            info!(model, version, "model is ready");
+        } else {
+            warn!(model, version, state, "{reason}");
+        }
+    }
+}

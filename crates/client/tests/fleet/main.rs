@@ -1,0 +1,8 @@
+//! The fleet against real gRPC servers in this process: models, balancing, calls and failures.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
+
+mod balancing;
+mod calls;
+mod fake;
+mod models;
