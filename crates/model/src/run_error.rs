@@ -31,6 +31,14 @@ impl From<&ort::Error> for RunError {
 }
 
 impl RunError {
+    /// The same where the inputs were made here, so that they are not the caller's mistake.
+    pub(crate) fn with_own_inputs(self) -> Self {
+        match self.code {
+            Code::InvalidInput => Self { code: Code::Internal, ..self },
+            _ => self,
+        }
+    }
+
     /// The error with the model it happened in.
     pub(crate) fn within(self, model: &str) -> Error {
         match self.code {

@@ -62,7 +62,7 @@ impl Serial {
         };
         let logits = cache
             .feed(&mut self.session, &self.graph, &self.memory, tokens)
-            .map_err(|error| RunError::from(&error).within(&self.model))?;
+            .map_err(|error| RunError::from(&error).with_own_inputs().within(&self.model))?;
         read_last(&logits, self.vocabulary, &mut self.logits)
     }
 }

@@ -11,11 +11,11 @@ use consort_stage::{Result, Signature};
 use tempfile::TempDir;
 
 /// A model folder with one version.
-pub struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
     /// A version folder with copies of these files.
-    pub fn with(files: &[PathBuf]) -> Self {
+    pub(crate) fn with(files: &[PathBuf]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let version = folder.path().join("1");
         fs::create_dir(&version).unwrap();
@@ -27,14 +27,14 @@ impl Folder {
     }
 
     /// A version folder with this text as its model file.
-    pub fn with_text(text: &str) -> Self {
+    pub(crate) fn with_text(text: &str) -> Self {
         let folder = Self::with(&[]);
         fs::write(folder.version().join("model.onnx"), text).unwrap();
         folder
     }
 
     /// A version folder with a graph of this crate's tests as its model file.
-    pub fn of(graph: &str) -> Self {
+    pub(crate) fn of(graph: &str) -> Self {
         let folder = Self::with(&[]);
         let file = graphs().join(graph).with_extension("onnx");
         fs::copy(file, folder.version().join("model.onnx")).unwrap();
@@ -42,39 +42,44 @@ impl Folder {
     }
 
     /// Where its files are.
-    pub fn version(&self) -> PathBuf {
+    pub(crate) fn version(&self) -> PathBuf {
         self.0.path().join("1")
     }
 
+    /// The model's folder.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// What the backend reads from the file.
-    pub fn signature(&self, backend: &str) -> Result<Option<Signature>> {
+    pub(crate) fn signature(&self, backend: &str) -> Result<Option<Signature>> {
         let path = self.version().join("model.onnx");
         (kind(backend).signature)(&ModelFile { folder: self.0.path(), path: &path })
     }
 
     /// Loads one instance.
-    pub fn load(&self, model: &Model) -> Result<Backend> {
+    pub(crate) fn load(&self, model: &Model) -> Result<Backend> {
         load(self.0.path(), model, Device::Cpu)
     }
 
     /// Loads one instance on a device.
-    pub fn load_on(&self, device: Device, model: &Model) -> Result<Backend> {
+    pub(crate) fn load_on(&self, device: Device, model: &Model) -> Result<Backend> {
         load(self.0.path(), model, device)
     }
 }
 
 /// The graphs beside these tests.
-pub fn graphs() -> PathBuf {
+pub(crate) fn graphs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/graphs")
 }
 
 /// The root of the repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
 /// Loads one instance of the model in `folder`.
-pub fn load(folder: &Path, model: &Model, device: Device) -> Result<Backend> {
+pub(crate) fn load(folder: &Path, model: &Model, device: Device) -> Result<Backend> {
     (kind(&model.backend).load)(&Instance {
         model,
         version: 1,
@@ -86,7 +91,7 @@ pub fn load(folder: &Path, model: &Model, device: Device) -> Result<Backend> {
 }
 
 /// A checked configuration.
-pub fn model(backend: &str, signature: Signature, settings: &[(&str, &str)]) -> Model {
+pub(crate) fn model(backend: &str, signature: Signature, settings: &[(&str, &str)]) -> Model {
     let settings = settings.iter().map(|(key, value)| ((*key).into(), (*value).into()));
     Model {
         name: "sample".into(),

@@ -188,7 +188,7 @@ fn a_run_stops_when_it_is_interrupted_and_the_next_one_is_whole() {
     let ended_at = Instant::now();
     let stopped_at = stopper.join().unwrap();
     assert_eq!(error.code(), Code::Cancelled);
-    assert!(ended_at - stopped_at < Duration::from_millis(50), "{:?}", ended_at - stopped_at);
+    assert!(ended_at - stopped_at < Duration::from_millis(300), "{:?}", ended_at - stopped_at);
     let outputs = run(&mut *backend, rounds(3)).unwrap();
     assert_eq!(&*outputs[0].to_slice::<i64>().unwrap(), [3]);
 }

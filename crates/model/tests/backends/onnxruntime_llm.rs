@@ -1,1 +1,445 @@
-//! The backend `onnxruntime_llm`.
+//! The backend `onnxruntime_llm`: the tokens of both conventions, one by one or all at once, and
+//! what a caller may and may not ask for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use consort_config::Model;
+use consort_stage::{Code, Request, Response, Responses, Result, Signature, Tensor};
+
+use crate::generating::{Generating, prompt, request};
+use crate::loaded::{Folder, graphs, model, root};
+use crate::reference;
+
+const NAME: &str = "onnxruntime_llm";
+
+fn signature() -> Signature {
+    Folder::of("add_sub").signature(NAME).unwrap().unwrap()
+}
+
+fn configured(settings: &[(&str, &str)]) -> Model {
+    model(NAME, signature(), settings)
+}
+
+fn ferris(settings: &[(&str, &str)]) -> Generating {
+    Generating::start(&root().join("model_repository/ferris"), &configured(settings))
+}
+
+/// A small Llama with random weights, in the convention that its folder is named for.
+fn tiny(convention: &str, settings: &[(&str, &str)]) -> Generating {
+    let files = std::fs::read_dir(graphs().join(convention)).unwrap();
+    let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    Generating::start(Folder::with(&files).path(), &configured(settings))
+}
+
+fn with(mut request: Request, tensors: impl IntoIterator<Item = Tensor>) -> Request {
+    request.inputs.extend(tensors);
+    request
+}
+
+fn int(name: &str, value: i32) -> Tensor {
+    Tensor::from_vec(name, &[1, 1], vec![value])
+}
+
+fn float(name: &str, value: f32) -> Tensor {
+    Tensor::from_vec(name, &[1, 1], vec![value])
+}
+
+fn flag(name: &str, value: bool) -> Tensor {
+    Tensor::from_bools(name, &[1, 1], &[value])
+}
+
+fn seed(value: u64) -> Tensor {
+    Tensor::from_vec("random_seed", &[1, 1], vec![value])
+}
+
+/// One word as a list.
+fn word(name: &str, tokens: &[i32]) -> Tensor {
+    let mut ends = vec![-1; tokens.len()];
+    ends[0] = tokens.len() as i32;
+    Tensor::from_vec(name, &[1, 2, tokens.len() as i64], [tokens, &ends].concat())
+}
+
+fn streaming(request: Request) -> Request {
+    with(request, [flag("streaming", true)])
+}
+
+fn ids(response: &Response, name: &str) -> Vec<i32> {
+    response.output(name).unwrap().to_slice::<i32>().unwrap().into_owned()
+}
+
+fn tokens(responses: &[Response]) -> Vec<i32> {
+    responses.iter().flat_map(|response| ids(response, "output_ids")).collect()
+}
+
+fn finish(responses: &[Response]) -> String {
+    let last = responses.last().unwrap();
+    assert!(last.is_last && last.output("is_final").unwrap().to_bools().unwrap()[0]);
+    let reason = last.output("finish_reason").unwrap();
+    String::from_utf8(reason.to_strings().unwrap()[0].to_vec()).unwrap()
+}
+
+#[test]
+fn ferris_writes_what_its_reference_says() {
+    let ferris = ferris(&[]);
+    for case in reference::cases() {
+        let answer = ferris.answer(request(&case.input_ids, 64)).unwrap();
+        assert_eq!(answer.len(), 1);
+        assert_eq!(tokens(&answer), case.greedy_ids, "{}", case.prompt);
+        assert_eq!(ids(&answer[0], "sequence_length"), [64]);
+        assert_eq!(finish(&answer), "length");
+    }
+}
+
+#[test]
+fn prompts_side_by_side_do_not_touch_one_another() {
+    let ferris = ferris(&[("max_active_requests", "3"), ("prefill_chunk_size", "5")]);
+    let cases = reference::cases();
+    let asked: Vec<_> =
+        cases.iter().map(|case| ferris.ask(streaming(request(&case.input_ids, 64)), 64)).collect();
+    for (case, responses) in cases.iter().zip(asked) {
+        let answer = ferris.read(responses).unwrap();
+        assert_eq!(answer.len(), 64);
+        assert_eq!(tokens(&answer), case.greedy_ids, "{}", case.prompt);
+    }
+}
+
+#[test]
+fn every_convention_gives_the_same_tokens() {
+    let prompts: [&[i32]; 3] = [&[5], &[7, 9, 11, 13, 2, 4, 6, 8], &[3; 30]];
+    let generate = |generating: &Generating| {
+        let answers = prompts.iter().map(|prompt| {
+            let request = with(request(prompt, 30), [int("end_id", -1)]);
+            tokens(&generating.answer(request).unwrap())
+        });
+        answers.collect::<Vec<_>>()
+    };
+    let shared = generate(&tiny("llama_gqa", &[]));
+    assert_eq!(shared[0].len(), 30);
+    let growing = [("past_present_share_buffer", "false")];
+    let others = [
+        tiny("llama_gqa", &[("prefill_chunk_size", "3")]),
+        tiny("llama_gqa", &growing),
+        tiny("llama_optimum", &[]),
+        tiny("llama_optimum", &[("prefill_chunk_size", "3")]),
+        tiny("llama_optimum_unplaced", &[]),
+    ];
+    for other in &others {
+        assert_eq!(generate(other), shared);
+    }
+}
+
+#[test]
+fn logits_of_half_precision_are_read() {
+    let answer = tiny("llama_half", &[]).answer(request(&[5, 6, 7], 8)).unwrap();
+    assert_eq!(tokens(&answer).len(), 8);
+}
+
+#[test]
+fn a_streamed_token_comes_with_those_before_it() {
+    let case = reference::first();
+    let answer = ferris(&[]).answer(streaming(request(&case.input_ids, 40))).unwrap();
+    let mut text = case.input_ids.clone();
+    for (index, response) in answer.iter().enumerate() {
+        let before = text.len().saturating_sub(32);
+        assert_eq!(ids(response, "context_ids"), text[before..]);
+        assert_eq!(ids(response, "sequence_length"), [index as i32 + 1]);
+        assert_eq!(response.output("output_ids").unwrap().shape, [1, 1]);
+        assert_eq!(response.is_last, index == 39);
+        text.extend(ids(response, "output_ids"));
+    }
+    assert_eq!(text[case.input_ids.len()..], case.greedy_ids[..40]);
+}
+
+#[test]
+fn the_first_token_comes_before_the_second_is_computed() {
+    let ferris = ferris(&[]);
+    let started = Instant::now();
+    let mut responses = ferris.ask(streaming(request(&reference::first().input_ids, 900)), 1000);
+    assert!(ferris.next(&mut responses).is_some());
+    let first = started.elapsed();
+    ferris.read(responses).unwrap();
+    assert!(first * 20 < started.elapsed(), "{first:?} of {:?}", started.elapsed());
+}
+
+#[test]
+fn the_prompt_comes_first_when_it_is_asked_for() {
+    let case = reference::first();
+    let whole = [case.input_ids.as_slice(), &case.greedy_ids[..5]].concat();
+    let request = with(request(&case.input_ids, 5), [flag("exclude_input_in_output", false)]);
+    let ferris = ferris(&[]);
+    for request in [request.clone(), streaming(request)] {
+        let answer = ferris.answer(request).unwrap();
+        assert_eq!(tokens(&answer), whole);
+        assert!(ids(&answer[0], "context_ids").is_empty());
+        assert_eq!(ids(answer.last().unwrap(), "sequence_length"), [5]);
+    }
+}
+
+#[test]
+fn only_the_wanted_outputs_come() {
+    let mut request = request(&reference::first().input_ids, 3);
+    request.outputs = vec!["output_ids".into()];
+    let answer = ferris(&[]).answer(request).unwrap();
+    assert_eq!(answer[0].outputs.len(), 1);
+}
+
+#[test]
+fn a_stop_word_ends_the_text_and_no_part_of_it_comes() {
+    let case = reference::first();
+    let ferris = ferris(&[]);
+    let stopping =
+        with(request(&case.input_ids, 64), [word("stop_words_list", &case.greedy_ids[5..8])]);
+    for request in [stopping.clone(), streaming(stopping)] {
+        let answer = ferris.answer(request).unwrap();
+        assert_eq!(tokens(&answer), case.greedy_ids[..5]);
+        assert_eq!(finish(&answer), "stop");
+    }
+    // What only began like the word comes after all.
+    let nearly = [&case.greedy_ids[5..8], &[4095]].concat();
+    let request = with(request(&case.input_ids, 8), [word("stop_words_list", &nearly)]);
+    let answer = ferris.answer(streaming(request)).unwrap();
+    assert_eq!(tokens(&answer), case.greedy_ids[..8]);
+    assert_eq!(finish(&answer), "length");
+}
+
+#[test]
+fn the_end_token_ends_the_text_but_not_before_its_least_length() {
+    let case = reference::first();
+    let ferris = ferris(&[]);
+    let ending = with(request(&case.input_ids, 20), [int("end_id", case.greedy_ids[4])]);
+    let answer = ferris.answer(streaming(ending.clone())).unwrap();
+    assert_eq!(tokens(&answer), case.greedy_ids[..4]);
+    assert_eq!(finish(&answer), "stop");
+    let longer = with(ending, [int("min_length", 10)]);
+    assert!(tokens(&ferris.answer(longer).unwrap()).len() >= 10);
+}
+
+#[test]
+fn a_bad_word_never_comes() {
+    let case = reference::first();
+    let banned = case.greedy_ids[0];
+    let request = with(request(&case.input_ids, 64), [word("bad_words_list", &[banned])]);
+    assert!(!tokens(&ferris(&[]).answer(request).unwrap()).contains(&banned));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_tokens_whatever_else_runs() {
+    let ferris = ferris(&[]);
+    let ids = reference::first().input_ids;
+    let sampled = |number| {
+        with(
+            request(&ids, 50),
+            [float("temperature", 1.5), float("runtime_top_p", 0.95), seed(number)],
+        )
+    };
+    let alone = tokens(&ferris.answer(sampled(7)).unwrap());
+    let crowd: Vec<_> = (0..3).map(|other| ferris.ask(sampled(100 + other), 64)).collect();
+    let crowded = tokens(&ferris.answer(sampled(7)).unwrap());
+    assert_eq!(alone, crowded);
+    let other = tokens(&ferris.read(crowd.into_iter().next().unwrap()).unwrap());
+    assert_ne!(alone, other);
+    assert_ne!(alone, reference::first().greedy_ids[..50]);
+}
+
+#[test]
+fn no_temperature_and_the_one_likeliest_token_are_greedy() {
+    let case = reference::first();
+    let ferris = ferris(&[]);
+    for how in [float("temperature", 0.0), int("runtime_top_k", 1)] {
+        let answer = ferris.answer(with(request(&case.input_ids, 20), [how, seed(3)])).unwrap();
+        assert_eq!(tokens(&answer), case.greedy_ids[..20]);
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_by_name() {
+    let ferris = ferris(&[]);
+    let ids = reference::first().input_ids;
+    let wrong = [
+        int("request_output_len", 0),
+        int("request_output_len", -3),
+        float("temperature", -0.1),
+        float("temperature", f32::NAN),
+        float("runtime_top_p", 0.0),
+        float("runtime_top_p", 1.1),
+        int("runtime_top_k", -1),
+        int("min_length", -1),
+        float("repetition_penalty", 0.0),
+        float("presence_penalty", f32::INFINITY),
+        int("end_id", 4096),
+        int("end_id", -2),
+        int("input_lengths", 0),
+        int("input_lengths", 1000),
+        int("beam_width", 0),
+        Tensor::from_vec("min_length", &[1, 2], vec![1, 2]),
+        Tensor::from_vec("stop_words_list", &[1, 3, 1], vec![1, 1, 1]),
+        word("bad_words_list", &[4096]),
+    ];
+    for tensor in wrong {
+        let name = Arc::clone(&tensor.name);
+        let error = ferris.answer(with(prompt(&ids), [tensor])).unwrap_err();
+        if &*name == "input_lengths" && error.message().contains("`input_ids` is empty") {
+            continue;
+        }
+        assert_eq!(error.code(), Code::InvalidInput, "{error}");
+        assert!(error.message().contains(&format!("`{name}`")), "{error}");
+    }
+    for ids in [&[][..], &[4096], &[-1], &[5; 1024]] {
+        let error = ferris.answer(prompt(ids)).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidInput, "{error}");
+        assert!(error.message().contains("`input_ids`"), "{error}");
+    }
+    for tensor in [int("beam_width", 2), int("lora_task_id", 1)] {
+        let error = ferris.answer(with(prompt(&ids), [tensor])).unwrap_err();
+        assert_eq!(error.code(), Code::Unsupported, "{error}");
+    }
+    assert!(ferris.answer(request(&ids, 1)).is_ok());
+}
+
+#[test]
+fn a_text_ends_where_the_context_does() {
+    let tiny = tiny("llama_gqa", &[]);
+    let answer = tiny.answer(with(request(&[9; 60], 100), [int("end_id", -1)])).unwrap();
+    assert_eq!(tokens(&answer).len(), 4);
+    assert_eq!(finish(&answer), "length");
+    let shorter = self::tiny("llama_gqa", &[("max_sequence_length", "10")]);
+    let answer = shorter.answer(with(request(&[9; 4], 100), [int("end_id", -1)])).unwrap();
+    assert_eq!(tokens(&answer).len(), 6);
+}
+
+#[test]
+fn padding_behind_the_prompt_is_left_away() {
+    let case = reference::first();
+    let padded = [case.input_ids.as_slice(), &[1; 7]].concat();
+    let length = int("input_lengths", case.input_ids.len() as i32);
+    let answer = ferris(&[]).answer(with(request(&padded, 9), [length])).unwrap();
+    assert_eq!(tokens(&answer), case.greedy_ids[..9]);
+}
+
+#[test]
+fn a_request_says_little_and_gets_the_configured_number_of_tokens() {
+    let ferris = ferris(&[("default_max_tokens", "17")]);
+    let answer = ferris.answer(prompt(&reference::first().input_ids)).unwrap();
+    assert_eq!(tokens(&answer).len(), 17);
+}
+
+#[test]
+fn a_caller_that_has_gone_leaves_its_place_at_once() {
+    let ferris = ferris(&[("max_active_requests", "1")]);
+    let ids = reference::first().input_ids;
+    let mut long = ferris.ask(streaming(request(&ids, 1000)), 2000);
+    assert!(ferris.next(&mut long).is_some());
+    drop(long);
+    let started = Instant::now();
+    ferris.answer(request(&ids, 1)).unwrap();
+    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_caller_that_does_not_read_holds_up_nobody_else() {
+    let ferris = ferris(&[]);
+    let case = reference::first();
+    let unread = ferris.ask(streaming(request(&case.input_ids, 64)), 2);
+    for _ in 0..3 {
+        let answer = ferris.answer(request(&case.input_ids, 64)).unwrap();
+        assert_eq!(tokens(&answer), case.greedy_ids);
+    }
+    assert_eq!(tokens(&ferris.read(unread).unwrap()), case.greedy_ids);
+}
+
+#[test]
+fn a_deadline_ends_a_text_that_is_not_done() {
+    let ferris = ferris(&[]);
+    let ids = reference::first().input_ids;
+    let mut late = request(&ids, 1000);
+    late.context.deadline = Some(Instant::now() + Duration::from_millis(60));
+    let error = ferris.answer(late).unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    let mut over = request(&ids, 1);
+    over.context.deadline = Some(Instant::now());
+    assert_eq!(ferris.answer(over).unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[test]
+fn what_was_admitted_is_answered_when_the_model_is_unloaded() {
+    let mut ferris = ferris(&[]);
+    let case = reference::first();
+    let mut responses = ferris.ask(streaming(request(&case.input_ids, 64)), 100);
+    let first = ferris.next(&mut responses).unwrap().unwrap();
+    ferris.stop();
+    let mut answer = vec![first];
+    answer.extend(ferris.read(responses).unwrap());
+    assert_eq!(tokens(&answer), case.greedy_ids);
+}
+
+#[test]
+fn a_model_that_answers_once_refuses_to_stream() {
+    let mut signature = signature();
+    signature.is_decoupled = false;
+    signature.max_batch_size = 0;
+    let model = model(NAME, signature, &[]);
+    let ferris = Generating::start(&root().join("model_repository/ferris"), &model);
+    let case = reference::first();
+    let ids = Tensor::from_vec("input_ids", &[case.input_ids.len() as i64], case.input_ids.clone());
+    let length = Tensor::from_vec("request_output_len", &[1], vec![6_i64]);
+    let request = Request { inputs: vec![ids, length], ..Request::default() };
+    let answer = ferris.answer(request.clone()).unwrap();
+    assert_eq!(tokens(&answer), case.greedy_ids[..6]);
+    assert_eq!(answer[0].output("output_ids").unwrap().shape, [6]);
+    let streamed = with(request, [Tensor::from_bools("streaming", &[1], &[true])]);
+    let error = ferris.answer(streamed).unwrap_err();
+    assert!(error.message().contains("decoupled"), "{error}");
+}
+
+fn refused(folder: &Folder, settings: &[(&str, &str)]) -> String {
+    let error = folder.load(&configured(settings)).err().unwrap();
+    error.message().to_owned()
+}
+
+#[test]
+fn a_graph_that_is_no_decoder_is_refused_with_what_was_looked_for() {
+    let message = refused(&Folder::of("add_sub"), &[]);
+    for part in ["unknown decoder layout", "`past_key_values.0.key`", "`INPUT0`, `INPUT1`"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn tensors_that_the_loop_does_not_have_are_refused_at_load() {
+    let mut model = configured(&[]);
+    let mut signature = signature();
+    signature.outputs[0].name = "text".into();
+    model.signature = Arc::new(signature);
+    let error = Folder::of("add_sub").load(&model).err().unwrap();
+    assert!(error.message().contains("gives no `text`"), "{error}");
+}
+
+#[test]
+fn wrong_settings_are_refused_by_name() {
+    let gqa = graphs().join("llama_gqa");
+    let folder = Folder::with(&[gqa.join("model.onnx"), gqa.join("genai_config.json")]);
+    for (key, value) in [
+        ("max_active_requests", "0"),
+        ("default_max_tokens", "-1"),
+        ("max_sequence_length", "none"),
+        ("past_present_share_buffer", "perhaps"),
+        ("end_id", "<eos>"),
+    ] {
+        let message = refused(&folder, &[(key, value)]);
+        assert!(message.contains(&format!("`{key}`")), "{message}");
+    }
+}
+
+#[test]
+fn nothing_is_lost_between_many_callers() {
+    let ferris = ferris(&[("max_active_requests", "2")]);
+    let case = reference::first();
+    let asked: Vec<Responses> =
+        (0..20).map(|_| ferris.ask(request(&case.input_ids, 10), 4)).collect();
+    let answers: Result<Vec<_>> =
+        asked.into_iter().map(|responses| ferris.read(responses)).collect();
+    for answer in answers.unwrap() {
+        assert_eq!(tokens(&answer), case.greedy_ids[..10]);
+    }
+}

@@ -1,0 +1,185 @@
+//! Measures what both backends add to ONNX Runtime: tokens a second, and microseconds a run.
+//!
+//! `cargo bench -p consort-model [MODEL_FOLDER…]` measures ferris and other decoders given by their
+//! folders; every figure is the best of several rounds, for the machine may be busy.
+
+use std::env;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use consort_config::{Device, Model, Scheduling, Settings, VersionPolicy};
+use consort_repository::{Backend, Instance, Kind, ModelFile};
+use consort_stage::{Batch, Job, Jobs, Reply, Request, Tensor};
+use futures::StreamExt;
+use ort::session::builder::SessionBuilder;
+use ort::value::TensorRef;
+
+/// Rounds of each measurement, of which the best counts.
+const ROUNDS: usize = 7;
+const TOKENS: i32 = 512;
+const RUNS: u32 = 20_000;
+
+/// What tells this program to measure ONNX Runtime alone.
+const BARE: &str = "bare";
+
+fn main() {
+    if env::args().nth(1).as_deref() == Some(BARE) {
+        println!("{}", bare().as_nanos());
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let shipped = root.join("model_repository/ferris");
+    let others = env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    for folder in [shipped].into_iter().chain(others.map(PathBuf::from)) {
+        for threads in [1, 2] {
+            let speed = tokens_a_second(&folder, threads);
+            let name = folder.file_name().unwrap_or_default().display();
+            println!("{name:12} {threads} thread(s): {speed:6.0} tokens/s");
+        }
+    }
+    overhead();
+}
+
+fn model(backend: &str, folder: &Path) -> (Model, &'static Kind) {
+    let kind = consort_model::ALL.iter().find(|kind| kind.name == backend).expect("it exists");
+    let path = folder.join("1/model.onnx");
+    let signature = (kind.signature)(&ModelFile { folder, path: &path });
+    let model = Model {
+        name: "measured".into(),
+        backend: backend.into(),
+        signature: Arc::new(signature.expect("it is readable").expect("it is known")),
+        versions: VersionPolicy::All,
+        file_name: "model.onnx".into(),
+        instances: Vec::new(),
+        scheduling: Scheduling::Direct,
+        settings: Settings::default(),
+        wire: Arc::default(),
+        source: Arc::default(),
+    };
+    (model, kind)
+}
+
+fn load(backend: &str, folder: &Path, threads: usize) -> Backend {
+    let (model, kind) = model(backend, folder);
+    let loaded = (kind.load)(&Instance {
+        model: &model,
+        version: 1,
+        model_folder: folder,
+        version_folder: &folder.join("1"),
+        device: Device::Cpu,
+        threads: NonZeroUsize::new(threads).expect("it is positive"),
+    });
+    loaded.unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+}
+
+fn tokens_a_second(folder: &Path, threads: usize) -> f64 {
+    let Backend::Streaming(mut backend) = load("onnxruntime_llm", folder, threads) else {
+        unreachable!("it is a streaming backend");
+    };
+    let (sender, jobs) = Jobs::channel(1);
+    let worker = thread::spawn(move || backend.run(jobs));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it starts");
+    let best = (0..ROUNDS).map(|_| {
+        let (reply, responses) = Reply::channel(1024);
+        sender.blocking_send(Job { request: request(), reply }).expect("the loop runs");
+        runtime.block_on(decoding_speed(responses))
+    });
+    let best = best.fold(0.0, f64::max);
+    drop(sender);
+    worker.join().expect("the loop ends");
+    best
+}
+
+/// Tokens a second after the first one, each a response of its own.
+async fn decoding_speed(mut responses: consort_stage::Responses) -> f64 {
+    let mut first_at = None;
+    let mut count = 0;
+    while let Some(response) = responses.next().await {
+        response.expect("it answers");
+        first_at.get_or_insert_with(Instant::now);
+        count += 1;
+    }
+    let elapsed = first_at.map(|at| at.elapsed()).unwrap_or_default();
+    f64::from(count - 1) / elapsed.as_secs_f64()
+}
+
+fn request() -> Request {
+    let prompt = vec![4, 2484, 265, 428, 84, 600, 917, 1799, 32, 200, 200, 48, 917, 1799, 311];
+    let integer = |name, value: i32| Tensor::from_vec(name, &[1, 1], vec![value]);
+    Request {
+        inputs: vec![
+            Tensor::from_vec("input_ids", &[1, prompt.len() as i64], prompt),
+            integer("request_output_len", TOKENS),
+            integer("end_id", -1),
+            Tensor::from_bools("streaming", &[1, 1], &[true]),
+        ],
+        ..Request::default()
+    }
+}
+
+/// The backend `onnxruntime` beside a bare `Session::run` of the same graph, in turns.
+fn overhead() {
+    let folder = env::temp_dir().join(format!("consort-bench-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("1")).expect("it can be made");
+    std::fs::copy(graph(), folder.join("1/model.onnx")).expect("it can be copied");
+    let Backend::Batch(mut backend) = load("onnxruntime", &folder, 1) else {
+        unreachable!("it is a batch backend");
+    };
+    std::fs::remove_dir_all(&folder).expect("it was made here");
+    let [left, right] =
+        ["INPUT0", "INPUT1"].map(|name| Tensor::from_vec(name, &SHAPE, vec![1; 16]));
+    let mut served = Duration::MAX;
+    let mut bare = Duration::MAX;
+    for _ in 0..ROUNDS {
+        bare = bare.min(bare_in_a_process_of_its_own());
+        served = served.min(each_run(|| {
+            let inputs = vec![left.clone(), right.clone()];
+            backend.run(Batch { inputs, ..Batch::default() }).expect("it runs");
+        }));
+    }
+    println!("onnxruntime: {served:?} a run, {bare:?} bare");
+}
+
+const SHAPE: [i64; 2] = [1, 16];
+
+fn graph() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/graphs/add_sub.onnx")
+}
+
+fn each_run(mut run: impl FnMut()) -> Duration {
+    let started = Instant::now();
+    for _ in 0..RUNS {
+        run();
+    }
+    started.elapsed() / RUNS
+}
+
+/// A process has one ONNX Runtime environment, and this one's belongs to the backends.
+fn bare_in_a_process_of_its_own() -> Duration {
+    let program = env::current_exe().expect("it is known");
+    let output = Command::new(program).arg(BARE).output().expect("it starts");
+    let nanoseconds = String::from_utf8_lossy(&output.stdout).trim().parse();
+    Duration::from_nanos(nanoseconds.expect("it prints a number"))
+}
+
+fn bare() -> Duration {
+    let program = env::current_exe().expect("it is known");
+    let libraries =
+        program.ancestors().map(|folder| folder.join("onnxruntime/libonnxruntime.so.1.31.1"));
+    let library =
+        libraries.into_iter().find(|file| file.exists()).expect("run `cargo xtask setup`");
+    let environment = ort::init_from(library).expect("it loads").build().expect("it starts");
+    let mut session = SessionBuilder::new(&environment)
+        .and_then(|builder| Ok(builder.with_intra_threads(1)?))
+        .and_then(|mut builder| builder.commit_from_file(graph()))
+        .expect("it opens");
+    let ones = [1_i32; 16];
+    each_run(|| {
+        let ones = || TensorRef::from_array_view((SHAPE, ones.as_slice())).expect("it fits");
+        session.run(ort::inputs![ones(), ones()]).expect("it runs");
+    })
+}

@@ -1,0 +1,26 @@
+//! What ferris continues six prompts with, as the Hugging Face implementation computed it.
+
+use std::fs;
+
+use serde::Deserialize;
+
+use crate::loaded::root;
+
+/// A prompt and its 64 likeliest tokens.
+#[derive(Deserialize)]
+pub(crate) struct Case {
+    pub(crate) prompt: String,
+    pub(crate) input_ids: Vec<i32>,
+    pub(crate) greedy_ids: Vec<i32>,
+}
+
+/// All of them.
+pub(crate) fn cases() -> Vec<Case> {
+    let file = root().join("tests/fixtures/ferris/reference.json");
+    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// The first.
+pub(crate) fn first() -> Case {
+    cases().swap_remove(0)
+}
