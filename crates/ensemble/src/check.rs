@@ -3,6 +3,7 @@
 mod connect;
 mod fit;
 mod order;
+mod unused;
 
 use std::sync::Arc;
 
@@ -12,23 +13,27 @@ use crate::defect::Defect;
 use crate::plan::{Plan, group_outputs};
 use crate::spec::Spec;
 
-/// The iterations that may wait between a streaming step and the steps behind it, when the
-/// configuration does not say: enough to ride out a slow response, small enough to hold.
+/// The responses of a streaming step that may be in flight behind it, when the configuration does
+/// not say: enough to ride out a slow response, small enough to hold.
 const DEFAULT_MAX_INFLIGHT: u32 = 16;
 
 /// Finds the signature of a step's model in the wanted version.
 pub type Lookup<'a> = dyn Fn(&str, Option<u64>) -> Option<Arc<Signature>> + 'a;
 
+/// The signature of each step's model, where it is known.
+type Signatures = [Option<Arc<Signature>>];
+
 /// Checks an ensemble against the models of its steps.
 ///
 /// All mistakes are reported together. The texts follow Triton's where it has one.
 pub fn check(spec: &Spec, models: &Lookup<'_>) -> Result<Plan, Vec<Defect>> {
-    let signatures = find_models(spec, models)?;
-    let (mut graph, mut defects) = connect::connect(spec, &signatures);
-    defects.extend(fit::check(spec, &signatures, &graph));
-    if defects.is_empty() {
-        defects.extend(order::settle_lineages(spec, &mut graph));
-    }
+    let steps = spec.steps.iter();
+    let signatures: Vec<_> = steps.map(|step| models(&step.model, step.version)).collect();
+    let mut defects: Vec<_> = missing_models(spec, &signatures).into_iter().collect();
+    let mut graph = connect::connect(spec, &signatures, &mut defects);
+    unused::find(spec, &graph, &mut defects);
+    fit::check(spec, &signatures, &graph, &mut defects);
+    order::settle_lineages(spec, &mut graph, &mut defects);
     if !defects.is_empty() {
         return Err(defects);
     }
@@ -48,19 +53,10 @@ pub fn check(spec: &Spec, models: &Lookup<'_>) -> Result<Plan, Vec<Defect>> {
     })
 }
 
-fn find_models(spec: &Spec, models: &Lookup<'_>) -> Result<Vec<Arc<Signature>>, Vec<Defect>> {
-    let mut missing = Vec::new();
-    let mut found = Vec::new();
-    for (index, step) in spec.steps.iter().enumerate() {
-        match models(&step.model, step.version) {
-            Some(signature) => found.push(signature),
-            None => missing.push(index),
-        }
-    }
-    if missing.is_empty() {
-        return Ok(found);
-    }
-    let mut names: Vec<&str> = missing.iter().map(|step| &*spec.steps[*step].model).collect();
+fn missing_models(spec: &Spec, signatures: &Signatures) -> Option<Defect> {
+    let first = signatures.iter().position(Option::is_none)?;
+    let missing = spec.steps.iter().zip(signatures).filter(|(_, signature)| signature.is_none());
+    let mut names: Vec<&str> = missing.map(|(step, _)| &*step.model).collect();
     names.sort_unstable();
     names.dedup();
     let message = format!(
@@ -68,5 +64,5 @@ fn find_models(spec: &Spec, models: &Lookup<'_>) -> Result<Vec<Arc<Signature>>, 
         spec.name,
         names.join(", ")
     );
-    Err(vec![Defect::of_step(missing[0], "model_name", message)])
+    Some(Defect::of_step(first, "model_name", message))
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use crate::spec::Edge;
+
 /// One mistake in an ensemble.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defect {
-    /// The field at fault, as a path such as `ensemble_scheduling.step[1].input_map`.
+    /// The field at fault, as a path such as `ensemble_scheduling.step[1].input_map["x"]`.
     pub field: String,
     /// What is wrong and, where it helps, what would be right.
     pub message: String,
@@ -20,6 +22,11 @@ impl Defect {
     /// A mistake in `field` of a step.
     pub(crate) fn of_step(step: usize, field: &str, message: String) -> Self {
         Self { field: format!("ensemble_scheduling.step[{step}].{field}"), message }
+    }
+
+    /// A mistake in one entry of a step's `map`.
+    pub(crate) fn of_edge(step: usize, map: &str, edge: &Edge, message: String) -> Self {
+        Self::of_step(step, &format!("{map}[\"{}\"]", edge.model_tensor), message)
     }
 
     /// A mistake in the ensemble's own `input` or `output`.

@@ -1,15 +1,17 @@
 //! Whether a tensor fits where it goes, and how a batch dimension comes and goes on the way.
 
-use consort_stage::{Tensor, TensorSpec, VARIABLE};
+use consort_stage::{Tensor, VARIABLE};
 
-use crate::plan::PlannedInput;
+use crate::plan::{PlannedInput, PlannedTensor};
 
-/// Whether some shape fits both lists of dimensions, seen with or without a batch dimension.
-pub(crate) fn shapes_agree(from: &TensorSpec, to: &TensorSpec) -> bool {
-    let longer = |dims: &[i64]| [&[VARIABLE], dims].concat();
-    overlap(&from.dims, &to.dims)
-        || overlap(&longer(&from.dims), &to.dims)
-        || overlap(&from.dims, &longer(&to.dims))
+/// Whether some tensor fits both ends of an edge, seen with or without its batch dimension.
+pub(crate) fn shapes_agree(from: &PlannedTensor, to: &PlannedInput) -> bool {
+    let full = |dims: &[i64], is_batched: bool| match is_batched {
+        true => [&[VARIABLE], dims].concat(),
+        false => dims.to_vec(),
+    };
+    let (made, wanted) = (&from.spec.dims, &to.spec.dims);
+    overlap(made, wanted) || overlap(&full(made, from.is_batched), &full(wanted, to.is_batched))
 }
 
 fn overlap(left: &[i64], right: &[i64]) -> bool {
@@ -37,7 +39,7 @@ pub(crate) fn deliver(mut tensor: Tensor, to: &PlannedInput, from_batched: bool)
 
 #[cfg(test)]
 mod tests {
-    use consort_stage::DataType;
+    use consort_stage::{DataType, TensorSpec};
 
     use super::*;
 

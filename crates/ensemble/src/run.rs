@@ -4,10 +4,12 @@
 //! dropping the stream drops every running step, which cancels it wherever it runs; and nothing
 //! runs ahead of a reader that has stopped reading.
 
+mod call;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use consort_stage::{Error, Request, Response, Responses, Result, Stage, collect_one};
@@ -15,6 +17,7 @@ use consort_telemetry::{StepMeter, step_span};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 
+use self::call::{Call, NextAnswer};
 use crate::edge::deliver;
 use crate::plan::{OutputGroup, Plan, Source, StepIndex};
 use crate::store::{Iteration, Store};
@@ -81,39 +84,10 @@ struct StepState {
     is_busy: bool,
 }
 
-/// One call of a step's model.
-struct Call {
-    step: StepIndex,
-    iteration: Iteration,
-    /// How many responses have come.
-    answers: u32,
-    /// Whether no later iteration of this step will come.
-    is_last: bool,
-    begun_at: Instant,
-    responses: Responses,
-}
-
-/// Waits for the next response of a call, and hands the call back with it.
-struct NextAnswer(Option<Call>);
-
-impl Future for NextAnswer {
-    type Output = (Call, Option<Result<Response>>);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let call = self.0.as_mut().expect("a finished future is not polled again");
-        let answer = ready!(call.responses.poll_next_unpin(context));
-        let call = self.0.take().expect("it was there a line ago");
-        Poll::Ready((call, answer))
-    }
-}
-
 impl Stream for Run {
     type Item = Result<Response>;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut TaskContext<'_>,
-    ) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             if let Some(response) = self.outbox.pop_front() {
                 return Poll::Ready(Some(Ok(response)));
@@ -140,7 +114,7 @@ impl Run {
         let needed = plan.needed_steps(&groups);
         let inputs = std::mem::take(&mut request.inputs);
         let mut run = Self {
-            store: Store::new(&plan, &needed, &groups),
+            store: Store::new(plan.clone(), &needed, &groups),
             steps: needed.iter().map(|needed| needed.then(StepState::default)).collect(),
             sent: vec![None; groups.len()],
             groups,
@@ -193,11 +167,8 @@ impl Run {
         if state.is_busy {
             return;
         }
-        let candidates = self.store.iterations(plan, &planned.inputs, planned.lineage.len());
-        let Some(iteration) = candidates.into_iter().find(|iteration| {
-            state.last_begun.as_ref() < Some(iteration)
-                && self.store.has_all(plan, &planned.inputs, iteration)
-        }) else {
+        let last = state.last_begun.as_ref();
+        let Some(iteration) = self.store.next(&planned.inputs, planned.lineage.len(), last) else {
             return;
         };
         state.last_begun = Some(iteration.clone());
@@ -207,10 +178,11 @@ impl Run {
 
     fn begin(&mut self, plan: &Arc<Plan>, step: StepIndex, iteration: Iteration) {
         let planned = &plan.steps[step];
+        self.store.begin(step, &iteration);
         let mut is_last = true;
         let mut inputs = Vec::with_capacity(planned.inputs.len());
         for input in &planned.inputs {
-            let taken = self.store.take(plan, input, &iteration);
+            let taken = self.store.take(input, &iteration);
             is_last &= taken.is_last;
             let from_batched = plan.tensors[input.tensor].is_batched;
             inputs.extend(taken.tensor.map(|tensor| deliver(tensor, input, from_batched)));
@@ -233,29 +205,41 @@ impl Run {
         }
         let begun_at = Instant::now();
         let call = Call { step, iteration, answers: 0, is_last, begun_at, responses };
-        self.running.push(NextAnswer(Some(call)));
+        self.running.push(NextAnswer::of(call));
     }
 
     fn answered(&mut self, mut call: Call, answer: Option<Result<Response>>) -> Result<()> {
         match answer {
             Some(Ok(response)) => {
                 self.keep_outputs(&mut call, response);
-                if self.is_ahead(&call) {
-                    self.paused.push(call);
+                if self.plan.steps[call.step].is_decoupled {
+                    self.go_on(call);
                 } else {
-                    self.running.push(NextAnswer(Some(call)));
+                    self.finish(&call);
                 }
             }
             Some(Err(error)) => return Err(self.locate(call.step, error)),
-            None => {
-                self.callees[call.step].meter.succeeded(call.begun_at.elapsed());
-                if let Some(state) = &mut self.steps[call.step] {
-                    state.is_busy = false;
-                }
-            }
+            None => self.finish(&call),
         }
         self.advance();
         Ok(())
+    }
+
+    /// Waits for the next response of a streaming step, unless those behind it must catch up.
+    fn go_on(&mut self, call: Call) {
+        if self.store.in_flight(call.step) < self.plan.max_inflight {
+            self.running.push(NextAnswer::of(call));
+        } else {
+            self.paused.push(call);
+        }
+    }
+
+    fn finish(&mut self, call: &Call) {
+        self.callees[call.step].meter.succeeded(call.begun_at.elapsed());
+        self.store.end(call.step, &call.iteration);
+        if let Some(state) = &mut self.steps[call.step] {
+            state.is_busy = false;
+        }
     }
 
     fn keep_outputs(&mut self, call: &mut Call, mut response: Response) {
@@ -271,7 +255,7 @@ impl Run {
             iteration.push(call.answers);
         }
         call.answers += 1;
-        let is_last = call.is_last && response.is_last;
+        let is_last = call.is_last && (response.is_last || !planned.is_decoupled);
         for output in &planned.outputs {
             let found = response.outputs.iter().position(|tensor| tensor.name == output.name);
             let name = plan.tensors[output.tensor].name.clone();
@@ -289,39 +273,26 @@ impl Run {
         }
     }
 
-    /// Whether the steps behind a streaming step have enough to do for now.
-    fn is_ahead(&self, call: &Call) -> bool {
-        let outputs = &self.plan.steps[call.step].outputs;
-        self.plan.steps[call.step].is_decoupled
-            && outputs
-                .iter()
-                .any(|output| self.store.waiting(output.tensor) >= self.plan.max_inflight)
-    }
-
     fn resume_paused(&mut self) {
         for call in std::mem::take(&mut self.paused) {
-            if self.is_ahead(&call) {
-                self.paused.push(call);
-            } else {
-                self.running.push(NextAnswer(Some(call)));
-            }
+            self.go_on(call);
         }
     }
 
     fn send_ready(&mut self, plan: &Arc<Plan>, index: usize, group: &OutputGroup) {
-        for iteration in self.store.iterations(plan, &group.outputs, group.lineage.len()) {
-            let is_next = self.sent[index].as_ref() < Some(&iteration);
-            if is_next && self.store.has_all(plan, &group.outputs, &iteration) {
-                self.send(plan, group, &iteration);
-                self.sent[index] = Some(iteration);
-            }
+        let depth = group.lineage.len();
+        while let Some(iteration) =
+            self.store.next(&group.outputs, depth, self.sent[index].as_ref())
+        {
+            self.send(plan, group, &iteration);
+            self.sent[index] = Some(iteration);
         }
     }
 
     fn send(&mut self, plan: &Arc<Plan>, group: &OutputGroup, iteration: &Iteration) {
         let mut response = Response { is_last: self.groups.len() == 1, ..Response::default() };
         for output in &group.outputs {
-            let taken = self.store.take(plan, output, iteration);
+            let taken = self.store.take(output, iteration);
             response.is_last &= taken.is_last;
             if let Some(tensor) = taken.tensor {
                 let from_batched = plan.tensors[output.tensor].is_batched;

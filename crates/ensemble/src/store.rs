@@ -1,17 +1,25 @@
-//! The tensors of one running request: each stays until the last step that needs it has it.
+//! The tensors of one running request: each stays until nothing can need it any more.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
 
 use consort_stage::Tensor;
 
-use crate::plan::{OutputGroup, Plan, PlannedInput, TensorIndex};
+use crate::plan::{OutputGroup, Plan, PlannedInput, StepIndex, TensorIndex};
 
 /// Which response of each streaming step in a lineage, outermost first; empty for what is held.
 pub(crate) type Iteration = Vec<u32>;
 
 /// The tensors that have been made and are still needed.
 pub(crate) struct Store {
+    plan: Arc<Plan>,
     tensors: Vec<Made>,
+    /// For each streaming step, its responses that are not used up: by each, how many receivers
+    /// wait for what came of it and how many calls work on it.
+    live: Vec<BTreeMap<Iteration, usize>>,
+    /// For each streaming step, the tensors that are kept until a response of it is used up.
+    held: Vec<Vec<TensorIndex>>,
 }
 
 #[derive(Default)]
@@ -19,7 +27,7 @@ struct Made {
     values: BTreeMap<Iteration, Value>,
     /// How many receivers of the same lineage take each value before it can go.
     takers: usize,
-    /// Whether receivers of longer lineages need the values until the request ends.
+    /// Whether receivers of longer lineages take the values again and again.
     is_held: bool,
 }
 
@@ -32,7 +40,7 @@ struct Value {
 
 impl Store {
     /// An empty store that knows who will take what; steps and groups outside `needed` take nothing.
-    pub(crate) fn new(plan: &Plan, needed: &[bool], groups: &[OutputGroup]) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, needed: &[bool], groups: &[OutputGroup]) -> Self {
         let mut tensors: Vec<Made> = plan.tensors.iter().map(|_| Made::default()).collect();
         let steps = plan.steps.iter().zip(needed).filter(|(_, needed)| **needed);
         let steps = steps.map(|(step, _)| (&step.inputs, step.lineage.len()));
@@ -47,7 +55,14 @@ impl Store {
                 }
             }
         }
-        Self { tensors }
+        let mut held = vec![Vec::new(); plan.steps.len()];
+        let held_tensors = tensors.iter().enumerate().filter(|(_, made)| made.is_held);
+        for (index, _) in held_tensors {
+            if let Some(step) = plan.tensors[index].lineage.last() {
+                held[*step].push(index);
+            }
+        }
+        Self { live: vec![BTreeMap::new(); plan.steps.len()], held, tensors, plan }
     }
 
     /// Keeps a tensor, or its absence, for those who will take it.
@@ -59,57 +74,120 @@ impl Store {
         is_last: bool,
     ) {
         let made = &mut self.tensors[index];
-        if made.takers > 0 || made.is_held {
-            let value = Value { tensor, takers_left: made.takers, is_last };
+        let takers = made.takers;
+        if takers > 0 || made.is_held {
+            let value = Value { tensor, takers_left: takers, is_last };
             made.values.insert(iteration.clone(), value);
         }
+        hold(&mut self.live, &self.plan.tensors[index].lineage, iteration, takers);
     }
 
-    /// Whether every one of `inputs` is there for `iteration`.
-    pub(crate) fn has_all(&self, plan: &Plan, inputs: &[PlannedInput], at: &[u32]) -> bool {
-        inputs.iter().all(|input| {
-            let depth = plan.tensors[input.tensor].lineage.len();
-            self.tensors[input.tensor].values.contains_key(&at[..depth])
-        })
-    }
-
-    /// The iterations for which one of `inputs` of this lineage's depth is there, in order.
-    pub(crate) fn iterations(
+    /// The iteration after `last` for which every one of `inputs` is there.
+    ///
+    /// Tensors of one lineage are made in order, so what lacks an input now is only waited for.
+    pub(crate) fn next(
         &self,
-        plan: &Plan,
         inputs: &[PlannedInput],
         depth: usize,
-    ) -> Vec<Iteration> {
-        let of_depth = |input: &&PlannedInput| plan.tensors[input.tensor].lineage.len() == depth;
-        let Some(input) = inputs.iter().find(of_depth) else {
-            return vec![Vec::new()];
+        last: Option<&Iteration>,
+    ) -> Option<Iteration> {
+        let of_depth = |input: &&PlannedInput| self.depth(input.tensor) == depth;
+        let Some(driving) = inputs.iter().find(of_depth) else {
+            // Only what takes no tensor at all is driven by none: it happens once.
+            return last.is_none().then(Vec::new);
         };
-        self.tensors[input.tensor].values.keys().cloned().collect()
+        let values = &self.tensors[driving.tensor].values;
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let (iteration, _) = values.range::<Iteration, _>((after, Bound::Unbounded)).next()?;
+        let is_there = |input: &PlannedInput| {
+            let key = &iteration[..self.depth(input.tensor)];
+            self.tensors[input.tensor].values.contains_key(key)
+        };
+        inputs.iter().all(is_there).then(|| iteration.clone())
     }
 
     /// Takes an input for `iteration`; the last taker gets the tensor itself.
-    pub(crate) fn take(&mut self, plan: &Plan, input: &PlannedInput, at: &[u32]) -> Taken {
-        let depth = plan.tensors[input.tensor].lineage.len();
+    pub(crate) fn take(&mut self, input: &PlannedInput, at: &Iteration) -> Taken {
+        let depth = self.depth(input.tensor);
         let made = &mut self.tensors[input.tensor];
         let key = &at[..depth];
         let Some(value) = made.values.get_mut(key) else {
             return Taken::default();
         };
         let is_last = value.is_last;
-        if depth == at.len() {
-            value.takers_left -= 1;
+        if depth < at.len() {
+            return Taken { tensor: value.tensor.clone(), is_last };
         }
+        value.takers_left -= 1;
         let tensor = if value.takers_left == 0 && !made.is_held {
             made.values.remove(key).and_then(|value| value.tensor)
         } else {
             value.tensor.clone()
         };
+        self.release(Holder::Tensor(input.tensor), at);
         Taken { tensor, is_last }
     }
 
-    /// How many values of a tensor wait for a receiver of the same lineage.
-    pub(crate) fn waiting(&self, index: TensorIndex) -> usize {
-        self.tensors[index].values.values().filter(|value| value.takers_left > 0).count()
+    /// Notes that `step` works on `iteration`; to be said before it takes its inputs.
+    pub(crate) fn begin(&mut self, step: StepIndex, iteration: &Iteration) {
+        hold(&mut self.live, &self.plan.steps[step].lineage, iteration, 1);
+    }
+
+    /// Notes that `step` is through with `iteration`; to be said after its outputs were put.
+    pub(crate) fn end(&mut self, step: StepIndex, iteration: &Iteration) {
+        self.release(Holder::Step(step), iteration);
+    }
+
+    /// How many responses of a streaming step the steps behind it have not used up.
+    pub(crate) fn in_flight(&self, step: StepIndex) -> usize {
+        self.live[step].len()
+    }
+
+    fn depth(&self, tensor: TensorIndex) -> usize {
+        self.plan.tensors[tensor].lineage.len()
+    }
+
+    fn release(&mut self, holder: Holder, iteration: &Iteration) {
+        let lineage = match holder {
+            Holder::Tensor(tensor) => &self.plan.tensors[tensor].lineage,
+            Holder::Step(step) => &self.plan.steps[step].lineage,
+        };
+        for (depth, step) in (1..).zip(lineage) {
+            let response = &iteration[..depth];
+            let Some(holds) = self.live[*step].get_mut(response) else {
+                continue;
+            };
+            *holds -= 1;
+            if *holds == 0 {
+                self.live[*step].remove(response);
+                for tensor in &self.held[*step] {
+                    self.tensors[*tensor].values.remove(response);
+                }
+            }
+        }
+    }
+}
+
+/// What keeps the responses it descends from from being used up.
+#[derive(Clone, Copy)]
+enum Holder {
+    /// A value that somebody has yet to take.
+    Tensor(TensorIndex),
+    /// A step at work.
+    Step(StepIndex),
+}
+
+fn hold(
+    live: &mut [BTreeMap<Iteration, usize>],
+    lineage: &[StepIndex],
+    iteration: &Iteration,
+    holds: usize,
+) {
+    if holds == 0 {
+        return;
+    }
+    for (depth, step) in (1..).zip(lineage) {
+        *live[*step].entry(iteration[..depth].to_vec()).or_default() += holds;
     }
 }
 

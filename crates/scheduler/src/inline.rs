@@ -7,6 +7,7 @@ use consort_stage::{InlineBackend, Request, Response, Responses, Result, Stage, 
 use consort_telemetry::{Execution, compute_span};
 
 use crate::Counting;
+use crate::guarded::guarded;
 
 /// A stage that runs its backend on the caller's task.
 pub struct InlineStage {
@@ -38,7 +39,7 @@ impl Shared {
         let _entered = span.enter();
         let inferences = self.counting.inferences(&request);
         let started_at = Instant::now();
-        let outputs = self.backend.run(request.into())?;
+        let outputs = guarded(&self.counting.model, || self.backend.run(request.into()))?;
         self.counting.meter.execution(&Execution {
             requests: 1,
             inferences,

@@ -1,7 +1,6 @@
 //! A thread for each instance of a model, pulling from one bounded queue.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,8 +12,9 @@ use consort_telemetry::{Execution, compute_span, queue_span};
 use tokio::sync::oneshot;
 
 use crate::Counting;
+use crate::guarded::guarded;
 use crate::queue::{Queue, Queued};
-use crate::ticket::{CallerGuard, Ticket};
+use crate::ticket::{Left, Ticket};
 
 /// A stage over the instances of a batch backend.
 ///
@@ -26,6 +26,7 @@ pub struct PoolStage {
 struct Shared {
     queue: Queue,
     counting: Counting,
+    has_instances: bool,
 }
 
 impl PoolStage {
@@ -36,7 +37,8 @@ impl PoolStage {
         queue_size: usize,
         counting: Counting,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Queue::new(queue_size), counting });
+        let has_instances = !instances.is_empty();
+        let shared = Arc::new(Shared { queue: Queue::new(queue_size), counting, has_instances });
         let stage = Self { shared: shared.clone() };
         for (index, backend) in instances.into_iter().enumerate() {
             let instance = Instance { interrupt: backend.interrupt(), backend };
@@ -64,15 +66,32 @@ impl Stage for PoolStage {
 
 impl Shared {
     async fn submit(&self, request: Request) -> Result<Response> {
+        if !self.has_instances {
+            return Err(Error::unavailable("the model has no instance"));
+        }
         let (reply, response) = oneshot::channel();
         let ticket = Ticket::default();
-        let caller = CallerGuard(ticket.clone());
         let pending = self.counting.meter.pending();
         let span = queue_span(request.context.span.as_ref(), &self.counting.model);
-        self.queue.push(Queued { request, ticket, reply, pending, span })?;
+        self.queue.push(Queued { request, ticket: ticket.clone(), reply, pending, span })?;
+        let caller = Caller { ticket, queue: &self.queue };
         let response = response.await;
         drop(caller);
         response.unwrap_or_else(|_| Err(Error::internal("the instance gave no answer")))
+    }
+}
+
+/// Who waits for a queued or running request; dropping it before the end cancels the request.
+struct Caller<'a> {
+    ticket: Ticket,
+    queue: &'a Queue,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        if self.ticket.cancel() == Left::TheQueue {
+            self.queue.forget(&self.ticket);
+        }
     }
 }
 
@@ -105,10 +124,7 @@ impl Instance {
         let _entered = span.enter();
         let inferences = counting.inferences(&request);
         let started_at = Instant::now();
-        let run = AssertUnwindSafe(|| self.backend.run(request.into()));
-        let outputs = catch_unwind(run).unwrap_or_else(|_| {
-            Err(Error::internal("the backend broke down on this request; see the server's log"))
-        })?;
+        let outputs = guarded(&counting.model, || self.backend.run(request.into()))?;
         counting.meter.execution(&Execution {
             requests: 1,
             inferences,

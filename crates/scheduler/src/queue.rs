@@ -29,6 +29,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Queued>,
+    /// The instances that wait for a request; what they are about to take does not wait.
+    idle: usize,
     is_closed: bool,
 }
 
@@ -42,21 +44,24 @@ impl Queue {
     pub(crate) fn push(&self, queued: Queued) -> Result<()> {
         let mut state = self.state.lock();
         if state.is_closed {
-            return Err(Error::unavailable(
-                "server is stopping, scheduler for model has stopped accepting new inference \
-                 requests",
-            ));
+            return Err(stopping());
         }
-        if state.waiting.len() >= self.capacity {
-            state.waiting.retain(|queued| !queued.ticket.is_cancelled());
-        }
-        if state.waiting.len() >= self.capacity {
-            return Err(Error::new(Code::Overloaded, "Exceeds maximum queue size"));
+        if state.waiting.len() >= self.capacity + state.idle {
+            return Err(full());
         }
         state.waiting.push_back(queued);
         drop(state);
         self.arrived.notify_one();
         Ok(())
+    }
+
+    /// Takes out a request whose caller has gone, unless an instance has it already.
+    pub(crate) fn forget(&self, ticket: &Ticket) {
+        let mut state = self.state.lock();
+        let place = state.waiting.iter().position(|queued| queued.ticket.is(ticket));
+        let forgotten = place.and_then(|place| state.waiting.remove(place));
+        drop(state);
+        drop(forgotten);
     }
 
     /// The oldest request, waiting for one; `None` once the queue is closed and empty.
@@ -69,7 +74,9 @@ impl Queue {
             if state.is_closed {
                 return None;
             }
+            state.idle += 1;
             self.arrived.wait(&mut state);
+            state.idle -= 1;
         }
     }
 
@@ -78,4 +85,16 @@ impl Queue {
         self.state.lock().is_closed = true;
         self.arrived.notify_all();
     }
+}
+
+/// Too many requests wait.
+pub(crate) fn full() -> Error {
+    Error::new(Code::Overloaded, "Exceeds maximum queue size")
+}
+
+/// The model is being unloaded.
+pub(crate) fn stopping() -> Error {
+    Error::unavailable(
+        "server is stopping, scheduler for model has stopped accepting new inference requests",
+    )
 }

@@ -1,17 +1,17 @@
 //! Hands requests to a backend that owns its loop and answers each many times.
 
+mod answering;
+mod instance;
+
 use std::io;
-use std::thread;
-use std::time::Instant;
+use std::sync::Arc;
 
-use consort_stage::{
-    Code, Error, Job, Jobs, Reply, Request, Responses, Stage, StreamingBackend, fail,
-};
-use consort_telemetry::Execution;
-use futures::StreamExt;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
+use consort_stage::{Error, Job, Reply, Request, Responses, Stage, StreamingBackend, fail};
+use consort_telemetry::compute_span;
+use futures::FutureExt;
 
+use self::answering::Answering;
+use self::instance::Instance;
 use crate::Counting;
 
 /// The responses a caller may leave unread before its request pauses: enough to ride out a slow
@@ -22,68 +22,73 @@ const REPLY_CAPACITY: usize = 32;
 ///
 /// Dropping it ends the loops once what they admitted is answered.
 pub struct StreamingStage {
-    instances: Vec<mpsc::Sender<Job>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    instances: Vec<Arc<Instance>>,
     counting: Counting,
 }
 
 impl StreamingStage {
     /// Starts the loop of each instance on a thread; `name` is the model's.
+    ///
+    /// At most `queue_size` requests wait for each instance to admit them.
     pub fn start(
         name: &str,
         instances: Vec<Box<dyn StreamingBackend>>,
         queue_size: usize,
         counting: Counting,
     ) -> io::Result<Self> {
-        let mut senders = Vec::new();
-        for (index, mut backend) in instances.into_iter().enumerate() {
-            let (sender, jobs) = Jobs::channel(queue_size);
-            let thread = thread::Builder::new().name(format!("{name}_{index}"));
-            thread.spawn(move || backend.run(jobs))?;
-            senders.push(sender);
+        let mut started = Vec::new();
+        for (index, backend) in instances.into_iter().enumerate() {
+            match Instance::start(name, index, backend, queue_size) {
+                Ok(instance) => started.push(instance),
+                Err(error) => {
+                    started.iter().for_each(|instance| instance.close());
+                    return Err(error);
+                }
+            }
         }
-        Ok(Self { instances: senders, counting })
+        Ok(Self { shared: Arc::new(Shared { instances: started, counting }) })
+    }
+}
+
+impl Drop for StreamingStage {
+    fn drop(&mut self) {
+        for instance in &self.shared.instances {
+            instance.close();
+        }
     }
 }
 
 impl Stage for StreamingStage {
     fn call(&self, request: Request) -> Responses {
-        // The instance with the most room has the fewest requests waiting.
-        let Some(instance) = self.instances.iter().max_by_key(|sender| sender.capacity()) else {
-            return fail(Error::unavailable("the model has no instance"));
-        };
-        let inferences = self.counting.inferences(&request);
-        let (reply, responses) = Reply::channel(REPLY_CAPACITY);
-        match instance.try_send(Job { request, reply }) {
-            Ok(()) => counted(responses, inferences, self.counting.clone()),
-            Err(TrySendError::Full(_)) => {
-                fail(Error::new(Code::Overloaded, "Exceeds maximum queue size"))
-            }
-            Err(TrySendError::Closed(_)) => {
-                fail(Error::internal("the backend's loop has ended; see the server's log"))
-            }
-        }
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.submit(request) }.flatten_stream())
     }
 }
 
-/// Counts the execution of a request at its end; until its first response it counts as pending,
-/// since only the backend knows when it was admitted.
-fn counted(responses: Responses, inferences: u64, counting: Counting) -> Responses {
-    let started_at = Instant::now();
-    let mut pending = Some(counting.meter.pending());
-    let mut has_failed = false;
-    let responses = responses.map(Some).chain(futures::stream::iter([None]));
-    Box::pin(responses.filter_map(move |item| {
-        let queue = pending.take().map(|pending| pending.waited());
-        has_failed |= matches!(item, Some(Err(_)));
-        if item.is_none() && !has_failed {
-            counting.meter.execution(&Execution {
-                requests: 1,
-                inferences,
-                queue: queue.unwrap_or_default(),
-                compute_infer: started_at.elapsed(),
-                ..Execution::default()
-            });
+impl Shared {
+    fn submit(&self, request: Request) -> Responses {
+        let Some(instance) = self.instances.iter().min_by_key(|instance| instance.in_flight())
+        else {
+            return fail(Error::unavailable("the model has no instance"));
+        };
+        if request.context.is_expired() {
+            return fail(Error::deadline_exceeded());
         }
-        std::future::ready(item)
-    }))
+        let inferences = self.counting.inferences(&request);
+        let span = compute_span(request.context.span.as_ref(), &self.counting.model);
+        let in_flight = Instance::enter(instance);
+        let (reply, responses) = Reply::channel(REPLY_CAPACITY);
+        match instance.send(Job { request, reply }) {
+            Err(error) => fail(error),
+            Ok(()) => {
+                let counting = self.counting.clone();
+                let held = (in_flight, span);
+                Box::pin(Answering::new(responses, inferences, counting, held))
+            }
+        }
+    }
 }

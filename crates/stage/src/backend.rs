@@ -43,11 +43,14 @@ impl From<Request> for Batch {
 /// A backend that answers a batch with a batch; one OS thread owns each instance.
 pub trait BatchBackend: Send {
     /// Runs one batch. Outputs have the batch dimension of the inputs when the model batches.
+    ///
+    /// A panic fails this run; the next one starts afresh.
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>>;
 
     /// What stops a running [`run`](Self::run) from another thread, when the backend can.
     ///
-    /// An interrupted run gives an error; the next run starts afresh.
+    /// An interrupted run gives an error; the next run starts afresh. An interrupt may come
+    /// several times, and a moment before or after the run, where it must do nothing.
     fn interrupt(&self) -> Option<Interrupt> {
         None
     }
@@ -64,6 +67,9 @@ pub trait InlineBackend: Send + Sync {
 /// A backend that owns its loop: it takes requests as they come and answers each many times.
 pub trait StreamingBackend: Send {
     /// Works until [`Jobs`] is closed and everything admitted is answered. Owns its thread.
+    ///
+    /// After a panic it is called again with new jobs: what it kept of the run before, replies
+    /// above all, is to be failed and forgotten then.
     fn run(&mut self, jobs: Jobs);
 }
 
@@ -117,6 +123,17 @@ impl Reply {
     /// Ends the responses with an error, for which there is always room.
     pub fn fail(self, error: Error) {
         drop(self.0.try_send(Err(error)));
+    }
+}
+
+impl Drop for Reply {
+    /// A loop that breaks down tells its callers so, where they would take the end for the whole.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.try_send(Err(Error::internal(
+                "the backend broke down on this request; see the server's log",
+            ))));
+        }
     }
 }
 

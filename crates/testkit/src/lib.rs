@@ -1,1 +1,11 @@
 //! What the tests of several crates share.
+
+mod gate;
+mod probe;
+mod signature;
+mod stages;
+
+pub use gate::Gate;
+pub use probe::Probe;
+pub use signature::signature;
+pub use stages::{answering, failing, identity, many, silent};

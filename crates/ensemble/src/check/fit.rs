@@ -1,23 +1,27 @@
 //! Whether the tensors at both ends of every edge, and the batch sizes, fit together.
 
-use std::sync::Arc;
+use consort_stage::ShapeText;
 
-use consort_stage::{ShapeText, Signature, TensorSpec};
-
+use super::Signatures;
 use super::connect::Graph;
 use crate::defect::Defect;
 use crate::edge::shapes_agree;
-use crate::plan::{PlannedTensor, Source};
+use crate::plan::{PlannedInput, Source};
 use crate::spec::Spec;
 
 /// Every edge whose ends disagree in type or shape, and every model whose batch is too small.
-pub(super) fn check(spec: &Spec, signatures: &[Arc<Signature>], graph: &Graph) -> Vec<Defect> {
-    let mut defects = batch_sizes(spec, signatures);
+pub(super) fn check(
+    spec: &Spec,
+    signatures: &Signatures,
+    graph: &Graph,
+    defects: &mut Vec<Defect>,
+) {
+    batch_sizes(spec, signatures, defects);
     for (index, step) in graph.steps.iter().enumerate() {
         for input in &step.inputs {
-            let from = &graph.tensors[input.tensor];
-            if let Some(message) = mismatch(spec, from, &step.model, &input.spec) {
-                defects.push(Defect::of_step(index, "input_map", message));
+            if let Some(message) = mismatch(spec, graph, &step.model, input) {
+                let field = format!("input_map[\"{}\"]", input.spec.name);
+                defects.push(Defect::of_step(index, &field, message));
             }
         }
     }
@@ -25,51 +29,55 @@ pub(super) fn check(spec: &Spec, signatures: &[Arc<Signature>], graph: &Graph) -
         let Some(tensor) = graph.by_name.get(&output.name) else {
             continue;
         };
-        if let Some(message) = mismatch(spec, &graph.tensors[*tensor], &spec.name, output) {
+        let is_batched = spec.signature.is_batching();
+        let output = PlannedInput { tensor: *tensor, spec: output.clone(), is_batched };
+        if let Some(message) = mismatch(spec, graph, &spec.name, &output) {
             defects.push(Defect::of_tensor("output", index, message));
         }
     }
-    defects
 }
 
-fn mismatch(spec: &Spec, from: &PlannedTensor, to: &str, wanted: &TensorSpec) -> Option<String> {
+fn mismatch(spec: &Spec, graph: &Graph, to: &str, wanted: &PlannedInput) -> Option<String> {
+    if graph.unknown.contains(&wanted.tensor) {
+        return None;
+    }
+    let from = &graph.tensors[wanted.tensor];
     let maker = match from.source {
         Source::Input => &spec.name,
         Source::Step(step) => &spec.steps[step].model,
     };
-    let (made, name) = (&from.spec, &from.name);
-    if made.datatype != wanted.datatype {
+    let name = &from.name;
+    if from.spec.datatype != wanted.spec.datatype {
         return Some(format!(
             "in ensemble {}, ensemble tensor {name}: inconsistent data type: {} is inferred from \
              model {maker} while {} is inferred from model {to}",
             spec.name,
-            made.datatype.config_name(),
-            wanted.datatype.config_name()
+            from.spec.datatype.config_name(),
+            wanted.spec.datatype.config_name()
         ));
     }
-    (!shapes_agree(made, wanted)).then(|| {
+    (!shapes_agree(from, wanted)).then(|| {
         format!(
             "in ensemble {}, ensemble tensor {name}: inconsistent shape: {} is inferred from model \
              {maker} while {} is inferred from model {to}",
             spec.name,
-            ShapeText(&made.dims),
-            ShapeText(&wanted.dims)
+            ShapeText(&from.spec.dims),
+            ShapeText(&wanted.spec.dims)
         )
     })
 }
 
-fn batch_sizes(spec: &Spec, signatures: &[Arc<Signature>]) -> Vec<Defect> {
+fn batch_sizes(spec: &Spec, signatures: &Signatures, defects: &mut Vec<Defect>) {
     let wanted = spec.signature.max_batch_size;
-    let too_small = |(index, signature): (usize, &Arc<Signature>)| {
-        let largest = signature.max_batch_size;
-        (largest > 0 && largest < wanted).then(|| {
+    for (index, signature) in signatures.iter().enumerate() {
+        let largest = signature.as_ref().map_or(0, |signature| signature.max_batch_size);
+        if largest > 0 && largest < wanted {
             let message = format!(
                 "ensemble {} allows maximum batch size {wanted}, but it contains model {} which \
                  only allows maximum batch size to be {largest}",
                 spec.name, spec.steps[index].model
             );
-            Defect::of_step(index, "model_name", message)
-        })
-    };
-    signatures.iter().enumerate().filter_map(too_small).collect()
+            defects.push(Defect::of_step(index, "model_name", message));
+        }
+    }
 }

@@ -8,8 +8,7 @@ use crate::plan::{PlannedInput, Source, StepIndex, TensorIndex};
 use crate::spec::Spec;
 
 /// Fills in every lineage, step by step in the order of the data; what stays without is a cycle.
-pub(super) fn settle_lineages(spec: &Spec, graph: &mut Graph) -> Vec<Defect> {
-    let mut defects = Vec::new();
+pub(super) fn settle_lineages(spec: &Spec, graph: &mut Graph, defects: &mut Vec<Defect>) {
     let mut written: Vec<bool> =
         graph.tensors.iter().map(|tensor| tensor.source == Source::Input).collect();
     let mut open: Vec<StepIndex> = (0..graph.steps.len()).collect();
@@ -28,20 +27,21 @@ pub(super) fn settle_lineages(spec: &Spec, graph: &mut Graph) -> Vec<Defect> {
         }
         open = waiting;
     }
-    defects.extend(unreachable_outputs(spec, graph, &written, &open));
-    defects
+    unreachable(spec, graph, &open, defects);
 }
 
 fn settle_step(spec: &Spec, graph: &mut Graph, step: StepIndex) -> Option<Defect> {
     let inputs = graph.steps[step].inputs.iter().map(|input| input.tensor);
-    let Some(lineage) = longest_lineage(graph, inputs) else {
+    let lineage = longest_lineage(graph, inputs);
+    let defect = lineage.is_none().then(|| {
         let message = format!(
             "in ensemble {}, step of model '{}' receives inputs originated from different \
              decoupled models",
             spec.name, spec.steps[step].model
         );
-        return Some(Defect::of_step(step, "input_map", message));
-    };
+        Defect::of_step(step, "input_map", message)
+    });
+    let lineage = lineage.unwrap_or_default();
     let mut of_outputs = lineage.clone();
     if graph.steps[step].is_decoupled {
         of_outputs.push(step);
@@ -50,7 +50,7 @@ fn settle_step(spec: &Spec, graph: &mut Graph, step: StepIndex) -> Option<Defect
         graph.tensors[output.tensor].lineage.clone_from(&of_outputs);
     }
     graph.steps[step].lineage = lineage;
-    None
+    defect
 }
 
 /// The longest lineage among `tensors`, when all others are a beginning of it.
@@ -70,22 +70,23 @@ fn longest_lineage(
     Some(longest.to_vec())
 }
 
-fn unreachable_outputs(
-    spec: &Spec,
-    graph: &Graph,
-    written: &[bool],
-    stuck: &[StepIndex],
-) -> Vec<Defect> {
-    let Some(first) = stuck.first() else {
-        return Vec::new();
+/// Reports the outputs that wait for a cycle, or the cycle itself when no output does.
+fn unreachable(spec: &Spec, graph: &Graph, stuck: &[StepIndex], defects: &mut Vec<Defect>) {
+    let cycle = in_cycles(graph, stuck);
+    let Some(first) = cycle.first() else {
+        return;
     };
-    let waits_for = graph.steps[*first].inputs.iter().find(|input| !written[input.tensor]);
+    let is_stuck = |tensor: TensorIndex| match graph.tensors[tensor].source {
+        Source::Input => false,
+        Source::Step(step) => stuck.contains(&step),
+    };
+    let waits_for = graph.steps[*first].inputs.iter().find(|input| is_stuck(input.tensor));
     let tensor = waits_for.map_or("", |input| &*graph.tensors[input.tensor].name);
-    let models: Vec<&str> = stuck.iter().map(|step| &*spec.steps[*step].model).collect();
+    let models: Vec<&str> = cycle.iter().map(|step| &*spec.steps[*step].model).collect();
     let cycle = format!("the steps of {} wait for one another", models.join(", "));
-    let mut defects = Vec::new();
+    let known = defects.len();
     for (index, output) in spec.signature.outputs.iter().enumerate() {
-        if graph.by_name.get(&output.name).is_some_and(|tensor| !written[*tensor]) {
+        if graph.by_name.get(&output.name).is_some_and(|tensor| is_stuck(*tensor)) {
             let message = format!(
                 "output '{}' for ensemble '{}' is not written: at least one of its depending \
                  tensors, '{tensor}', is not connected ({cycle})",
@@ -94,11 +95,28 @@ fn unreachable_outputs(
             defects.push(Defect::of_tensor("output", index, message));
         }
     }
-    if defects.is_empty() {
+    if defects.len() == known {
         let message = format!("in ensemble '{}' {cycle}", spec.name);
         defects.push(Defect::of_ensemble(message));
     }
-    defects
+}
+
+/// The `stuck` steps without those that only wait behind a cycle.
+fn in_cycles(graph: &Graph, stuck: &[StepIndex]) -> Vec<StepIndex> {
+    let mut cycle = stuck.to_vec();
+    loop {
+        let is_awaited = |step: &StepIndex| {
+            let readers = cycle.iter().flat_map(|reader| &graph.steps[*reader].inputs);
+            readers
+                .map(|input| graph.tensors[input.tensor].source)
+                .any(|from| from == Source::Step(*step))
+        };
+        let awaited: Vec<_> = cycle.iter().copied().filter(is_awaited).collect();
+        if awaited.len() == cycle.len() {
+            return cycle;
+        }
+        cycle = awaited;
+    }
 }
 
 /// The ensemble's outputs, each with the tensor it is.

@@ -1,0 +1,74 @@
+//! The responses of a streaming backend to one request, counted as they pass.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use consort_stage::{Response, Responses, Result};
+use consort_telemetry::{Execution, PendingGuard};
+use futures::{Stream, StreamExt};
+
+use super::instance::InFlight;
+use crate::Counting;
+
+/// The responses to one request; an execution is counted when the last of them passes.
+pub(super) struct Answering {
+    responses: Responses,
+    inferences: u64,
+    counting: Counting,
+    started_at: Instant,
+    /// Until its first response a request counts as pending, since only the backend knows when
+    /// it was admitted.
+    pending: Option<PendingGuard>,
+    queue: Duration,
+    /// What the request occupies until its end.
+    held: Option<(InFlight, tracing::Span)>,
+}
+
+impl Answering {
+    pub(super) fn new(
+        responses: Responses,
+        inferences: u64,
+        counting: Counting,
+        held: (InFlight, tracing::Span),
+    ) -> Self {
+        Self {
+            responses,
+            inferences,
+            started_at: Instant::now(),
+            pending: Some(counting.meter.pending()),
+            counting,
+            queue: Duration::ZERO,
+            held: Some(held),
+        }
+    }
+
+    fn count_execution(&self) {
+        self.counting.meter.execution(&Execution {
+            requests: 1,
+            inferences: self.inferences,
+            queue: self.queue,
+            compute_infer: self.started_at.elapsed().saturating_sub(self.queue),
+            ..Execution::default()
+        });
+    }
+}
+
+impl Stream for Answering {
+    type Item = Result<Response>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = ready!(self.responses.poll_next_unpin(context));
+        if let Some(pending) = self.pending.take() {
+            self.queue = pending.waited();
+        }
+        let is_over = match &item {
+            None | Some(Err(_)) => true,
+            Some(Ok(response)) => response.is_last,
+        };
+        if is_over && self.held.take().is_some() && !matches!(item, Some(Err(_))) {
+            self.count_execution();
+        }
+        Poll::Ready(item)
+    }
+}
