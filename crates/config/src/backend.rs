@@ -72,6 +72,12 @@ pub(crate) fn complete(config: &mut ModelConfig, folder: Option<&Path>, report: 
     }
 }
 
+/// Whether what a configuration leaves out may stand in the model file; also when the backend is
+/// not known.
+pub(crate) fn may_complete(backend: &str) -> bool {
+    ["", "onnxruntime"].contains(&backend)
+}
+
 /// Checks that platform and backend, each complete, speak of the same.
 pub(crate) fn check(config: &ModelConfig, report: &mut Report) {
     let (name, platform, backend) = (&config.name, &config.platform, &config.backend);
@@ -88,13 +94,16 @@ pub(crate) fn check(config: &ModelConfig, report: &mut Report) {
         None => KNOWN.iter().all(|known| known.backend != backend),
         Some(known) => known.backend == backend,
     };
-    if !is_pair && !backend.is_empty() {
-        let help = (backend == ENSEMBLE || platform == ENSEMBLE)
-            .then(|| "an ensemble has `platform: \"ensemble\"` and no backend".to_owned());
-        let message =
-            format!("unexpected 'platform' and 'backend' pair, got:{platform}, {backend}");
-        report.wrong_but("backend", message, help);
+    if is_pair || backend.is_empty() {
+        return;
     }
+    let message = if platform == ENSEMBLE {
+        format!("Ensemble model '{name}' must have platform type 'ensemble' and empty backend type")
+    } else {
+        format!("unexpected 'platform' and 'backend' pair, got:{platform}, {backend}")
+    };
+    let help = (backend == ENSEMBLE).then(|| "write `platform: \"ensemble\"`".to_owned());
+    report.wrong_but("backend", message, help);
 }
 
 fn unexpected_platform(config: &ModelConfig, report: &mut Report) {
@@ -122,6 +131,9 @@ fn guess(config: &mut ModelConfig, folder: Option<&Path>) {
     if let Some(known) = found {
         config.backend = known.backend.into();
         config.platform = known.platform.into();
+    } else if let Some((_, ending)) = config.name.rsplit_once('.') {
+        // The last resort of Triton's own completion: `<model>.<backend>`.
+        config.backend = ending.into();
     }
 }
 

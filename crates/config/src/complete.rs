@@ -31,7 +31,10 @@ pub(crate) fn complete(config: &mut ModelConfig, file: &Signature, report: &mut 
     };
     fit::inputs(&file, &mut config.input, report);
     fit::outputs(&file, &mut config.output, report);
-    let is_new = |spec: &&TensorSpec| config.input.iter().all(|input| *input.name != *spec.name);
+    // What a request may leave out is served when the configuration asks for it.
+    let is_new = |spec: &&TensorSpec| {
+        !spec.is_optional && config.input.iter().all(|input| *input.name != *spec.name)
+    };
     let inputs: Vec<_> = file.signature.inputs.iter().filter(is_new).collect();
     config.input.extend(inputs.into_iter().map(|spec| file.input(spec)));
     // Outputs that the configuration does not name are outputs that nobody wants.
@@ -63,12 +66,12 @@ fn choose_batching(config: &mut ModelConfig, file: &Signature) {
     if !tensors(file).all(|spec| can_batch(file, spec)) || states_whole_shape(config, file) {
         return;
     }
-    if file.is_batching() {
-        config.max_batch_size = i32::try_from(file.max_batch_size).unwrap_or(i32::MAX);
-        return;
-    }
-    config.max_batch_size = DEFAULT_MAX_BATCH_SIZE;
-    if config.scheduling_choice.is_none() {
+    config.max_batch_size = if file.is_batching() {
+        i32::try_from(file.max_batch_size).unwrap_or(i32::MAX)
+    } else {
+        DEFAULT_MAX_BATCH_SIZE
+    };
+    if config.max_batch_size > 1 && config.scheduling_choice.is_none() {
         let batching = ModelDynamicBatching::default();
         config.scheduling_choice = Some(SchedulingChoice::DynamicBatching(batching));
     }
@@ -119,7 +122,6 @@ impl File<'_> {
             data_type: wire_type(spec.datatype).into(),
             dims,
             reshape,
-            optional: spec.is_optional,
             ..ModelInput::default()
         }
     }

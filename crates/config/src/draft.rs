@@ -46,7 +46,9 @@ impl Draft {
             return Ok(draft);
         }
         // The user should see the rest of the mistakes too, but not what only looks missing.
-        draft.report.forgive_missing();
+        if backend::may_complete(&draft.config.backend) {
+            draft.report.forgive_missing();
+        }
         validate::check(&draft.config, &mut draft.report);
         Err(draft.report.into_problems())
     }

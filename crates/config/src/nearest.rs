@@ -22,10 +22,11 @@ pub(crate) fn did_you_mean<'a>(
     nearest(word, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// The number of slips between two names; a part after an underscore counts as one slip.
+/// The number of slips between two names; a missing part before or after an underscore is one.
 fn distance(word: &str, candidate: &str) -> usize {
     let is_tail = candidate.strip_suffix(word).is_some_and(|rest| rest.ends_with('_'));
-    if is_tail { 1 } else { strsim::damerau_levenshtein(word, candidate) }
+    let is_head = candidate.strip_prefix(word).is_some_and(|rest| rest.starts_with('_'));
+    if is_tail || is_head { 1 } else { strsim::damerau_levenshtein(word, candidate) }
 }
 
 #[cfg(test)]

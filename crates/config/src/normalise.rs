@@ -21,13 +21,15 @@ const ONNXRUNTIME_CPU_INSTANCES: i32 = 2;
 pub(crate) fn fill_defaults(config: &mut ModelConfig) {
     fill_version_policy(config);
     fill_scheduling(config);
+    if config.platform == ENSEMBLE {
+        config.model_transaction_policy.get_or_insert_default();
+        return;
+    }
     let optimization = config.optimization.get_or_insert_default();
     let enabled = || PinnedMemoryBuffer { enable: true };
     optimization.input_pinned_memory.get_or_insert_with(enabled);
     optimization.output_pinned_memory.get_or_insert_with(enabled);
-    if config.platform != ENSEMBLE {
-        fill_instances(config, count_gpus());
-    }
+    fill_instances(config, count_gpus());
 }
 
 fn fill_version_policy(config: &mut ModelConfig) {
@@ -63,14 +65,13 @@ fn fill_scheduling(config: &mut ModelConfig) {
 
 fn fill_instances(config: &mut ModelConfig, gpus: i32) {
     if config.instance_group.is_empty() {
-        config.instance_group.push(ModelInstanceGroup::default());
+        let name = config.name.clone();
+        config.instance_group.push(ModelInstanceGroup { name, ..ModelInstanceGroup::default() });
     }
-    let is_alone = config.instance_group.len() == 1;
     let is_onnx = config.backend == "onnxruntime";
     for (index, group) in config.instance_group.iter_mut().enumerate() {
         if group.name.is_empty() {
-            group.name =
-                if is_alone { config.name.clone() } else { format!("{}_{index}", config.name) };
+            group.name = format!("{}_{index}", config.name);
         }
         let kind = settled_kind(group, gpus);
         group.set_kind(kind);

@@ -1,6 +1,8 @@
 //! Checks a configuration as far as that needs no other model; the texts are Triton's.
 
+mod batch_tensors;
 mod ensemble;
+mod metrics;
 mod scheduling;
 mod tensors;
 
@@ -18,6 +20,8 @@ pub(crate) fn check(config: &ModelConfig, report: &mut Report) {
     check_versions(config, report);
     check_batch(config, report);
     tensors::check(config, report);
+    batch_tensors::check(config, report);
+    metrics::check(config, report);
     scheduling::check(config, report);
     if config.platform == ENSEMBLE {
         ensemble::check(config, report);
@@ -81,7 +85,7 @@ fn check_instances(config: &ModelConfig, report: &mut Report) {
             report.wrong(&format!("{path}.gpus"), message);
         }
         if let Some(gpu) = group.gpus.iter().find(|gpu| **gpu < 0) {
-            let message = format!("{place} specifies invalid GPU id {gpu}");
+            let message = format!("{place} specifies invalid or unsupported gpu id {gpu}");
             report.wrong(&format!("{path}.gpus"), message);
         }
     }

@@ -83,7 +83,7 @@ fn an_article_is_read_as_it_stands() {
             version_policy: {"latest":{"num_versions":1}}
             input: [{"name":"text_input","data_type":"TYPE_STRING","dims":[-1]}]
             output: [{"name":"text","data_type":"TYPE_STRING","dims":[-1]}]
-            instance_group: [{"name":"m","count":2,"kind":"KIND_CPU"}]
+            instance_group: [{"name":"m_0","count":2,"kind":"KIND_CPU"}]
             default_model_filename: "model.py"
             optimization: {"priority":"PRIORITY_DEFAULT","input_pinned_memory":{"enable":true},"output_pinned_memory":{"enable":true}}
             parameters: {"EXECUTION_ENV_PATH":{"string_value":"$$TRITON_MODEL_DIRECTORY/env.tar.gz"}}
@@ -227,7 +227,7 @@ fn a_batching_model_is_scheduled_as_it_says() {
             max_batch_size: 16
             input: [{"name":"x","data_type":"TYPE_FP32","format":"FORMAT_NCHW","dims":[3,224,224]}]
             output: [{"name":"y","data_type":"TYPE_FP32","dims":[1000],"label_filename":"labels.txt"}]
-            instance_group: [{"name":"m","count":1,"gpus":[1],"kind":"KIND_GPU"}]
+            instance_group: [{"name":"m_0","count":1,"gpus":[1],"kind":"KIND_GPU"}]
             default_model_filename: "model.onnx"
             dynamic_batching: {"preferred_batch_size":[4,8],"max_queue_delay_microseconds":100,"default_queue_policy":{"timeout_action":"REJECT","max_queue_size":16}}
             optimization: {"graph":{"level":-1},"priority":"PRIORITY_DEFAULT","input_pinned_memory":{"enable":true},"output_pinned_memory":{"enable":true}}
@@ -266,6 +266,26 @@ fn an_onnx_model_is_completed_from_its_file() {
     assert_eq!(model.signature.inputs[0], TensorSpec::new("ids", DataType::Int64, &[-1]));
     assert_eq!(model.signature.outputs[0], TensorSpec::new("hidden", DataType::Fp32, &[-1, 384]));
     assert_eq!(model.wire.platform, "onnxruntime_onnx");
+}
+
+#[test]
+fn a_file_that_was_read_as_batching_means_the_same() {
+    let row = |name, datatype, dims: &[i64]| TensorSpec::new(name, datatype, dims);
+    let file = Signature {
+        max_batch_size: 4,
+        inputs: vec![
+            row("ids", DataType::Int64, &[-1]),
+            row("mask", DataType::Int64, &[-1]),
+            TensorSpec { is_optional: true, ..row("weights", DataType::Fp32, &[8]) },
+        ],
+        outputs: vec![
+            row("hidden", DataType::Fp32, &[-1, 384]),
+            row("pooled", DataType::Fp32, &[384]),
+        ],
+        is_decoupled: false,
+    };
+    let model = completed("backend: 'onnxruntime'", &file);
+    assert_eq!(model.wire, completed("backend: 'onnxruntime'", &graph()).wire);
 }
 
 #[test]

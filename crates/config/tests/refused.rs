@@ -38,8 +38,8 @@ name: "n"
         &expect![[r#"
             m/config.pbtxt:3:1: unknown field `max_bach_size`; did you mean `max_batch_size`?
             m/config.pbtxt:5:26: `data_type` has no value `FP32`; did you mean `TYPE_FP32`?
-            m/config.pbtxt:5:39: model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension, not 0
-            m/config.pbtxt:5:42: model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension, not -2
+            m/config.pbtxt:5:39: model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension for m; it is 0
+            m/config.pbtxt:5:42: model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension for m; it is -2
             m/config.pbtxt:6:15: unknown field `datatype`; did you mean `data_type`?
             m/config.pbtxt:6:36: `dims` must be an integer, not the string "4"
             m/config.pbtxt:8:16: `name` must be a string in quotes, not `z`; write "z"
@@ -72,7 +72,7 @@ instance_group: {count: -1}
         &expect![[r#"
             m/config.yaml:3:1: `max_batch_size` must be an integer, not the string "many"
             m/config.yaml:6:5: unknown field `data_typ`; did you mean `data_type`?
-            m/config.yaml:7:15: model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension, not 0
+            m/config.yaml:7:15: model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension for m; it is 0
             m/config.yaml:8:15: `data_type` has no value `FP32`; did you mean `TYPE_FP32`?
             m/config.yaml:11:18: instance group m_0 of model m has a negative count
         "#]],
@@ -165,7 +165,7 @@ fn backends_and_platforms_must_agree() {
     check(
         &format!("backend: 'ensemble' {output}"),
         &expect![[r#"
-            m/config.pbtxt:1:1: unexpected 'platform' and 'backend' pair, got:, ensemble; an ensemble has `platform: "ensemble"` and no backend
+            m/config.pbtxt:1:1: unexpected 'platform' and 'backend' pair, got:, ensemble; write `platform: "ensemble"`
         "#]],
     );
     check(
@@ -185,21 +185,31 @@ input { name: 'b' data_type: TYPE_INT8 dims: [2, 2] reshape { shape: [3] } }
 input { name: 'b' data_type: TYPE_INT8 dims: [1] reshape { } }
 input { name: 'c' data_type: TYPE_INT8 dims: [1] format: FORMAT_NHWC is_shape_tensor: true }
 batch_input { kind: BATCH_ELEMENT_COUNT target_name: 'n' data_type: TYPE_INT8 source_input: 'bb' }
+batch_output { target_name: ['z', 'z'] }
+model_metrics { metric_control { metric_identifier { } histogram_options { } } metric_control { } }
 ";
     check(
         text,
         &expect![[r#"
-            m/config.pbtxt: must specify 'output' for 'm'; write `output [ { name: "…" data_type: TYPE_… dims: [ … ] } ]`
-            m/config.pbtxt:2:1: model input must specify 'name'
-            m/config.pbtxt:2:1: model input must specify 'data_type'
-            m/config.pbtxt:3:1: model input 'a' must specify 'dims'
-            m/config.pbtxt:4:53: model input 'b' has different size for dims and reshape
+            m/config.pbtxt: model configuration must contain at least one output, none were specified for 'm'; write `output [ { name: "…" data_type: TYPE_… dims: [ … ] } ]`
+            m/config.pbtxt:2:1: model input must specify 'name' for m
+            m/config.pbtxt:2:1: model input must specify 'data_type' for m
+            m/config.pbtxt:3:1: model input 'a' must specify 'dims' for m
+            m/config.pbtxt:4:53: model input 'b' has different size for dims and reshape for m
             m/config.pbtxt:5:9: model input 'b' is given twice
-            m/config.pbtxt:5:50: model input 'b' cannot have empty reshape for non-batching model as scalar tensors are not supported
-            m/config.pbtxt:6:50: model input 'c' NHWC/NCHW require 3 dims
-            m/config.pbtxt:6:70: shape tensors are only supported for TensorRT platform, 'c'
+            m/config.pbtxt:5:50: model input 'b' cannot have empty reshape for non-batching model as scalar tensors are not supported for m
+            m/config.pbtxt:6:50: model input 'c' NHWC/NCHW require 3 dims for m
+            m/config.pbtxt:6:70: shape tensors are only supported for TensorRT platform for m
             m/config.pbtxt:7:58: batch input data type must be TYPE_INT32 or TYPE_FP32, not TYPE_INT8
             m/config.pbtxt:7:79: unknown source input name 'bb'; did you mean `b`?
+            m/config.pbtxt:8:1: batch output kind 'BATCH_SCATTER_WITH_INPUT_SHAPE' expects 1 source input, got 0
+            m/config.pbtxt:8:30: unknown target output name 'z'
+            m/config.pbtxt:8:35: unknown target output name 'z'
+            m/config.pbtxt:8:35: target output name 'z' can only be specified once
+            m/config.pbtxt:9:34: metric identifier must specify non-empty 'family'
+            m/config.pbtxt:9:56: histogram options must specify non-empty 'buckets'
+            m/config.pbtxt:9:80: metric control must specify 'metric_identifier'
+            m/config.pbtxt:9:80: metric control must specify 'histogram_options'
         "#]],
     );
 }
@@ -264,7 +274,7 @@ output { name: 'O' data_type: TYPE_INT8 dims: 1 }";
     check(
         &format!("platform: 'ensemble' {ends} instance_group {{}} optimization {{}}"),
         &expect![[r#"
-            m/config.pbtxt: ensemble scheduling must be set for ensemble 'm'; write `ensemble_scheduling { step [ … ] }`
+            m/config.pbtxt: ensemble scheduling must be set for ensemble m whose platform is ensemble; write `ensemble_scheduling { step [ … ] }`
             m/config.pbtxt:2:51: instance group should not be specified for ensemble 'm'
             m/config.pbtxt:2:69: optimization should not be specified for ensemble 'm'
         "#]],
@@ -294,9 +304,9 @@ ensemble_scheduling {{
         &expect![[r#"
             m/config.pbtxt:6:21: 'model_version' must be -1 or a version, in step 1 of ensemble 'm'
             m/config.pbtxt:8:17: `x` is mapped twice
-            m/config.pbtxt:10:18: ensemble tensor 'I' can appear in an output map only once for ensemble 'm' step 1; it is an input of the ensemble
+            m/config.pbtxt:10:18: ensemble tensor 'I' can appear in an output map only once for ensemble 'm' step 1; it is an input of the ensemble already
             m/config.pbtxt:12:38: 'input_map' has a 'key' or 'value' that is empty in step 2 of ensemble 'm'
-            m/config.pbtxt:12:74: ensemble tensor 'O' can appear in an output map only once for ensemble 'm' step 2; step 1 writes it
+            m/config.pbtxt:12:74: ensemble tensor 'O' can appear in an output map only once for ensemble 'm' step 2; step 1 writes it already
         "#]],
     );
     check(

@@ -14,7 +14,9 @@ pub(super) fn check(config: &ModelConfig, report: &mut Report) {
     let name = &config.name;
     check_absent(config, report);
     let Some(SchedulingChoice::EnsembleScheduling(ensemble)) = &config.scheduling_choice else {
-        let message = format!("ensemble scheduling must be set for ensemble '{name}'");
+        let message = format!(
+            "ensemble scheduling must be set for ensemble {name} whose platform is ensemble"
+        );
         report.missing("", message, Some("write `ensemble_scheduling { step [ … ] }`".into()));
         return;
     };
@@ -24,13 +26,13 @@ pub(super) fn check(config: &ModelConfig, report: &mut Report) {
     }
     let mut written: BTreeMap<&str, String> = BTreeMap::new();
     for input in &config.input {
-        written.insert(&input.name, "it is an input of the ensemble".into());
+        written.insert(&input.name, "it is an input of the ensemble already".into());
     }
     for (index, step) in ensemble.step.iter().enumerate() {
         let path = format!("ensemble_scheduling.step[{index}]");
         check_step(&path, step, &format!("in step {index} of ensemble '{name}'"), report);
         for (model_tensor, tensor) in &step.output_map {
-            let here = format!("step {index} writes it");
+            let here = format!("step {index} writes it already");
             if let Some(already) = written.insert(tensor, here) {
                 let message = format!(
                     "ensemble tensor '{tensor}' can appear in an output map only once for \
@@ -78,7 +80,7 @@ fn check_absent(config: &ModelConfig, report: &mut Report) {
         report.wrong("optimization", message);
     }
     if !config.model_warmup.is_empty() {
-        let message = format!("model_warmup should not be specified for ensemble '{name}'");
+        let message = format!("model_warmup can not be specified for ensemble '{name}'");
         report.wrong("model_warmup", message);
     }
 }

@@ -1,6 +1,6 @@
 //! Checks how a model's requests are batched and queued.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use consort_protocol::model_config::SchedulingChoice;
 use consort_protocol::model_queue_policy::TimeoutAction;
@@ -86,7 +86,8 @@ fn check_ordering(batching: &ModelDynamicBatching, config: &ModelConfig, report:
 }
 
 fn check_sequences(batching: &ModelSequenceBatching, config: &ModelConfig, report: &mut Report) {
-    let mut kinds: BTreeMap<i32, usize> = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    let mut kinds = BTreeSet::new();
     for (index, input) in batching.control_input.iter().enumerate() {
         let path = format!("sequence_batching.control_input[{index}]");
         if input.name.is_empty() {
@@ -94,11 +95,17 @@ fn check_sequences(batching: &ModelSequenceBatching, config: &ModelConfig, repor
                 format!("sequence batching control tensor must have a name for {}", config.name);
             report.missing(&path, message, None);
         }
+        if !names.insert(&input.name) || input.control.len() > 1 {
+            let message = format!(
+                "sequence batching control tensor '{}' is specified for multiple control kinds for \
+                 {}",
+                input.name, config.name
+            );
+            report.wrong(&path, message);
+        }
         for (index, control) in input.control.iter().enumerate() {
             let path = format!("{path}.control[{index}]");
-            let count = kinds.entry(control.kind).or_default();
-            *count += 1;
-            if *count > 1 {
+            if !kinds.insert(control.kind) {
                 let kind = control.kind().as_str_name();
                 let message = format!(
                     "sequence batching specifies multiple {kind} tensors for {}",
