@@ -178,7 +178,7 @@ impl Run {
 
     fn begin(&mut self, plan: &Arc<Plan>, step: StepIndex, iteration: Iteration) {
         let planned = &plan.steps[step];
-        self.store.begin(step, &iteration);
+        self.store.begin(&planned.lineage, &iteration);
         let mut is_last = true;
         let mut inputs = Vec::with_capacity(planned.inputs.len());
         for input in &planned.inputs {
@@ -236,7 +236,7 @@ impl Run {
 
     fn finish(&mut self, call: &Call) {
         self.callees[call.step].meter.succeeded(call.begun_at.elapsed());
-        self.store.end(call.step, &call.iteration);
+        self.store.end(&self.plan.steps[call.step].lineage, &call.iteration);
         if let Some(state) = &mut self.steps[call.step] {
             state.is_busy = false;
         }
@@ -291,6 +291,7 @@ impl Run {
 
     fn send(&mut self, plan: &Arc<Plan>, group: &OutputGroup, iteration: &Iteration) {
         let mut response = Response { is_last: self.groups.len() == 1, ..Response::default() };
+        self.store.begin(&group.lineage, iteration);
         for output in &group.outputs {
             let taken = self.store.take(output, iteration);
             response.is_last &= taken.is_last;
@@ -302,6 +303,7 @@ impl Run {
                 tracing::debug!(ensemble, "Composing models did not output tensor {output}");
             }
         }
+        self.store.end(&group.lineage, iteration);
         let parameters = &self.request.parameters;
         response.parameters = SEQUENCE_PARAMETERS
             .iter()

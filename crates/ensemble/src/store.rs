@@ -79,7 +79,10 @@ impl Store {
             let value = Value { tensor, takers_left: takers, is_last };
             made.values.insert(iteration.clone(), value);
         }
-        hold(&mut self.live, &self.plan.tensors[index].lineage, iteration, takers);
+        if takers > 0 {
+            let plan = self.plan.clone();
+            self.hold(&plan.tensors[index].lineage, iteration, takers);
+        }
     }
 
     /// The iteration after `last` for which every one of `inputs` is there.
@@ -124,34 +127,21 @@ impl Store {
         } else {
             value.tensor.clone()
         };
-        self.release(Holder::Tensor(input.tensor), at);
+        if depth > 0 {
+            let plan = self.plan.clone();
+            self.end(&plan.tensors[input.tensor].lineage, at);
+        }
         Taken { tensor, is_last }
     }
 
-    /// Notes that `step` works on `iteration`; to be said before it takes its inputs.
-    pub(crate) fn begin(&mut self, step: StepIndex, iteration: &Iteration) {
-        hold(&mut self.live, &self.plan.steps[step].lineage, iteration, 1);
+    /// Notes that something of this lineage works on `iteration`; to be said before it takes its
+    /// inputs.
+    pub(crate) fn begin(&mut self, lineage: &[StepIndex], iteration: &Iteration) {
+        self.hold(lineage, iteration, 1);
     }
 
-    /// Notes that `step` is through with `iteration`; to be said after its outputs were put.
-    pub(crate) fn end(&mut self, step: StepIndex, iteration: &Iteration) {
-        self.release(Holder::Step(step), iteration);
-    }
-
-    /// How many responses of a streaming step the steps behind it have not used up.
-    pub(crate) fn in_flight(&self, step: StepIndex) -> usize {
-        self.live[step].len()
-    }
-
-    fn depth(&self, tensor: TensorIndex) -> usize {
-        self.plan.tensors[tensor].lineage.len()
-    }
-
-    fn release(&mut self, holder: Holder, iteration: &Iteration) {
-        let lineage = match holder {
-            Holder::Tensor(tensor) => &self.plan.tensors[tensor].lineage,
-            Holder::Step(step) => &self.plan.steps[step].lineage,
-        };
+    /// Notes that it is through with `iteration`; to be said after its outputs were put.
+    pub(crate) fn end(&mut self, lineage: &[StepIndex], iteration: &Iteration) {
         for (depth, step) in (1..).zip(lineage) {
             let response = &iteration[..depth];
             let Some(holds) = self.live[*step].get_mut(response) else {
@@ -166,28 +156,20 @@ impl Store {
             }
         }
     }
-}
 
-/// What keeps the responses it descends from from being used up.
-#[derive(Clone, Copy)]
-enum Holder {
-    /// A value that somebody has yet to take.
-    Tensor(TensorIndex),
-    /// A step at work.
-    Step(StepIndex),
-}
-
-fn hold(
-    live: &mut [BTreeMap<Iteration, usize>],
-    lineage: &[StepIndex],
-    iteration: &Iteration,
-    holds: usize,
-) {
-    if holds == 0 {
-        return;
+    fn hold(&mut self, lineage: &[StepIndex], iteration: &Iteration, holds: usize) {
+        for (depth, step) in (1..).zip(lineage) {
+            *self.live[*step].entry(iteration[..depth].to_vec()).or_default() += holds;
+        }
     }
-    for (depth, step) in (1..).zip(lineage) {
-        *live[*step].entry(iteration[..depth].to_vec()).or_default() += holds;
+
+    /// How many responses of a streaming step the steps behind it have not used up.
+    pub(crate) fn in_flight(&self, step: StepIndex) -> usize {
+        self.live[step].len()
+    }
+
+    fn depth(&self, tensor: TensorIndex) -> usize {
+        self.plan.tensors[tensor].lineage.len()
     }
 }
 
