@@ -6,9 +6,8 @@ use crate::plan::{PlannedInput, PlannedTensor};
 
 /// Whether some tensor fits both ends of an edge, seen with or without its batch dimension.
 pub(crate) fn shapes_agree(from: &PlannedTensor, to: &PlannedInput) -> bool {
-    let full = |dims: &[i64], is_batched: bool| match is_batched {
-        true => [&[VARIABLE], dims].concat(),
-        false => dims.to_vec(),
+    let full = |dims: &[i64], is_batched: bool| {
+        if is_batched { [&[VARIABLE], dims].concat() } else { dims.to_vec() }
     };
     let (made, wanted) = (&from.spec.dims, &to.spec.dims);
     overlap(made, wanted) || overlap(&full(made, from.is_batched), &full(wanted, to.is_batched))

@@ -45,7 +45,9 @@ impl StreamingStage {
             match Instance::start(name, index, backend, queue_size) {
                 Ok(instance) => started.push(instance),
                 Err(error) => {
-                    started.iter().for_each(|instance| instance.close());
+                    for instance in &started {
+                        instance.close();
+                    }
                     return Err(error);
                 }
             }
@@ -82,13 +84,10 @@ impl Shared {
         let span = compute_span(request.context.span.as_ref(), &self.counting.model);
         let in_flight = Instance::enter(instance);
         let (reply, responses) = Reply::channel(REPLY_CAPACITY);
-        match instance.send(Job { request, reply }) {
-            Err(error) => fail(error),
-            Ok(()) => {
-                let counting = self.counting.clone();
-                let held = (in_flight, span);
-                Box::pin(Answering::new(responses, inferences, counting, held))
-            }
+        if let Err(error) = instance.send(Job { request, reply }) {
+            return fail(error);
         }
+        let held = (in_flight, span);
+        Box::pin(Answering::new(responses, inferences, self.counting.clone(), held))
     }
 }

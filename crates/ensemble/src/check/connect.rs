@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use consort_stage::{DataType, TensorSpec};
+use consort_stage::{DataType, Signature, TensorSpec};
 
 use super::Signatures;
 use crate::defect::Defect;
@@ -106,7 +106,7 @@ impl Connector<'_> {
             }
             let placeholder = || TensorSpec::new(&edge.model_tensor, DataType::Bytes, &[]);
             let spec = known.cloned().unwrap_or_else(placeholder);
-            let is_batched = signature.is_some_and(|signature| signature.is_batching());
+            let is_batched = signature.is_some_and(Signature::is_batching);
             let tensor = self.add_tensor(name.clone(), Source::Step(index), spec, is_batched);
             if known.is_none() {
                 self.graph.unknown.insert(tensor);
@@ -153,7 +153,7 @@ impl Connector<'_> {
             if let Some(tensor) = tensor {
                 let from = &self.graph.tensors[tensor];
                 let spec = known.unwrap_or(&from.spec).clone();
-                let is_batched = signature.map_or(from.is_batched, |model| model.is_batching());
+                let is_batched = signature.map_or(from.is_batched, Signature::is_batching);
                 self.graph.steps[index].inputs.push(PlannedInput { tensor, spec, is_batched });
             }
         }

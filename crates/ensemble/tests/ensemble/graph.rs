@@ -73,7 +73,8 @@ impl Graph {
     /// Every defect on a line of its own.
     pub(crate) fn defects(&self) -> String {
         let defects = self.check().expect_err("the ensemble is refused");
-        defects.iter().map(|defect| format!("{defect}\n")).collect()
+        let lines: Vec<String> = defects.iter().map(ToString::to_string).collect();
+        lines.join("\n") + "\n"
     }
 
     /// The checked plan in a few lines: for each step and response, what it descends from.
@@ -83,24 +84,20 @@ impl Graph {
             let names = inputs.iter().map(|input| plan.tensors[input.tensor].name.to_string());
             names.collect::<Vec<_>>().join(" ")
         };
-        let mut text = format!("decoupled: {}\n", plan.signature.is_decoupled);
+        let mut lines = vec![format!("decoupled: {}", plan.signature.is_decoupled)];
         for step in &plan.steps {
             let made = step.outputs.iter().map(|output| {
                 let tensor = &plan.tensors[output.tensor];
                 format!("{} {:?}", tensor.name, tensor.lineage)
             });
             let made = made.collect::<Vec<_>>().join(", ");
-            text += &format!(
-                "{} {:?}: {} -> {made}\n",
-                step.model,
-                step.lineage,
-                tensors(&step.inputs)
-            );
+            let read = tensors(&step.inputs);
+            lines.push(format!("{} {:?}: {read} -> {made}", step.model, step.lineage));
         }
         for group in plan.outputs.iter() {
-            text += &format!("response {:?}: {}\n", group.lineage, tensors(&group.outputs));
+            lines.push(format!("response {:?}: {}", group.lineage, tensors(&group.outputs)));
         }
-        text
+        lines.join("\n") + "\n"
     }
 
     /// The ensemble, ready to be called.

@@ -79,11 +79,11 @@ fn assemble(nodes: &[Node], inflight: u32) -> (Graph, Vec<Probe>) {
         let joined = graph.clone().runs(&model, &own, stage.clone());
         let joined = joined.step(&model, &format!("A={a} B={b} -> OUT=t{index}"));
         let meets_another_stream = checked(&joined).is_err();
-        graph = match meets_another_stream {
-            false => joined,
-            true => {
-                graph.runs(&model, &own, stage).step(&model, &format!("A={a} B=x -> OUT=t{index}"))
-            }
+        graph = if meets_another_stream {
+            let edges = format!("A={a} B=x -> OUT=t{index}");
+            graph.runs(&model, &own, stage).step(&model, &edges)
+        } else {
+            joined
         };
         names.push(format!("t{index}"));
         probes.push(probe);
@@ -188,8 +188,8 @@ proptest! {
         for (index, probe) in probes.iter().enumerate() {
             let step = &plan.steps[index];
             let depth = step.lineage.len();
-            let driving = step.inputs.iter().map(|input| input.tensor);
-            let driving = driving.filter(|t| plan.tensors[*t].lineage.len() == depth).next();
+            let mut driving = step.inputs.iter().map(|input| input.tensor);
+            let driving = driving.find(|tensor| plan.tensors[*tensor].lineage.len() == depth);
             prop_assert_eq!(probe.ended(), made[driving.unwrap()].len(), "step {}", index);
             prop_assert_eq!(probe.running(), 0);
             prop_assert!(probe.most_running() <= 1, "iterations of one step run in turn");

@@ -1,5 +1,7 @@
 //! Requests on their way to a backend: queued, run, answered, cancelled, and never lost.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod inline;
 mod pool;
 mod stage;
