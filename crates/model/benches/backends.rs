@@ -3,6 +3,8 @@
 //! `cargo bench -p consort-model [MODEL_FOLDER…]` measures ferris and other decoders given by their
 //! folders; every figure is the best of several rounds, for the machine may be busy.
 
+#![expect(clippy::print_stdout, reason = "its output is what it measured")]
+
 use std::env;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

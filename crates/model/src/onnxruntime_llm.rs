@@ -9,6 +9,7 @@ use consort_stage::{Error, Jobs, Result, Signature, StreamingBackend, TensorSpec
 use ort::session::Session;
 
 use crate::llm::{Config, Engine, Graph, INPUTS, Limits, Memory, OUTPUTS, Parts, Serial};
+use crate::provider::Provider;
 use crate::session;
 
 /// How the repository finds this backend.
@@ -19,9 +20,11 @@ pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", signature, load };
 const MAX_ACTIVE_REQUESTS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 /// How many tokens a request gets that does not say; enough to see that it works.
 const DEFAULT_MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
-/// How much of a prompt is fed at a time: long enough to keep the processor's cores in large
-/// products, short enough that the other sequences and a cancellation wait little.
-const PREFILL_CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(512).expect("it is not zero");
+/// How much of a prompt is fed at a time: long enough for large products, short enough that the
+/// other sequences, and a caller that goes away, wait for tens of milliseconds and not more.
+const PREFILL_CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
+/// The same on a card, which is idle with less.
+const PREFILL_CHUNK_SIZE_ON_CARD: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 /// The checkpoint's `config.json`, where a graph carries it.
 const METADATA: &str = "config.json";
 
@@ -35,6 +38,7 @@ impl StreamingBackend for OnnxRuntimeLlm {
 }
 
 /// The tensors are those of the loop, whatever the graph's are.
+#[expect(clippy::unnecessary_wraps, reason = "a backend that reads the file may fail")]
 fn signature(_file: &ModelFile<'_>) -> Result<Option<Signature>> {
     let inputs = INPUTS.iter().map(|(name, datatype, dims, is_required)| TensorSpec {
         is_optional: !is_required,
@@ -61,7 +65,11 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
     let graph = Graph::read(&session, &config)?;
     let limits = limits(instance, &config, &graph)?;
     let slots = settings.parse_or("max_active_requests", MAX_ACTIVE_REQUESTS)?;
-    let prefill_tokens = settings.parse_or("prefill_chunk_size", PREFILL_CHUNK_SIZE)?;
+    let chunk = match provider {
+        Provider::Cpu => PREFILL_CHUNK_SIZE,
+        Provider::Cuda(_) => PREFILL_CHUNK_SIZE_ON_CARD,
+    };
+    let prefill_tokens = settings.parse_or("prefill_chunk_size", chunk)?;
     let decoder = Serial::new(
         session,
         Parts {

@@ -73,6 +73,7 @@ fn cuda_obstacle(runtime: &Runtime) -> Option<&'static str> {
     }
 }
 
+/// Whether a driver offers a card: `/dev/nvidia0` and so on, or `/dev/dxg` under WSL.
 fn has_card() -> bool {
     let Ok(devices) = fs::read_dir("/dev") else {
         return false;
@@ -80,7 +81,7 @@ fn has_card() -> bool {
     devices.flatten().any(|device| {
         let name = device.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("nvidia"));
-        number.is_some_and(|number| number.parse::<u32>().is_ok())
+        name == "dxg" || number.is_some_and(|number| number.parse::<u32>().is_ok())
     })
 }
 

@@ -1,45 +1,136 @@
 //! Opens an ONNX Runtime session the way a model's configuration asks for.
 
 use std::path::Path;
+use std::thread;
 
 use consort_config::Model;
 use consort_repository::Instance;
-use consort_stage::{Code, Error, Result};
+use consort_stage::{Error, Result};
 use ort::ErrorCode;
-use ort::ep;
+use ort::environment::Environment;
+use ort::ep::CPU;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use crate::provider::Provider;
 use crate::runtime::Runtime;
 
+const SPINNING: &str = "session.intra_op.allow_spinning";
+const DEVICE_INITIALIZERS: &str = "session.use_device_allocator_for_initializers";
+
 /// Opens the model file of an instance.
 pub(crate) fn open(instance: &Instance<'_>, file: &Path) -> Result<(Session, Provider)> {
     let runtime = Runtime::get()?;
     let provider = Provider::choose(instance.device, runtime)?;
-    let model = instance.model;
-    let builder = SessionBuilder::new(&runtime.environment).map_err(unexpected)?;
-    let builder = with_threads(builder, model, instance)?;
-    let builder = with_memory(builder, model)?;
-    let mut builder =
-        builder.with_optimization_level(optimization_level(model)?).map_err(unexpected)?;
-    if let Some(dispatch) = provider.dispatch(model)? {
+    let options = Options::read(instance)?;
+    let mut builder = options.builder(&runtime.environment).map_err(|error| unexpected(&error))?;
+    if let Some(dispatch) = provider.dispatch(instance.model)? {
         builder = builder.with_execution_providers([dispatch]).map_err(|error| {
             Error::unavailable(format!("the CUDA provider does not start: {error}"))
         })?;
     }
-    let session = commit(&mut builder, file)?;
-    Ok((session, provider))
+    Ok((commit(&mut builder, file)?, provider))
 }
 
 /// Opens a model file for its tensors alone: nothing is optimised, and it is never run.
 pub(crate) fn open_unoptimised(file: &Path) -> Result<Session> {
-    let mut builder = SessionBuilder::new(&Runtime::get()?.environment)
-        .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::Disable)?))
-        .and_then(|builder| Ok(builder.with_prepacking(false)?))
-        .and_then(|builder| Ok(builder.with_intra_threads(1)?))
-        .map_err(unexpected)?;
+    let runtime = Runtime::get()?;
+    let builder = || -> ort::Result<SessionBuilder> {
+        Ok(SessionBuilder::new(&runtime.environment)?
+            .with_optimization_level(GraphOptimizationLevel::Disable)?
+            .with_prepacking(false)?
+            .with_intra_threads(1)?)
+    };
+    let mut builder = builder().map_err(|error| unexpected(&error))?;
     commit(&mut builder, file)
+}
+
+/// What a model's configuration says about its sessions.
+struct Options {
+    threads: Threads,
+    memory: Memory,
+    level: GraphOptimizationLevel,
+}
+
+struct Threads {
+    intra: usize,
+    inter: usize,
+    is_parallel: bool,
+    spins: bool,
+}
+
+struct Memory {
+    has_arena: bool,
+    has_pattern: bool,
+    has_device_initializers: bool,
+}
+
+impl Options {
+    fn read(instance: &Instance<'_>) -> Result<Self> {
+        let settings = &instance.model.settings;
+        let share = instance.threads.get();
+        // A thread that spins for work takes it from another session on the same core.
+        let has_every_core = thread::available_parallelism().is_ok_and(|all| share >= all.get());
+        Ok(Self {
+            threads: Threads {
+                intra: settings.parse_or("intra_op_thread_count", share)?,
+                inter: settings.parse_or("inter_op_thread_count", 0)?,
+                is_parallel: is_parallel(instance.model)?,
+                spins: settings.switch_or(SPINNING, has_every_core)?,
+            },
+            memory: Memory {
+                has_arena: settings.switch_or("enable_mem_arena", true)?,
+                has_pattern: settings.switch_or("enable_mem_pattern", true)?,
+                has_device_initializers: settings.switch_or(DEVICE_INITIALIZERS, false)?,
+            },
+            level: level(instance.model)?,
+        })
+    }
+
+    fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
+        let Self { threads, memory, level } = self;
+        let builder = SessionBuilder::new(environment)?
+            .with_intra_threads(threads.intra)?
+            .with_inter_threads(threads.inter)?
+            .with_parallel_execution(threads.is_parallel)?
+            .with_intra_op_spinning(threads.spins)?
+            .with_inter_op_spinning(threads.spins)?
+            // Between two runs every core is somebody else's.
+            .with_config_entry("session.force_spinning_stop", "1")?
+            .with_execution_providers([CPU::default()
+                .with_arena_allocator(memory.has_arena)
+                .build()])?
+            .with_memory_pattern(memory.has_pattern)?
+            .with_optimization_level(*level)?;
+        if memory.has_device_initializers {
+            return Ok(builder.with_device_allocated_initializers()?);
+        }
+        Ok(builder)
+    }
+}
+
+fn is_parallel(model: &Model) -> Result<bool> {
+    match model.settings.parse_or::<u8>("execution_mode", 0)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Error::invalid(format!(
+            "parameter `execution_mode` must be 0 (sequential) or 1 (parallel), not {other}"
+        ))),
+    }
+}
+
+fn level(model: &Model) -> Result<GraphOptimizationLevel> {
+    let optimization = model.wire.optimization.as_ref();
+    let graph = optimization.and_then(|section| section.graph.as_ref());
+    match graph.map_or(0, |graph| graph.level) {
+        0 => Ok(GraphOptimizationLevel::All),
+        -1 => Ok(GraphOptimizationLevel::Level1),
+        1 => Ok(GraphOptimizationLevel::Level2),
+        2 => Ok(GraphOptimizationLevel::Disable),
+        other => Err(Error::invalid(format!(
+            "`optimization.graph.level` must be -1 (basic), 1 (extended) or 2 (none), not {other}"
+        ))),
+    }
 }
 
 fn commit(builder: &mut SessionBuilder, file: &Path) -> Result<Session> {
@@ -66,70 +157,6 @@ pub(crate) fn place(file: &Path) -> String {
     parts[parts.len().saturating_sub(3)..].join("/")
 }
 
-fn with_threads(
-    builder: SessionBuilder,
-    model: &Model,
-    instance: &Instance<'_>,
-) -> Result<SessionBuilder> {
-    let settings = &model.settings;
-    let share = instance.threads.get();
-    let intra: usize = settings.parse_or("intra_op_thread_count", share)?;
-    let inter: usize = settings.parse_or("inter_op_thread_count", 0)?;
-    let is_parallel = match settings.parse_or::<u8>("execution_mode", 0)? {
-        0 => false,
-        1 => true,
-        other => {
-            return Err(Error::invalid(format!(
-                "parameter `execution_mode` must be 0 (sequential) or 1 (parallel), not {other}"
-            )));
-        }
-    };
-    // A thread that spins for work takes it from another session on the same core.
-    let has_every_core =
-        std::thread::available_parallelism().is_ok_and(|cores| share >= cores.get());
-    let spins = settings.switch_or("session.intra_op.allow_spinning", has_every_core)?;
-    builder
-        .with_intra_threads(intra)
-        .and_then(|builder| builder.with_inter_threads(inter))
-        .and_then(|builder| builder.with_parallel_execution(is_parallel))
-        .and_then(|builder| builder.with_intra_op_spinning(spins))
-        .and_then(|builder| builder.with_inter_op_spinning(spins))
-        // Between two runs every core is somebody else's.
-        .and_then(|builder| builder.with_config_entry("session.force_spinning_stop", "1"))
-        .map_err(unexpected)
-}
-
-fn with_memory(builder: SessionBuilder, model: &Model) -> Result<SessionBuilder> {
-    let settings = &model.settings;
-    let arena = ep::CPU::default()
-        .with_arena_allocator(settings.switch_or("enable_mem_arena", true)?)
-        .build();
-    let pattern = settings.switch_or("enable_mem_pattern", true)?;
-    let key = "session.use_device_allocator_for_initializers";
-    let is_outside_arena = settings.switch_or(key, false)?;
-    builder
-        .with_execution_providers([arena])
-        .and_then(|builder| builder.with_memory_pattern(pattern))
-        .and_then(|builder| {
-            builder.with_config_entry(key, if is_outside_arena { "1" } else { "0" })
-        })
-        .map_err(unexpected)
-}
-
-fn optimization_level(model: &Model) -> Result<GraphOptimizationLevel> {
-    let optimization = model.wire.optimization.as_ref();
-    let graph = optimization.and_then(|section| section.graph.as_ref());
-    match graph.map_or(0, |graph| graph.level) {
-        0 => Ok(GraphOptimizationLevel::All),
-        -1 => Ok(GraphOptimizationLevel::Level1),
-        1 => Ok(GraphOptimizationLevel::Level2),
-        2 => Ok(GraphOptimizationLevel::Disable),
-        other => Err(Error::invalid(format!(
-            "`optimization.graph.level` must be -1 (basic), 1 (extended) or 2 (none), not {other}"
-        ))),
-    }
-}
-
-fn unexpected<R>(error: ort::Error<R>) -> Error {
-    Error::new(Code::Internal, format!("ONNX Runtime refused a session option: {error}"))
+fn unexpected(error: &ort::Error) -> Error {
+    Error::internal(format!("ONNX Runtime refused a session option: {error}"))
 }

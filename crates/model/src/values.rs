@@ -60,13 +60,12 @@ where
     T: Pod + PrimitiveTensorElementType + Debug,
 {
     let shape = tensor.shape.as_slice();
-    let value = match bytemuck::try_cast_slice::<u8, T>(&tensor.data) {
-        Ok(elements) => TensorRef::from_array_view((shape, elements)).map(Into::into),
+    let value = if let Ok(elements) = bytemuck::try_cast_slice::<u8, T>(&tensor.data) {
+        TensorRef::from_array_view((shape, elements)).map(Into::into)
+    } else {
         // The bytes lie where a `T` may not.
-        Err(_) => {
-            let elements = bytemuck::pod_collect_to_vec::<u8, T>(&tensor.data);
-            OrtTensor::from_array((shape, elements)).map(Into::into)
-        }
+        let elements = bytemuck::pod_collect_to_vec::<u8, T>(&tensor.data);
+        OrtTensor::from_array((shape, elements)).map(Into::into)
     };
     value.map_err(|error| unusable(tensor, &error))
 }

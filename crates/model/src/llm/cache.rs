@@ -38,19 +38,20 @@ impl Memory {
 }
 
 fn memory_info(device: AllocationDevice<'static>, index: i32) -> Result<MemoryInfo<'static>> {
-    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default).map_err(failed)
+    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
+        .map_err(|error| failed(&error))
 }
 
 impl Cache {
     /// A cache that holds no token. A shared buffer is allocated now, in its full length.
     pub(crate) fn new(session: &Session, graph: &Graph, memory: &Memory) -> Result<Self> {
         let mut cache = Self {
-            binding: session.create_binding().map_err(failed)?,
+            binding: session.create_binding().map_err(|error| failed(&error))?,
             past: Vec::new(),
             length: 0,
         };
         if graph.carrying == Carrying::SharedBuffer {
-            cache.bind_buffers(session, graph, memory).map_err(failed)?;
+            cache.bind_buffers(session, graph, memory).map_err(|error| failed(&error))?;
         } else {
             cache.clear(graph)?;
         }
@@ -61,7 +62,7 @@ impl Cache {
     pub(crate) fn clear(&mut self, graph: &Graph) -> Result<()> {
         self.length = 0;
         if graph.carrying == Carrying::PresentToPast {
-            self.past = empty_past(graph).map_err(failed)?;
+            self.past = empty_past(graph).map_err(|error| failed(&error))?;
         }
         Ok(())
     }
@@ -154,6 +155,6 @@ fn bind_integers(binding: &mut IoBinding, input: &Integers, values: Vec<i64>) ->
     }
 }
 
-fn failed(error: ort::Error) -> Error {
+fn failed(error: &ort::Error) -> Error {
     Error::internal(format!("the decoder's cache cannot be made: {error}"))
 }

@@ -36,8 +36,10 @@ pub(crate) struct Names {
     pub(crate) input_ids: String,
     pub(crate) attention_mask: String,
     pub(crate) position_ids: String,
-    pub(crate) past_key_names: String,
-    pub(crate) past_value_names: String,
+    #[serde(rename = "past_key_names")]
+    pub(crate) past_keys: String,
+    #[serde(rename = "past_value_names")]
+    pub(crate) past_values: String,
     #[serde(skip)]
     pub(crate) outputs: OutputNames,
 }
@@ -47,8 +49,10 @@ pub(crate) struct Names {
 #[serde(default)]
 pub(crate) struct OutputNames {
     pub(crate) logits: String,
-    pub(crate) present_key_names: String,
-    pub(crate) present_value_names: String,
+    #[serde(rename = "present_key_names")]
+    pub(crate) present_keys: String,
+    #[serde(rename = "present_value_names")]
+    pub(crate) present_values: String,
 }
 
 impl Default for Names {
@@ -57,8 +61,8 @@ impl Default for Names {
             input_ids: "input_ids".into(),
             attention_mask: "attention_mask".into(),
             position_ids: "position_ids".into(),
-            past_key_names: "past_key_values.%d.key".into(),
-            past_value_names: "past_key_values.%d.value".into(),
+            past_keys: "past_key_values.%d.key".into(),
+            past_values: "past_key_values.%d.value".into(),
             outputs: OutputNames::default(),
         }
     }
@@ -68,8 +72,8 @@ impl Default for OutputNames {
     fn default() -> Self {
         Self {
             logits: "logits".into(),
-            present_key_names: "present.%d.key".into(),
-            present_value_names: "present.%d.value".into(),
+            present_keys: "present.%d.key".into(),
+            present_values: "present.%d.value".into(),
         }
     }
 }
@@ -220,9 +224,9 @@ mod tests {
         fs::write(folder.path().join(GENAI), text).unwrap();
         let config = Config::read(&[folder.path()], None).unwrap();
         assert_eq!(config.names.input_ids, "tokens");
-        assert_eq!(config.names.past_key_names, "k%d");
-        assert_eq!(config.names.past_value_names, "past_key_values.%d.value");
-        assert_eq!(config.names.outputs.present_key_names, "k%d_out");
+        assert_eq!(config.names.past_keys, "k%d");
+        assert_eq!(config.names.past_values, "past_key_values.%d.value");
+        assert_eq!(config.names.outputs.present_keys, "k%d_out");
         assert!(config.shares_buffer);
         assert_eq!((config.context, config.vocabulary), (Some(64), Some(9)));
         assert_eq!(config.end_ids, [1, 2]);

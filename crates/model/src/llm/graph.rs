@@ -122,8 +122,8 @@ fn cache_tensors(
 ) -> Result<Vec<CacheTensor>> {
     let names = &config.names;
     let patterns = [
-        (&names.past_key_names, &names.outputs.present_key_names),
-        (&names.past_value_names, &names.outputs.present_value_names),
+        (&names.past_keys, &names.outputs.present_keys),
+        (&names.past_values, &names.outputs.present_values),
     ];
     let mut tensors = Vec::new();
     for layer in 0.. {
@@ -139,7 +139,7 @@ fn cache_tensors(
         }
         match tensors.len() - before {
             0 if layer == "0" => {
-                let first = names.past_key_names.replace("%d", "0");
+                let first = names.past_keys.replace("%d", "0");
                 return Err(unknown_layout(
                     inputs,
                     &format!("an input `{first}` (name it in `genai_config.json` if it differs)"),

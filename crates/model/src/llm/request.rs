@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use consort_stage::{DataType, Error, Request, Result, Tensor};
 
 use super::decoder::Token;
-use super::sampler::Sampling;
+use super::sampler::{Penalties, Sampling};
 use super::stop::Words;
 use super::word_list;
 
@@ -184,9 +184,11 @@ impl Fields<'_> {
             top_k: top_k.unwrap_or(0) as usize,
             top_p: top_p.unwrap_or(1.0),
             temperature: temperature.unwrap_or(if is_greedy { 0.0 } else { 1.0 }),
-            repetition_penalty: repetition.unwrap_or(1.0),
-            presence_penalty: any("presence_penalty")?.unwrap_or(0.0),
-            frequency_penalty: any("frequency_penalty")?.unwrap_or(0.0),
+            penalties: Penalties {
+                repetition: repetition.unwrap_or(1.0),
+                presence: any("presence_penalty")?.unwrap_or(0.0),
+                frequency: any("frequency_penalty")?.unwrap_or(0.0),
+            },
             seed: seed.map_or_else(any_seed, |seed| seed as u64),
         })
     }

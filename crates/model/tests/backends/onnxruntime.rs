@@ -260,16 +260,16 @@ fn a_card_that_is_not_there_is_an_error_and_not_the_processor() {
 fn accelerators_and_levels_that_do_not_exist_are_refused() {
     let mut model = model(NAME, signature_of("add_sub"), &[]);
     let wire = Arc::make_mut(&mut model.wire);
-    let optimization = wire.optimization.insert(Default::default());
-    let lists = optimization.execution_accelerators.insert(Default::default());
-    lists.gpu_execution_accelerator.push(Default::default());
+    let optimization = wire.optimization.get_or_insert_default();
+    let lists = optimization.execution_accelerators.get_or_insert_default();
+    lists.gpu_execution_accelerator.resize_with(1, Default::default);
     lists.gpu_execution_accelerator[0].name = "tensorrt".into();
     let error = loaded(&Folder::of("add_sub"), &model).err().unwrap();
     assert!(error.message().contains("unknown execution provider `tensorrt`"), "{error}");
 
     let wire = Arc::make_mut(&mut model.wire);
-    let optimization = wire.optimization.insert(Default::default());
-    optimization.graph.insert(Default::default()).level = 5;
+    let optimization = wire.optimization.get_or_insert_default();
+    optimization.graph.get_or_insert_default().level = 5;
     let error = loaded(&Folder::of("add_sub"), &model).err().unwrap();
     assert!(error.message().contains("not 5"), "{error}");
 }
