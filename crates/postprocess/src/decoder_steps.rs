@@ -175,11 +175,13 @@ fn bytes_of_symbols(token: &str) -> Vec<u8> {
 
 /// Printable bytes are their own symbols; the others follow one another from U+0100 on.
 pub(crate) fn byte_of_symbol(symbol: char) -> Option<u8> {
-    let is_printable = |byte: &u8| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
-    match u32::from(symbol) {
-        code @ 0..=0xFF => u8::try_from(code).ok().filter(is_printable),
-        code => {
-            (0..=u8::MAX).filter(|byte| !is_printable(byte)).nth(code.checked_sub(0x100)? as usize)
-        }
-    }
+    let code = u32::from(symbol);
+    let byte = match code {
+        0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => code,
+        0x100..=0x120 => code - 0x100,
+        0x121..=0x142 => code - 0x121 + 0x7F,
+        0x143 => 0xAD,
+        _ => return None,
+    };
+    u8::try_from(byte).ok()
 }
