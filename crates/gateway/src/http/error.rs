@@ -1,0 +1,104 @@
+//! Turns an error into an HTTP response: the only place that does, and where errors are logged.
+
+use axum::http::header::HeaderName;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use consort_stage::Error;
+use consort_telemetry::failed;
+use tracing::Span;
+
+use super::reply;
+
+/// What a handler gives.
+pub(super) type Outcome = Result<Response, Failure>;
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub(super) struct Failure {
+    error: Error,
+    header: Option<(HeaderName, &'static str)>,
+    is_the_callers_fault: bool,
+}
+
+impl Failure {
+    /// What is wrong with the request itself, whatever the error's code.
+    ///
+    /// Triton calls JSON that can not be read an internal error; no operator need look into it.
+    pub(super) fn of_the_caller(error: Error) -> Self {
+        Self { is_the_callers_fault: true, ..Self::from(error) }
+    }
+
+    /// The same failure with one more header in its response.
+    pub(super) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// The same failure, noted on the request's span.
+    pub(super) fn noted_on(self, span: &Span) -> Self {
+        failed(span, self.error.code().name(), self.error.message());
+        self
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let is_the_callers_fault = !error.code().is_the_servers_fault();
+        Self { error, header: None, is_the_callers_fault }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        log(&self.error, self.is_the_callers_fault);
+        let mut response = json_error(status(&self.error), self.error.message());
+        if let Some((name, value)) = self.header {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+/// The status and the body of an error inside a stream, which is logged like any other.
+pub(super) fn in_stream(error: &Error, span: &Span) -> (StatusCode, String) {
+    failed(span, error.code().name(), error.message());
+    log(error, !error.code().is_the_servers_fault());
+    (status(error), body(error.message()))
+}
+
+fn log(error: &Error, is_the_callers_fault: bool) {
+    let code = error.code().name();
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    if is_the_callers_fault {
+        tracing::debug!(code, source, "{error}");
+    } else {
+        tracing::error!(code, source, "{error}");
+    }
+}
+
+fn status(error: &Error) -> StatusCode {
+    let (_, status) = error.code().statuses();
+    StatusCode::from_u16(status).expect("the table of codes holds HTTP statuses")
+}
+
+fn body(message: &str) -> String {
+    let message = serde_json::Value::from(message);
+    format!(r#"{{"error":{message}}}"#)
+}
+
+/// The answer to a path that is no route.
+pub(super) async fn not_found() -> Failure {
+    Error::not_found("Not Found").into()
+}
+
+/// The answer to a route asked with the wrong verb.
+pub(super) async fn method_not_allowed() -> Response {
+    json_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+}
+
+fn json_error(status: StatusCode, message: &str) -> Response {
+    let mut response = reply::text(body(message));
+    *response.status_mut() = status;
+    response
+}

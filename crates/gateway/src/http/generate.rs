@@ -1,0 +1,136 @@
+//! The generate extension: plain JSON in, plain JSON or Server-Sent Events out.
+
+mod request;
+mod response;
+mod sse;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use consort_middleware::context_in;
+use consort_repository::Served;
+use consort_stage::{Error, Response, Responses, Result};
+use consort_telemetry::semconv::attribute;
+use futures::StreamExt;
+use tracing::Span;
+
+use super::compression::{self, Encoding};
+use super::error::{Failure, Outcome};
+use super::offload::offload;
+use super::target::Target;
+use super::{Front, body, deadline, reply};
+
+/// Answers with the model's only response.
+pub(super) async fn generate(
+    State(front): State<Front>,
+    target: Target,
+    request: Request,
+) -> Outcome {
+    let span = target.span();
+    let whole = async {
+        let (caller, responses) = call(&front, &target, request, Wait::ForAll, &span).await?;
+        let response = only(responses).await?;
+        Ok(reply::text(response::encode(&caller, &response)?))
+    };
+    whole.await.map_err(|failure: Failure| failure.noted_on(&span))
+}
+
+/// Answers with every response of the model, each as soon as it is there.
+pub(super) async fn generate_stream(
+    State(front): State<Front>,
+    target: Target,
+    request: Request,
+) -> Outcome {
+    let span = target.span();
+    let call = call(&front, &target, request, Wait::ForEach, &span).await;
+    let (caller, responses) = call.map_err(|failure| failure.noted_on(&span))?;
+    Ok(sse::reply(caller, responses).await)
+}
+
+/// [`generate`] with the model that the options name.
+pub(super) async fn default_model(State(front): State<Front>, request: Request) -> Outcome {
+    let target = default_target(&front);
+    generate(State(front), target, request).await
+}
+
+/// [`generate_stream`] with the model that the options name.
+pub(super) async fn default_model_stream(State(front): State<Front>, request: Request) -> Outcome {
+    let target = default_target(&front);
+    generate_stream(State(front), target, request).await
+}
+
+fn default_target(front: &Front) -> Target {
+    Target { name: front.options.generate_model.clone(), version: None }
+}
+
+/// Who asked whom: what the responses are labelled with, and the span that they belong to.
+struct Caller {
+    served: Arc<Served>,
+    id: String,
+    span: Span,
+}
+
+/// Whether the client waits for the whole answer or reads it as it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    ForAll,
+    ForEach,
+}
+
+async fn call(
+    front: &Front,
+    target: &Target,
+    request: Request,
+    wait: Wait,
+    span: &Span,
+) -> Result<(Caller, Responses), Failure> {
+    let served = front.models.get(&target.name, target.version)?;
+    let (head, body) = request.into_parts();
+    if compression::of_request(&head.headers).ok() != Some(Encoding::Identity) {
+        return Err(
+            Error::invalid("Unsupported content-encoding, only 'identity' is supported.").into()
+        );
+    }
+    let limit = front.options.max_input_size;
+    let body = body::read(body, limit).await?;
+    let body_size = body.len();
+    let signature = Arc::clone(&served.signature);
+    let parse = move || request::parse(&signature, &body, limit);
+    let request = offload(body_size, parse).await;
+    let mut request = request.map_err(Failure::of_the_caller)?;
+    let id = request.id.clone();
+    span.record(attribute::REQUEST_ID, &*id);
+    request.context = context_in(&head.extensions, span.clone());
+    let deadline = request.context.deadline;
+    let responses = match wait {
+        Wait::ForAll => served.stage.call(request),
+        Wait::ForEach => {
+            request::ask_for_a_stream(&served.signature, &mut request);
+            deadline::limit(served.stage.call(request), deadline)
+        }
+    };
+    let span = span.clone();
+    Ok((Caller { served, id, span }, responses))
+}
+
+/// The one response that carries data; one that only says that it is the last is no answer.
+async fn only(mut responses: Responses) -> Result<Response> {
+    let mut answer = None;
+    while let Some(response) = responses.next().await {
+        let response = response?;
+        if response.outputs.is_empty() {
+            continue;
+        }
+        if answer.replace(response).is_some() {
+            return Err(not_one());
+        }
+    }
+    answer.ok_or_else(not_one)
+}
+
+fn not_one() -> Error {
+    Error::internal(
+        "generate expects model to produce exactly 1 response, use generate stream for model that \
+         generates various number of responses",
+    )
+}

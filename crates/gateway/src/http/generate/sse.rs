@@ -1,0 +1,79 @@
+//! Sends responses as Server-Sent Events, one each, as they are made.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use consort_stage::{Responses, Result};
+use consort_telemetry::first_response;
+use futures::{StreamExt, stream};
+
+use super::{Caller, response};
+use crate::http::error;
+
+/// Asks proxies that know it (nginx does) not to hold events back.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The events of a call; the first decides the status.
+///
+/// Dropping the body, as the server does when the client goes away, cancels the call.
+pub(super) async fn reply(caller: Caller, responses: Responses) -> Response {
+    let mut events = Events { caller, responses: Some(responses) };
+    let first = events.next().await;
+    first_response(&events.caller.span);
+    let status = first.as_ref().map_or(StatusCode::OK, |event| event.status);
+    let rest = stream::unfold(events, |mut events| async move {
+        let event = events.next().await?;
+        Some((event, events))
+    });
+    let events = stream::iter(first).chain(rest);
+    let body = Body::from_stream(events.map(|event| Ok::<_, Infallible>(event.bytes)));
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        (CACHE_CONTROL, "no-cache"),
+        (BUFFERING, "no"),
+    ];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    (status, headers, body).into_response()
+}
+
+struct Event {
+    status: StatusCode,
+    bytes: Bytes,
+}
+
+struct Events {
+    caller: Caller,
+    /// `None` once an error has ended the stream.
+    responses: Option<Responses>,
+}
+
+impl Events {
+    /// The next event; a response that only says that it is the last makes none.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            let response = match self.responses.as_mut()?.next().await? {
+                Ok(response) if response.outputs.is_empty() => continue,
+                Ok(response) => response::encode(&self.caller, &response),
+                Err(error) => Err(error),
+            };
+            return Some(self.event(response));
+        }
+    }
+
+    fn event(&mut self, json: Result<Vec<u8>>) -> Event {
+        let (status, json) = match json {
+            Ok(json) => (StatusCode::OK, json),
+            Err(error) => {
+                self.responses = None;
+                let (status, json) = error::in_stream(&error, &self.caller.span);
+                (status, json.into_bytes())
+            }
+        };
+        let bytes = [b"data: ", &*json, b"\n\n"].concat().into();
+        Event { status, bytes }
+    }
+}
