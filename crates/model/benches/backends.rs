@@ -1,7 +1,8 @@
 //! Measures what both backends add to ONNX Runtime: tokens a second, and microseconds a run.
 //!
-//! `cargo bench -p consort-model [MODEL_FOLDER…]` measures ferris and other decoders given by their
-//! folders; every figure is the best of several rounds, for the machine may be busy.
+//! `cargo bench -p consort-model` measures ferris and a small graph on the processor;
+//! `cargo bench -p consort-model -- [--gpu] MODEL_FOLDER…` measures other decoders, on a card if so
+//! asked. Every figure is the best of several rounds, for the machine may be busy.
 
 #![expect(clippy::print_stdout, reason = "its output is what it measured")]
 
@@ -27,23 +28,34 @@ const RUNS: u32 = 20_000;
 
 /// What tells this program to measure ONNX Runtime alone.
 const BARE: &str = "bare";
+/// What tells it to measure on the first card.
+const GPU: &str = "--gpu";
+/// How many tokens it shows, for the eye.
+const SHOWN: usize = 12;
 
 fn main() {
     if env::args().nth(1).as_deref() == Some(BARE) {
         println!("{}", bare().as_nanos());
         return;
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let shipped = root.join("model_repository/ferris");
-    let others = env::args().skip(1).filter(|argument| !argument.starts_with("--"));
-    for folder in [shipped].into_iter().chain(others.map(PathBuf::from)) {
-        for threads in [1, 2] {
-            let speed = tokens_a_second(&folder, threads);
-            let name = folder.file_name().unwrap_or_default().display();
-            println!("{name:12} {threads} thread(s): {speed:6.0} tokens/s");
-        }
+    let arguments: Vec<_> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let folders: Vec<_> = arguments.iter().filter(|argument| *argument != GPU).collect();
+    let device = if folders.len() < arguments.len() { Device::Gpu(0) } else { Device::Cpu };
+    for folder in &folders {
+        report(Path::new(folder), device, 1);
     }
-    overhead();
+    if folders.is_empty() {
+        let ferris = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model_repository/ferris");
+        report(&ferris, device, 1);
+        report(&ferris, device, 2);
+        overhead();
+    }
+}
+
+fn report(folder: &Path, device: Device, threads: usize) {
+    let (speed, tokens) = tokens_a_second(folder, device, threads);
+    let name = folder.file_name().unwrap_or_default().display();
+    println!("{name}: {speed:.0} tokens/s, {threads} thread(s), {device:?}, {tokens:?}");
 }
 
 fn model(backend: &str, folder: &Path) -> (Model, &'static Kind) {
@@ -65,48 +77,54 @@ fn model(backend: &str, folder: &Path) -> (Model, &'static Kind) {
     (model, kind)
 }
 
-fn load(backend: &str, folder: &Path, threads: usize) -> Backend {
+fn load(backend: &str, folder: &Path, device: Device, threads: usize) -> Backend {
     let (model, kind) = model(backend, folder);
     let loaded = (kind.load)(&Instance {
         model: &model,
         version: 1,
         model_folder: folder,
         version_folder: &folder.join("1"),
-        device: Device::Cpu,
+        device,
         threads: NonZeroUsize::new(threads).expect("it is positive"),
     });
     loaded.unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
 }
 
-fn tokens_a_second(folder: &Path, threads: usize) -> f64 {
-    let Backend::Streaming(mut backend) = load("onnxruntime_llm", folder, threads) else {
+/// Tokens a second, and the first of them.
+fn tokens_a_second(folder: &Path, device: Device, threads: usize) -> (f64, Vec<i32>) {
+    let Backend::Streaming(mut backend) = load("onnxruntime_llm", folder, device, threads) else {
         unreachable!("it is a streaming backend");
     };
     let (sender, jobs) = Jobs::channel(1);
     let worker = thread::spawn(move || backend.run(jobs));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it starts");
-    let best = (0..ROUNDS).map(|_| {
+    let mut best = 0.0;
+    let mut shown = Vec::new();
+    for _ in 0..ROUNDS {
         let (reply, responses) = Reply::channel(1024);
         sender.blocking_send(Job { request: request(), reply }).expect("the loop runs");
-        runtime.block_on(decoding_speed(responses))
-    });
-    let best = best.fold(0.0, f64::max);
+        let (speed, tokens) = runtime.block_on(decoding_speed(responses));
+        best = f64::max(best, speed);
+        shown = tokens;
+    }
     drop(sender);
     worker.join().expect("the loop ends");
-    best
+    shown.truncate(SHOWN);
+    (best, shown)
 }
 
-/// Tokens a second after the first one, each a response of its own.
-async fn decoding_speed(mut responses: consort_stage::Responses) -> f64 {
+/// Tokens a second after the first one, each a response of its own, and the tokens.
+async fn decoding_speed(mut responses: consort_stage::Responses) -> (f64, Vec<i32>) {
     let mut first_at = None;
-    let mut count = 0;
+    let mut tokens = Vec::new();
     while let Some(response) = responses.next().await {
-        response.expect("it answers");
+        let response = response.expect("it answers");
         first_at.get_or_insert_with(Instant::now);
-        count += 1;
+        let ids = response.output("output_ids").expect("every response has it");
+        tokens.extend_from_slice(&ids.to_slice::<i32>().expect("they are INT32"));
     }
     let elapsed = first_at.map(|at| at.elapsed()).unwrap_or_default();
-    f64::from(count - 1) / elapsed.as_secs_f64()
+    ((tokens.len() - 1) as f64 / elapsed.as_secs_f64(), tokens)
 }
 
 fn request() -> Request {
@@ -128,7 +146,7 @@ fn overhead() {
     let folder = env::temp_dir().join(format!("consort-bench-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("1")).expect("it can be made");
     std::fs::copy(graph(), folder.join("1/model.onnx")).expect("it can be copied");
-    let Backend::Batch(mut backend) = load("onnxruntime", &folder, 1) else {
+    let Backend::Batch(mut backend) = load("onnxruntime", &folder, Device::Cpu, 1) else {
         unreachable!("it is a batch backend");
     };
     std::fs::remove_dir_all(&folder).expect("it was made here");

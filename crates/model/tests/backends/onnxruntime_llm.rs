@@ -130,6 +130,22 @@ fn every_convention_gives_the_same_tokens() {
 }
 
 #[test]
+fn a_graph_with_a_branch_for_its_first_step_is_told_when_it_is_the_first() {
+    // The next token is the sum of all tokens before it, of 16.
+    let expected = [10, 4, 8, 0, 0];
+    for graph in ["merged", "unmerged"] {
+        let adder = Generating::start(
+            Folder::of(graph).path(),
+            &configured(&[("prefill_chunk_size", "1")]),
+        );
+        for _ in 0..2 {
+            let answer = adder.answer(request(&[1, 2, 3, 4], 5)).unwrap();
+            assert_eq!(tokens(&answer), expected, "{graph}");
+        }
+    }
+}
+
+#[test]
 fn logits_of_half_precision_are_read() {
     let answer = tiny("llama_half", &[]).answer(request(&[5, 6, 7], 8)).unwrap();
     assert_eq!(tokens(&answer).len(), 8);
