@@ -1,6 +1,7 @@
-//! The tasks of this repository, run as `cargo xtask <task>`: set-up, serve, test, models, tidy, compose-test.
+//! The tasks of this repository, run as `cargo xtask <task>`: set-up, serve, test, bench, models, tidy, compose-test.
 #![expect(clippy::print_stdout, reason = "a task tells the person who runs it what it does")]
 
+mod bench;
 mod checkout;
 mod compose_test;
 mod deploy;
@@ -49,6 +50,14 @@ enum Task {
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Part>,
     },
+    /// Measure the programs as they are deployed, beside what they cannot beat.
+    Bench {
+        /// Measure only these: identity, steps, embed, start, memory.
+        cases: Vec<String>,
+        /// Put the figures into `docs/benchmarks.md`.
+        #[arg(long, conflicts_with = "cases")]
+        write: bool,
+    },
     /// Build the models that are too large to commit: all-MiniLM-L6-v2 for `embed`.
     Models,
     /// Check the house rules: layering, walls, names, sizes, first lines, links.
@@ -79,6 +88,7 @@ fn run(checkout: &Checkout, task: Task) -> Result<()> {
             serve::run(checkout, setup::Variant::from_gpu(gpu), &options)
         }
         Task::Test { only } => test::run(checkout, &only),
+        Task::Bench { cases, write } => bench::run(checkout, &cases, write),
         Task::Models => models::run(checkout),
         Task::Tidy => tidy::run(checkout),
         Task::Deploy => deploy::run(checkout),

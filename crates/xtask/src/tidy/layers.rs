@@ -13,8 +13,8 @@ const RANKS: [&[&str]; 10] = [
     &["model", "postprocess", "preprocess"],
     &["gateway"],
     &["consort"],
-    // Above all, so that only tests can use it.
-    &["testkit"],
+    // Above all, so that only tests can use the one and nothing the other.
+    &["testkit", "bench"],
 ];
 
 /// Stands apart: nothing depends on it and it depends on nothing here.
