@@ -74,16 +74,14 @@ impl Fleet {
     ) -> Arc<Self> {
         let shared =
             Arc::new(Shared { snapshot: ArcSwap::default(), generation: watch::Sender::default() });
-        let mut supervisor = Supervisor::new(discoveries, options, shared.clone());
-        // Whoever asks before the first answer comes must not be told that all is well.
-        supervisor.publish();
+        let supervisor = Supervisor::new(discoveries, options, shared.clone());
         let supervisor = tokio::spawn(supervisor.run()).abort_handle();
         Arc::new(Self { shared, supervisor })
     }
 
     /// For each stage without a ready replica, a sentence that says why.
     pub fn waiting_for(&self) -> Vec<String> {
-        self.shared.snapshot.load().waiting.clone()
+        self.shared.snapshot.load().waiting.values().cloned().collect()
     }
 }
 

@@ -142,7 +142,10 @@ pub(crate) fn merge(stages: &[StageView<'_>], remotes: &mut Remotes) -> Snapshot
     }
     drop_unloaded_names(&mut merged);
     Snapshot {
-        waiting: stages.iter().filter_map(StageView::problem).collect(),
+        waiting: stages
+            .iter()
+            .filter_map(|stage| Some((stage.name.clone(), stage.problem()?)))
+            .collect(),
         models: remotes.rows(merged),
     }
 }

@@ -27,6 +27,10 @@ const CONNECTION_WINDOW: u32 = 1 << 30;
 /// The largest message, as a Triton server has it.
 const MESSAGE_LIMIT: usize = i32::MAX as usize;
 
+/// So many cancelled streams are remembered, so that what still comes for them is not taken for a
+/// mistake of the server.
+const CANCELLED_STREAMS: usize = 1024;
+
 /// A host that does not answer a connection attempt for so long is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -108,6 +112,9 @@ fn connect_lazily(address: SocketAddr) -> Result<Client> {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_concurrent_reset_streams(CANCELLED_STREAMS)
+        // Otherwise a burst of cancelled calls would end the connection and all other calls on it.
+        .http2_max_local_error_reset_streams(None)
         .http2_keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)

@@ -14,8 +14,8 @@ use crate::report::is_fine;
 pub(crate) struct Snapshot {
     /// By model, the versions in ascending order.
     pub(crate) models: BTreeMap<Arc<str>, Vec<Row>>,
-    /// For each stage without a ready replica, why.
-    pub(crate) waiting: Vec<String>,
+    /// The stages without a ready replica, each with the reason.
+    pub(crate) waiting: BTreeMap<Arc<str>, String>,
 }
 
 /// One version of a model.

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::discovery::{Addresses, Discovery, Found};
 use crate::fleet::{FleetOptions, Shared};
@@ -16,6 +16,7 @@ use crate::merge::{Key, StageView, merge};
 use crate::probe::probe;
 use crate::remotes::Remotes;
 use crate::replica::Replica;
+use crate::report::is_fine;
 use crate::snapshot::Snapshot;
 
 /// The state that only the supervising task touches.
@@ -77,14 +78,18 @@ impl Supervisor {
             let watched = discovery.watch();
             found.push(watched.map(move |found| (stage, place, found)).boxed());
         }
-        Self {
+        let mut supervisor = Self {
             options,
             shared,
             stages,
             found,
             changed: Arc::default(),
             remotes: Remotes::default(),
-        }
+        };
+        // Whoever asks before the first answer comes must not be told that all is well.
+        let nothing = supervisor.merge();
+        supervisor.shared.snapshot.store(Arc::new(nothing));
+        supervisor
     }
 
     /// Works until it is dropped.
@@ -118,24 +123,28 @@ impl Supervisor {
     }
 
     /// Makes what is known now visible to everybody.
-    pub(crate) fn publish(&mut self) {
+    fn publish(&mut self) {
+        let next = self.merge();
+        let last = self.shared.snapshot.load_full();
+        let is_news = !next.is_like(&last);
+        if is_news || next.waiting != last.waiting {
+            log_stages(&last, &next);
+            log_models(&last, &next);
+            self.shared.snapshot.store(Arc::new(next));
+        }
+        if is_news {
+            self.shared.generation.send_modify(|generation| *generation += 1);
+        }
+    }
+
+    fn merge(&mut self) -> Snapshot {
         for stage in &mut self.stages {
             if !stage.replicas.is_empty() {
-                let keys = stage.view().keys();
-                stage.remembered = keys;
+                stage.remembered = stage.view().keys();
             }
         }
         let views: Vec<_> = self.stages.iter().map(StageState::view).collect();
-        let next = merge(&views, &mut self.remotes);
-        let last = self.shared.snapshot.load_full();
-        if !next.is_like(&last) || next.waiting != last.waiting {
-            log_changes(&last, &next);
-            let is_news = !next.is_like(&last);
-            self.shared.snapshot.store(Arc::new(next));
-            if is_news {
-                self.shared.generation.send_modify(|generation| *generation += 1);
-            }
-        }
+        merge(&views, &mut self.remotes)
     }
 }
 
@@ -193,23 +202,34 @@ impl StageState {
     }
 }
 
-/// Says once what has become different for callers.
-fn log_changes(last: &Snapshot, next: &Snapshot) {
-    for waiting in &next.waiting {
-        if !last.waiting.contains(waiting) {
-            warn!("{waiting}");
+/// Says once which stages have become ready, and what those that have not wait for.
+fn log_stages(last: &Snapshot, next: &Snapshot) {
+    for (stage, reason) in &next.waiting {
+        match last.waiting.get(stage) {
+            Some(known) if known == reason => {}
+            Some(_) => info!(stage = &**stage, "{reason}"),
+            None => warn!(stage = &**stage, "{reason}"),
         }
     }
+    for stage in last.waiting.keys() {
+        if !next.waiting.contains_key(stage) {
+            info!(stage = &**stage, "stage is ready");
+        }
+    }
+}
+
+/// Says once what has become different about the models.
+fn log_models(last: &Snapshot, next: &Snapshot) {
     for row in next.rows() {
         let entry = &row.entry;
-        let known = last.models.get(&entry.name).into_iter().flatten();
-        if known.into_iter().any(|known| known.entry == *entry) {
+        let mut known = last.models.get(&entry.name).into_iter().flatten();
+        if known.any(|known| known.entry == *entry) {
             continue;
         }
         let (model, version) = (&*entry.name, entry.version.unwrap_or_default());
         let (state, reason) = (entry.state.name(), &*entry.reason);
-        if row.ready.is_some() && reason.is_empty() {
-            info!(model, version, "model is ready");
+        if is_fine(entry.state, reason) && reason.is_empty() {
+            debug!(model, version, state, "model is as it should be");
         } else {
             warn!(model, version, state, "{reason}");
         }

@@ -250,6 +250,24 @@ async fn whoever_stops_at_the_last_response_resets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_cancellations_leaves_the_other_calls_alone() {
+    let fake = Fake::start(&["flood", "echo"]);
+    let fleet = ready_fleet(&[&fake]).await;
+    let stage = &fleet.get("echo", None).unwrap().stage;
+    let cancelling = (0..2000).map(|_| async {
+        let mut responses = call(&fleet, "flood", request(1));
+        responses.next().await.unwrap().unwrap();
+    });
+    let cancelling = futures::stream::iter(cancelling).buffer_unordered(32).collect::<Vec<()>>();
+    let asking = (0..2000).map(|value| ask(&**stage, value));
+    let asking = futures::stream::iter(asking).buffered(4).collect::<Vec<_>>();
+    let (_, answers) = tokio::join!(cancelling, asking);
+    for answer in answers {
+        answer.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_holds_the_model_back_and_nobody_else() {
     let fake = Fake::start(&["flood", "echo"]);
     let fleet = ready_fleet(&[&fake]).await;
