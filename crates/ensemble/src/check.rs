@@ -64,5 +64,6 @@ fn missing_models(spec: &Spec, signatures: &Signatures) -> Option<Defect> {
         spec.name,
         names.join(", ")
     );
-    Some(Defect::of_step(first, "model_name", message))
+    let missing = names.into_iter().map(ToOwned::to_owned).collect();
+    Some(Defect { missing, ..Defect::of_step(first, "model_name", message) })
 }

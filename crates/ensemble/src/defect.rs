@@ -11,17 +11,23 @@ pub struct Defect {
     pub field: String,
     /// What is wrong and, where it helps, what would be right.
     pub message: String,
+    /// The models that are not there, when that is the mistake.
+    pub missing: Vec<String>,
 }
 
 impl Defect {
     /// A mistake in the ensemble as a whole.
     pub(crate) fn of_ensemble(message: String) -> Self {
-        Self { field: "ensemble_scheduling".into(), message }
+        Self { field: "ensemble_scheduling".into(), message, missing: Vec::new() }
     }
 
     /// A mistake in `field` of a step.
     pub(crate) fn of_step(step: usize, field: &str, message: String) -> Self {
-        Self { field: format!("ensemble_scheduling.step[{step}].{field}"), message }
+        Self {
+            field: format!("ensemble_scheduling.step[{step}].{field}"),
+            message,
+            missing: Vec::new(),
+        }
     }
 
     /// A mistake in one entry of a step's `map`.
@@ -31,7 +37,7 @@ impl Defect {
 
     /// A mistake in the ensemble's own `input` or `output`.
     pub(crate) fn of_tensor(list: &str, index: usize, message: String) -> Self {
-        Self { field: format!("{list}[{index}]"), message }
+        Self { field: format!("{list}[{index}]"), message, missing: Vec::new() }
     }
 }
 

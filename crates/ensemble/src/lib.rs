@@ -6,6 +6,7 @@
 mod check;
 mod defect;
 mod edge;
+mod nesting;
 mod plan;
 mod run;
 mod spec;
@@ -13,6 +14,7 @@ mod store;
 
 pub use check::{Lookup, check};
 pub use defect::Defect;
+pub use nesting::{Nested, nesting};
 pub use plan::{
     OutputGroup, Plan, PlannedInput, PlannedOutput, PlannedStep, PlannedTensor, Source, StepIndex,
     TensorIndex,

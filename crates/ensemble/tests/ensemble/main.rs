@@ -9,5 +9,6 @@ mod accepted;
 mod cancellation;
 mod dataflow;
 mod decoupled;
+mod nesting;
 mod random;
 mod refused;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use consort_config::{Model, Scheduling};
-use consort_ensemble::{Defect, Ensemble, Plan, Spec, Step, check};
+use consort_ensemble::{Defect, Ensemble, Nested, Plan, Spec, Step, StepSpec, check, nesting};
 use consort_repository::{Checked, Entry, Models, Served, State};
 use consort_telemetry::Metrics;
 
@@ -17,8 +17,6 @@ pub(super) struct Assembly<'a> {
     leaves: &'a dyn Models,
     metrics: &'a Arc<Metrics>,
     done: BTreeMap<Arc<str>, Entry>,
-    /// The ensembles being assembled, outermost first: one that comes again is a cycle.
-    path: Vec<Arc<str>>,
 }
 
 impl<'a> Assembly<'a> {
@@ -27,38 +25,42 @@ impl<'a> Assembly<'a> {
         leaves: &'a dyn Models,
         metrics: &'a Arc<Metrics>,
     ) -> Self {
-        Self { stated, leaves, metrics, done: BTreeMap::new(), path: Vec::new() }
+        Self { stated, leaves, metrics, done: BTreeMap::new() }
     }
 
     /// Every ensemble, ready or with the reason why not.
     pub(super) fn all(mut self) -> BTreeMap<Arc<str>, Entry> {
-        for name in self.stated.keys() {
-            self.assemble(name);
+        let mut specs = Vec::new();
+        for (name, stated) in self.stated {
+            match stated.model.as_ref().map(|model| &model.scheduling) {
+                Ok(Scheduling::Ensemble(spec)) => specs.push(&**spec),
+                Ok(_) => {
+                    let reason = format!("'{name}' has no ensemble_scheduling");
+                    self.done.insert(name.clone(), Entry::of_model(State::Unavailable, reason));
+                }
+                Err(problems) => {
+                    let entry = Entry::of_model(State::Unavailable, problems.clone());
+                    self.done.insert(name.clone(), entry);
+                }
+            }
+        }
+        for Nested { spec, cycle } in nesting(specs) {
+            let Stated { model, version } = &self.stated[&spec.name];
+            let built = match (model, cycle) {
+                (Ok(model), None) => self.build(model, *version, spec),
+                (Ok(_), Some(cycle)) => Err(Reason::failed(cycle)),
+                (Err(problems), _) => Err(Reason::failed(problems.clone())),
+            };
+            let entry = match built {
+                Ok(served) => Entry::of_versions(vec![(*version, Ok(served))]),
+                Err(reason) => Entry::of_model(reason.state, reason.text),
+            };
+            self.done.insert(spec.name.clone(), entry);
         }
         self.done
     }
 
-    fn assemble(&mut self, name: &Arc<str>) {
-        if self.done.contains_key(name) {
-            return;
-        }
-        self.path.push(name.clone());
-        let stated = &self.stated[name];
-        let entry = match &stated.model {
-            Err(problems) => Entry::of_model(State::Unavailable, problems.clone()),
-            Ok(model) => match self.build(model, stated.version) {
-                Ok(served) => Entry::of_versions(vec![(stated.version, Ok(served))]),
-                Err(reason) => Entry::of_model(reason.state, reason.text),
-            },
-        };
-        self.path.pop();
-        self.done.insert(name.clone(), entry);
-    }
-
-    fn build(&mut self, model: &Model, version: u64) -> Result<Served, Reason> {
-        let Scheduling::Ensemble(spec) = &model.scheduling else {
-            return Err(Reason::failed(format!("'{}' has no ensemble_scheduling", model.name)));
-        };
+    fn build(&self, model: &Model, version: u64, spec: &Spec) -> Result<Served, Reason> {
         let models = self.find_models(spec)?;
         let lookup = |name: &str, version: Option<u64>| {
             let mut steps = spec.steps.iter().zip(&models);
@@ -69,29 +71,18 @@ impl<'a> Assembly<'a> {
         Ok(self.serve(model, version, plan, &models))
     }
 
-    fn find_models(&mut self, spec: &Spec) -> Result<Vec<Arc<Served>>, Reason> {
-        let mut models = Vec::new();
-        for step in &spec.steps {
-            if self.path.contains(&step.model) {
-                let path = self.path.join(" -> ");
-                let text =
-                    format!("circular dependency between ensembles: {path} -> {}", step.model);
-                return Err(Reason::failed(text));
-            }
-            models.push(self.find(&spec.name, &step.model, step.version)?);
-        }
-        Ok(models)
+    fn find_models(&self, spec: &Spec) -> Result<Vec<Arc<Served>>, Reason> {
+        let find = |step: &StepSpec| self.find(&spec.name, &step.model, step.version);
+        spec.steps.iter().map(find).collect()
     }
 
     fn find(
-        &mut self,
+        &self,
         ensemble: &str,
         model: &Arc<str>,
         version: Option<u64>,
     ) -> Result<Arc<Served>, Reason> {
-        let found = if self.stated.contains_key(model) {
-            self.assemble(model);
-            let entry = &self.done[model];
+        let found = if let Some(entry) = self.done.get(model) {
             let reason = || entry.failures().into_iter().map(|(_, reason)| reason).next();
             entry.newest_ready().cloned().ok_or_else(|| reason().unwrap_or_default())
         } else {
