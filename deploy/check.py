@@ -208,7 +208,7 @@ def compose_fits_the_programs(programs: Dict[str, Program]) -> Problems:
             if variable.startswith("CONSORT_") and variable not in program.variables:
                 yield f"{where}: `consort-{name}` does not read `{variable}`"
             if variable == "CONSORT_STAGE":
-                for stage in value.split(","):
+                for stage in value.split():
                     yield from stage_exists(where, stage, set(services), programs)
         for port in service.get("ports", []):
             inside = port.rpartition(":")[2]

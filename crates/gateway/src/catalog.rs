@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use consort_config::Model;
 use consort_protocol::ModelStatistics;
 use consort_repository::{
-    IndexEntry, Models, OPTIONAL, Served, Snapshot, ensembles_in, statistics, versions_in,
+    IndexEntry, Models, OPTIONAL, Served, Snapshot, State, ensembles_in, statistics, versions_in,
 };
 use consort_stage::Result;
 use consort_telemetry::Metrics;
@@ -79,7 +79,7 @@ impl Catalog {
         let before = self.ensembles.load();
         let snapshot = Snapshot::new(entries, self.optional.clone());
         for row in snapshot.index() {
-            if !row.reason.is_empty() && !before.index().contains(&row) {
+            if row.state == State::Unavailable && !before.index().contains(&row) {
                 tracing::warn!(ensemble = &*row.name, "not ready: {}", row.reason);
             }
         }

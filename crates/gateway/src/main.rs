@@ -25,8 +25,8 @@ struct Program {
     #[command(flatten)]
     front: FrontOptions,
 
-    /// A stage's name and where its replicas are, such as `model=dns:///model:8001`; repeatable
-    #[arg(long, env = "CONSORT_STAGE", value_delimiter = ',', value_name = "NAME=ADDRESS")]
+    /// A stage's name and where its replicas are, such as `model=dns:///model:8001`; repeatable, in the variable separated by spaces
+    #[arg(long, env = "CONSORT_STAGE", value_delimiter = ' ', value_name = "NAME=ADDRESS")]
     stage: Vec<StageAddress>,
 }
 

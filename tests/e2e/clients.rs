@@ -1,0 +1,51 @@
+//! The ecosystem's own clients, run as they are against both layouts.
+
+use std::process::Command;
+
+use crate::program::checkout;
+use crate::repository::shipped;
+use crate::system::{Layout, System};
+
+/// Runs a script of `tests/python` in the environment that `cargo xtask test` makes.
+fn python(script: &str, arguments: &[&str]) {
+    let root = checkout();
+    let interpreter = root.join("target/venv/bin/python");
+    assert!(interpreter.exists(), "no Python environment; run `cargo xtask test`");
+    let output = Command::new(interpreter)
+        .arg(root.join("tests/python").join(script))
+        .args(arguments)
+        .output()
+        .expect("python runs");
+    assert!(
+        output.status.success(),
+        "{script} {arguments:?}:\n{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn tritonclient_works_unmodified() {
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        python("triton_clients.py", &[&system.http, &system.grpc]);
+    }
+}
+
+#[test]
+fn tritonclient_can_call_one_stage_alone() {
+    let system = System::start(Layout::Services, &shipped());
+    let address = |name: &str| {
+        let stage = system.stages.iter().find(|(stage, ..)| *stage == name);
+        stage.map(|(_, _, address)| address.clone()).expect("it runs")
+    };
+    let stages = [address("preprocess"), address("model"), address("postprocess")];
+    python("one_stage.py", &[&stages[0], &stages[1], &stages[2]]);
+}
+
+#[test]
+fn embeddings_agree_with_onnx_runtime_in_python() {
+    let system = System::start(Layout::OneProcess, &shipped());
+    let repository = shipped();
+    python("embeddings.py", &[&system.grpc, &repository.display().to_string()]);
+}

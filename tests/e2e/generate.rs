@@ -1,0 +1,144 @@
+//! Text generation and embeddings over the shipped repository, in one process and as services.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::program::checkout;
+use crate::repository::shipped;
+use crate::system::{Layout, System, agent};
+
+/// One greedy continuation, computed by the Hugging Face implementation.
+#[derive(Deserialize)]
+struct Reference {
+    prompt: String,
+    greedy_text: String,
+}
+
+fn references() -> Vec<Reference> {
+    let file = checkout().join("tests/fixtures/ferris/reference.json");
+    let text = fs::read_to_string(file).expect("the references are there");
+    serde_json::from_str(&text).expect("the references are JSON")
+}
+
+fn body(prompt: &str) -> String {
+    json!({"text_input": prompt, "max_tokens": 64}).to_string()
+}
+
+#[test]
+fn greedy_text_is_that_of_the_reference_on_every_route() {
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        for reference in references() {
+            let answer = system.post("/generate", &body(&reference.prompt));
+            assert_eq!(answer.status, 200, "{layout:?}: {}", answer.text);
+            assert_eq!(answer.json()["text_output"], reference.greedy_text, "{layout:?}");
+        }
+        let first = &references()[0];
+        for path in ["/v2/models/generate/generate", "/v2/models/generate/versions/1/generate"] {
+            let answer = system.post(path, &body(&first.prompt));
+            assert_eq!(answer.json()["text_output"], first.greedy_text, "{layout:?} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_gives_each_token_as_it_is_made_and_the_whole_text_in_all() {
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        for reference in references() {
+            let pieces = stream(&system, &body(&reference.prompt));
+            assert!(pieces.len() > 32, "{layout:?}: only {} events", pieces.len());
+            assert_eq!(pieces.concat(), reference.greedy_text, "{layout:?}");
+        }
+    }
+}
+
+/// The text of each event of `/generate_stream`.
+fn stream(system: &System, body: &str) -> Vec<String> {
+    let request = agent().post(format!("http://{}/generate_stream", system.http));
+    let mut response = request.send(body).expect("the server answers");
+    let kind = response.headers()["content-type"].to_str().expect("it is text").to_owned();
+    assert_eq!(kind, "text/event-stream; charset=utf-8");
+    let lines = BufReader::new(response.body_mut().as_reader()).lines();
+    let lines = lines.map(|line| line.expect("the stream is whole"));
+    let events = lines.filter_map(|line| {
+        let event: Value = serde_json::from_str(line.strip_prefix("data: ")?).expect("JSON");
+        Some(event["text_output"].as_str().expect("it has text").to_owned())
+    });
+    events.collect()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text_and_another_seed_another() {
+    let system = System::start(Layout::OneProcess, &shipped());
+    let sample = |seed: u64| {
+        let body = json!({
+            "text_input": "The compiler", "max_tokens": 24,
+            "temperature": 2.0, "top_k": 200, "random_seed": seed,
+        });
+        let answer = system.post("/generate", &body.to_string());
+        answer.json()["text_output"].as_str().expect("it has text").to_owned()
+    };
+    assert_eq!(sample(7), sample(7));
+    assert_ne!(sample(7), sample(8));
+}
+
+#[test]
+fn a_stop_word_ends_the_text_and_does_not_appear() {
+    let system = System::start(Layout::OneProcess, &shipped());
+    let first = &references()[0];
+    assert!(first.greedy_text.contains("memory"));
+    let body = json!({"text_input": first.prompt, "max_tokens": 64, "stop_words": [" memory"]});
+    let answer = system.post("/generate", &body.to_string()).json();
+    let text = answer["text_output"].as_str().expect("it has text");
+    let expected = first.greedy_text.split(" memory").next().expect("it has a beginning");
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn what_cannot_be_generated_is_refused_by_name() {
+    let system = System::start(Layout::OneProcess, &shipped());
+    let refused = |body: Value, text: &str| {
+        let answer = system.post("/generate", &body.to_string());
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains(text), "{}", answer.text);
+    };
+    refused(json!({"text_input": "a", "max_tokens": 0}), "request_output_len");
+    refused(json!({"text_input": "a", "temperature": -1.0}), "temperature");
+    refused(json!({"text_input": "a", "top_p": 1.5}), "runtime_top_p");
+    refused(json!({"text_input": "word ".repeat(2000)}), "context");
+    refused(json!({"max_tokens": 4}), "text_input");
+    assert_eq!(system.post("/generate", &body("The borrow checker")).status, 200);
+}
+
+#[test]
+fn an_embedding_is_a_unit_vector_and_the_same_alone_or_in_a_batch() {
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        let alone = embed(&system, &["The borrow checker"]);
+        let batch = embed(
+            &system,
+            &["A much longer sentence, about rather more things than one", "The borrow checker"],
+        );
+        let norm: f64 = alone[0].iter().map(|value| value * value).sum();
+        assert!((norm - 1.0).abs() < 1e-4, "{layout:?}: {norm}");
+        let cosine: f64 = alone[0].iter().zip(&batch[1]).map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.99999, "{layout:?}: {cosine}");
+    }
+}
+
+fn embed(system: &System, texts: &[&str]) -> Vec<Vec<f64>> {
+    let input = json!({
+        "name": "text", "datatype": "BYTES", "shape": [texts.len(), 1], "data": texts,
+    });
+    let answer = system.post("/v2/models/embed/infer", &json!({"inputs": [input]}).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let answer = answer.json();
+    let values = answer["outputs"][0]["data"].as_array().expect("it has data");
+    let values: Vec<f64> = values.iter().filter_map(Value::as_f64).collect();
+    assert_eq!(values.len(), texts.len() * 384);
+    values.chunks(384).map(<[f64]>::to_vec).collect()
+}

@@ -1,0 +1,137 @@
+//! Cancelling, deadlines, draining, and replicas that come and go.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::program::{PATIENCE, Program};
+use crate::repository::{INFER, Repository};
+use crate::system::{Layout, System, metric, post, start_stage};
+
+/// What a caller that goes away may cost everybody else.
+const SOON: Duration = Duration::from_millis(500);
+
+fn slow_chain() -> Repository {
+    Repository::new()
+        .with_identity("quick")
+        .with_delay("slow", 20_000)
+        .with_chain("chain", &["quick", "slow", "quick"])
+}
+
+/// Where the statistics of the model `slow` are kept.
+fn slow_metrics(system: &mut System) -> String {
+    match system.stages.first_mut() {
+        // `identity` is in every service; the gateway calls the first that has the model.
+        Some((_, program, _)) => program.address("Metrics Service"),
+        None => system.metrics.clone(),
+    }
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let begun_at = Instant::now();
+    while !is_so() {
+        assert!(begun_at.elapsed() < PATIENCE, "{what} did not happen");
+        thread::sleep(Duration::from_millis(2));
+    }
+    begun_at.elapsed()
+}
+
+#[test]
+fn a_client_that_hangs_up_stops_the_running_step() {
+    for layout in Layout::ALL {
+        let repository = slow_chain();
+        let mut system = System::start(layout, repository.path());
+        let metrics = slow_metrics(&mut system);
+        let mut client = TcpStream::connect(&system.http).expect("the front listens");
+        let length = INFER.len();
+        write!(
+            client,
+            "POST /v2/models/chain/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{INFER}"
+        )
+        .expect("the request is sent");
+        let executed = r#"nv_inference_exec_count{model="quick""#;
+        wait_for("the first step", || metric(&metrics, executed) >= 1.0);
+        drop(client);
+        let cancelled =
+            r#"nv_inference_request_failure{model="slow",version="1",reason="CANCELED"}"#;
+        let took = wait_for("the cancellation", || metric(&metrics, cancelled) >= 1.0);
+        assert!(took < SOON, "{layout:?}: {took:?}");
+        // The instance is free again, so a short deadline is met by the delay and not by a queue.
+        let answer =
+            system.post_with("/v2/models/slow/infer", INFER, &[("consort-timeout-ms", "300")]);
+        assert_eq!(answer.status, 504, "{layout:?}: {}", answer.text);
+    }
+}
+
+#[test]
+fn a_deadline_ends_a_request_wherever_it_is() {
+    for layout in Layout::ALL {
+        let repository = slow_chain();
+        let mut system = System::start(layout, repository.path());
+        let metrics = slow_metrics(&mut system);
+        let begun_at = Instant::now();
+        let headers = [("consort-timeout-ms", "200")];
+        let answer = system.post_with("/v2/models/chain/infer", INFER, &headers);
+        assert_eq!(answer.status, 504, "{layout:?}: {}", answer.text);
+        assert!(answer.text.contains("deadline"), "{}", answer.text);
+        assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
+        let cancelled =
+            r#"nv_inference_request_failure{model="slow",version="1",reason="CANCELED"}"#;
+        wait_for("the cancellation", || metric(&metrics, cancelled) >= 1.0);
+    }
+}
+
+#[test]
+fn a_server_told_to_stop_finishes_what_is_running_and_exits_with_0() {
+    let repository = Repository::new().with_delay("slow", 1_500);
+    for layout in Layout::ALL {
+        let mut system = System::start(layout, repository.path());
+        let metrics = slow_metrics(&mut system);
+        let url = format!("http://{}/v2/models/slow/infer", system.http);
+        let asker = thread::spawn(move || post(&url, INFER));
+        // Its instance has taken it: it is neither pending nor answered.
+        wait_for("the request", || {
+            let queued = metric(&metrics, r#"consort_queue_duration_seconds_count{model="slow""#);
+            queued >= 1.0
+        });
+        system.front.terminate();
+        let answer = asker.join().expect("the asker lives");
+        assert_eq!(answer.status, 200, "{layout:?}: {}", answer.text);
+        let (status, log) = system.front.wait();
+        assert_eq!(status.code(), Some(0), "{layout:?}: {log}");
+        for (_, stage, _) in system.stages {
+            stage.terminate();
+            assert_eq!(stage.wait().0.code(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn requests_go_on_while_one_of_two_replicas_dies() {
+    let repository = Repository::new().with_identity("quick");
+    let argument = format!("--model-repository={}", repository.path().display());
+    let (_, mut first, one) = start_stage("preprocess", &argument, &[]);
+    let (name, second, two) = start_stage("preprocess", &argument, &[]);
+    let stage = format!("--stage=preprocess=static:///{one},{two}");
+    let system = System::of(
+        Program::start("consort-gateway", &[stage, argument]),
+        vec![(name, second, two)],
+    );
+    system.wait_until_ready();
+    let upstream = |replica: &str| {
+        system.metric(&format!(
+            r#"consort_upstream_requests{{stage="preprocess",replica="{replica}",outcome="success""#
+        ))
+    };
+    let second = system.stages[0].2.clone();
+    wait_for("both replicas' answers", || {
+        assert_eq!(system.post("/v2/models/quick/infer", INFER).status, 200);
+        upstream(&one) >= 1.0 && upstream(&second) >= 1.0
+    });
+    first.kill();
+    for _ in 0..50 {
+        let answer = system.post("/v2/models/quick/infer", INFER);
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+}

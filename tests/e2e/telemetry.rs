@@ -1,0 +1,121 @@
+//! Traces leave the programs as OTLP, with every stage under the caller's trace.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::program::PATIENCE;
+use crate::repository::{INFER, Repository};
+use crate::system::{Layout, System};
+
+const TRACE: [u8; 16] = [
+    0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
+];
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// A collector that takes OTLP over HTTP and hands on the bodies.
+fn collector() -> (String, Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = format!("http://{}", listener.local_addr().expect("it has one"));
+    let (sender, bodies) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let sender = sender.clone();
+            thread::spawn(move || collect(stream, &sender));
+        }
+    });
+    (address, bodies)
+}
+
+/// Answers every request on a connection with an empty 200.
+fn collect(stream: TcpStream, bodies: &Sender<Vec<u8>>) -> Option<()> {
+    let mut writer = stream.try_clone().ok()?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        writer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok()?;
+        bodies.send(body).ok()?;
+    }
+}
+
+fn contains(bodies: &[u8], text: &[u8]) -> bool {
+    bodies.windows(text.len()).any(|window| window == text)
+}
+
+#[test]
+fn a_request_is_one_trace_from_the_front_to_every_stage() {
+    let repository = Repository::new()
+        .with_delay("slow", 1)
+        .with_identity("quick")
+        .with_chain("chain", &["quick", "slow"]);
+    for layout in Layout::ALL {
+        let (address, bodies) = collector();
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ];
+        let system = System::launch(layout, repository.path(), &variables);
+        system.wait_until_ready();
+        let headers = [("traceparent", TRACEPARENT)];
+        assert_eq!(system.post_with("/v2/models/chain/infer", INFER, &headers).status, 200);
+        let mut received = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        // The names of the request's span, its steps, and what the stage did.
+        let wanted: [&[u8]; 5] = [&TRACE, b"chain", b"slow", b"queue", b"compute"];
+        while !wanted.iter().all(|text| contains(&received, text)) {
+            assert!(Instant::now() < deadline, "{layout:?}: a span is missing");
+            if let Ok(body) = bodies.recv_timeout(Duration::from_secs(1)) {
+                received.extend(body);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_collector_that_is_not_there_holds_up_nobody() {
+    let repository = Repository::new().with_identity("quick");
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")];
+    let system = System::launch(Layout::OneProcess, repository.path(), &variables);
+    system.wait_until_ready();
+    let begun_at = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(system.post("/v2/models/quick/infer", INFER).status, 200);
+    }
+    assert!(begun_at.elapsed() < Duration::from_secs(5), "{:?}", begun_at.elapsed());
+}
+
+#[test]
+fn metrics_count_under_tritons_names() {
+    let repository =
+        Repository::new().with_identity("quick").with_chain("chain", &["quick", "quick"]);
+    let system = System::start(Layout::OneProcess, repository.path());
+    for _ in 0..3 {
+        assert_eq!(system.post("/v2/models/chain/infer", INFER).status, 200);
+    }
+    assert_eq!(system.post("/v2/models/quick/infer", r#"{"inputs":[]}"#).status, 400);
+    let count = |metric: &str, model: &str| {
+        system.metric(&format!(r#"{metric}{{model="{model}",version="1""#))
+    };
+    assert!((count("nv_inference_request_success", "chain") - 3.0).abs() < 0.1);
+    assert!((count("nv_inference_request_success", "quick") - 6.0).abs() < 0.1);
+    assert!((count("nv_inference_count", "quick") - 6.0).abs() < 0.1);
+    assert!((count("nv_inference_request_failure", "quick") - 1.0).abs() < 0.1);
+    assert!(count("nv_inference_request_duration_us", "chain") > 0.0);
+}
