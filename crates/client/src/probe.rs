@@ -18,29 +18,35 @@ use crate::signature;
 /// How soon a replica that is not ready is asked again at first; later it takes twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A replica that has not answered a probe for so long cannot be called.
+/// A probe that has not been answered for so long counts as unanswered.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A ready replica that leaves so many probes in a row unanswered cannot be called. One alone says
+/// little: the answer may be waiting behind large tensors on a busy connection.
+const UNANSWERED: usize = 3;
 
 /// Asks `replica` once in `every`, and more often until it is ready; wakes `changed` on news.
 ///
 /// Runs until it is dropped.
 pub(crate) async fn probe(replica: Arc<Replica>, every: Duration, changed: Arc<Notify>) {
-    let mut pause = FIRST_PAUSE.min(every);
+    let first_pause = FIRST_PAUSE.min(every);
+    let mut pause = first_pause;
+    let mut unanswered = 0;
     for round in 0.. {
-        let is_news = match timeout(ANSWER_TIMEOUT, ask(&replica, round)).await {
-            Ok(Ok(report)) => replica.note(report),
-            Ok(Err(status)) => replica.note_failure(reason(&status)),
-            Err(_) => replica.note_failure(format!("no answer within {ANSWER_TIMEOUT:?}")),
+        let answer = ask(&replica, round).await;
+        unanswered = if answer.is_none() { unanswered + 1 } else { 0 };
+        let is_news = match answer {
+            Some(Ok(report)) => replica.note(report),
+            Some(Err(status)) => replica.note_failure(reason(&status)),
+            None if unanswered < UNANSWERED && replica.report().is_callable() => false,
+            None => replica.note_failure(no_answer()),
         };
         if is_news {
             changed.notify_one();
         }
-        let (now, next) = if replica.report().is_settled() {
-            (every, FIRST_PAUSE.min(every))
-        } else {
-            (pause, (pause * 2).min(every))
-        };
-        pause = next;
+        let is_settled = unanswered == 0 && replica.report().is_settled();
+        let now = if is_settled { every } else { pause };
+        pause = if is_settled { first_pause } else { (pause * 2).min(every) };
         tokio::select! {
             () = sleep(now) => {}
             () = replica.suspected.notified() => {}
@@ -48,12 +54,23 @@ pub(crate) async fn probe(replica: Arc<Replica>, every: Duration, changed: Arc<N
     }
 }
 
-async fn ask(replica: &Replica, round: usize) -> Result<Report, Status> {
+fn no_answer() -> String {
+    format!("no answer within {ANSWER_TIMEOUT:?}")
+}
+
+/// What the replica says; `None` when it says nothing.
+async fn ask(replica: &Replica, round: usize) -> Option<Result<Report, Status>> {
     let (mut client, mut same_client) = (replica.client(), replica.client());
-    let (ready, index) = tokio::try_join!(
-        client.server_ready(ServerReadyRequest {}),
-        same_client.repository_index(RepositoryIndexRequest::default()),
-    )?;
+    let answers = async {
+        tokio::try_join!(
+            client.server_ready(ServerReadyRequest {}),
+            same_client.repository_index(RepositoryIndexRequest::default()),
+        )
+    };
+    let (ready, index) = match timeout(ANSWER_TIMEOUT, answers).await.ok()? {
+        Ok(answers) => answers,
+        Err(status) => return Some(Err(status)),
+    };
     let index = index.into_inner().models;
     let last = replica.report();
     let mut models = Vec::with_capacity(index.len());
@@ -63,51 +80,52 @@ async fn ask(replica: &Replica, round: usize) -> Result<Report, Status> {
     for (position, row) in index.into_iter().enumerate() {
         let known = last
             .find(&row.name, row.version.parse().ok())
-            .and_then(|model| model.description.clone())
-            .filter(|_| again != Some(position));
-        models.push(read_row(&mut client, row, known).await);
+            .and_then(|model| model.description.clone());
+        let mut model = read_row(row);
+        if model.state == State::Ready && (known.is_none() || again == Some(position)) {
+            describe(&mut client, &mut model, known).await;
+        } else if model.state == State::Ready {
+            model.description = known;
+        }
+        models.push(model);
     }
     let health = Report::health_of(ready.into_inner().ready, &models);
-    Ok(Report { health, models })
+    Some(Ok(Report { health, models }))
 }
 
-async fn read_row(
-    client: &mut Client,
-    row: ModelIndex,
-    known: Option<Arc<Description>>,
-) -> Reported {
-    let mut model = Reported {
+fn read_row(row: ModelIndex) -> Reported {
+    Reported {
         version: row.version.parse().ok(),
         state: read_state(&row.state),
         reason: row.reason,
         description: None,
         name: row.name.into(),
-    };
-    if model.state != State::Ready {
-        return model;
     }
-    let description = match known {
-        Some(known) => Ok(known),
-        None => describe(client, &model.name, row.version).await,
-    };
-    match description {
+}
+
+/// Asks for the configuration of a model; without an answer what is known of it stays true.
+async fn describe(client: &mut Client, model: &mut Reported, known: Option<Arc<Description>>) {
+    match read_description(client, model).await {
         Ok(description) => model.description = Some(description),
+        Err(_) if known.is_some() => model.description = known,
         Err(reason) => {
             model.state = State::Unavailable;
             model.reason = reason;
         }
     }
-    model
 }
 
-async fn describe(
+async fn read_description(
     client: &mut Client,
-    name: &str,
-    version: String,
+    model: &Reported,
 ) -> Result<Arc<Description>, String> {
-    let name = name.to_owned();
-    let response = client.model_config(ModelConfigRequest { name, version }).await;
+    let request = ModelConfigRequest {
+        name: model.name.as_ref().into(),
+        version: model.version.map(|version| version.to_string()).unwrap_or_default(),
+    };
+    let response = timeout(ANSWER_TIMEOUT, client.model_config(request)).await;
     let config = response
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded(no_answer())))
         .map_err(|status| format!("its configuration cannot be read: {}", reason(&status)))?
         .into_inner()
         .config
