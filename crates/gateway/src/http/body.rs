@@ -1,4 +1,4 @@
-//! Reads request bodies, never more of one than the limit allows.
+//! Reads request bodies, keeping no more of one than the limit allows.
 
 use axum::body::{Body, HttpBody};
 use axum::http::header::CONNECTION;
@@ -11,47 +11,99 @@ use super::error::Failure;
 /// How many pieces a body of unknown length may come in; each costs more to receive than to send.
 const MAX_CHUNKS: usize = 65_536;
 
+/// Why a body was not read to its end.
+enum Stop {
+    /// It has at least so many bytes, and so many of them were received.
+    TooLarge {
+        size: usize,
+        received: usize,
+    },
+    TooManyChunks,
+    Broken(axum::Error),
+}
+
 /// The whole body, or an error once it proves larger than `limit`.
-///
-/// A body that says its length is refused before it is read; a body in one piece is not copied.
 pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let stop = match collect(&mut body, limit).await {
+        Ok(bytes) => return Ok(bytes),
+        Err(stop) => stop,
+    };
+    let (error, may_stay) = match stop {
+        Stop::TooLarge { size, received } => {
+            let most = limit.saturating_mul(2).saturating_sub(received);
+            (too_large(size, limit), skip_rest(&mut body, most).await)
+        }
+        Stop::TooManyChunks => {
+            let text = format!("the chunked request body has more than {MAX_CHUNKS} chunks");
+            (Error::invalid(text), false)
+        }
+        Stop::Broken(cause) => {
+            let error = Error::invalid("the request body could not be read to its end");
+            (error.with_source(cause), false)
+        }
+    };
+    let failure = Failure::from(error);
+    Err(if may_stay { failure } else { failure.with_header(CONNECTION, "close") })
+}
+
+/// Puts the pieces of a body together; one that comes in one piece is not copied.
+///
+/// A body that says its length is refused before any of it is read.
+async fn collect(body: &mut Body, limit: usize) -> Result<Bytes, Stop> {
     let hint = body.size_hint();
     let announced = usize::try_from(hint.lower()).unwrap_or(usize::MAX);
     if announced > limit {
-        return Err(refuse(too_large(announced, limit)));
+        return Err(Stop::TooLarge { size: announced, received: 0 });
     }
     let max_chunks = hint.exact().map_or(MAX_CHUNKS, |_| usize::MAX);
     let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    let mut all = BytesMut::new();
     let mut chunks = 0;
     while let Some(frame) = body.frame().await {
-        let Ok(chunk) = frame.map_err(cut_off)?.into_data() else {
-            continue;
-        };
+        let chunk = frame.map_err(Stop::Broken)?.into_data().unwrap_or_default();
         if chunk.is_empty() {
             continue;
         }
         chunks += 1;
         if chunks > max_chunks {
-            return Err(refuse(Error::invalid(format!(
-                "the chunked request body has more than {MAX_CHUNKS} chunks"
-            ))));
+            return Err(Stop::TooManyChunks);
         }
-        let size = chunk.len() + first.len() + rest.len();
+        let size = chunk.len() + first.len().max(all.len());
         if size > limit {
-            return Err(refuse(too_large(size, limit)));
+            return Err(Stop::TooLarge { size, received: size });
         }
-        if chunks == 1 {
-            first = chunk;
-            continue;
+        match chunks {
+            1 => first = chunk,
+            2 => {
+                all.reserve(announced.max(size));
+                all.extend_from_slice(&first);
+                all.extend_from_slice(&chunk);
+            }
+            _ => all.extend_from_slice(&chunk),
         }
-        if chunks == 2 {
-            rest.reserve(announced.max(size));
-            rest.extend_from_slice(&std::mem::take(&mut first));
-        }
-        rest.extend_from_slice(&chunk);
     }
-    Ok(if chunks > 1 { rest.freeze() } else { first })
+    Ok(if chunks > 1 { all.freeze() } else { first })
+}
+
+/// Receives and forgets the rest of a body if it is at most so many bytes; says whether it was.
+///
+/// A client that sends its body before it reads the answer would otherwise see no more of the
+/// answer than a broken pipe.
+async fn skip_rest(body: &mut Body, most: usize) -> bool {
+    let mut left = most as u64;
+    while body.size_hint().lower() <= left {
+        let frame = match body.frame().await {
+            None => return true,
+            Some(Err(_)) => return false,
+            Some(Ok(frame)) => frame,
+        };
+        let size = frame.data_ref().map_or(0, Bytes::len) as u64;
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// The error about input of `size` bytes where `limit` are allowed.
@@ -60,13 +112,4 @@ pub(super) fn too_large(size: usize, limit: usize) -> Error {
         "request JSON size of {size} bytes exceeds the maximum allowed input size of {limit} \
          bytes. Use --http-max-input-size to increase the limit."
     ))
-}
-
-/// An unread rest cannot be skipped cheaply, so the connection ends with the answer.
-fn refuse(error: Error) -> Failure {
-    Failure::from(error).with_header(CONNECTION, "close")
-}
-
-fn cut_off(cause: axum::Error) -> Failure {
-    Error::invalid("the request body could not be read to its end").with_source(cause).into()
 }

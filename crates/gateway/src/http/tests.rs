@@ -7,7 +7,7 @@ mod infer_refusals;
 mod round_trip;
 mod routes;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -22,6 +22,7 @@ use consort_stage::{
 use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
 use http_body_util::BodyExt;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tower::{ServiceBuilder, ServiceExt};
 
@@ -207,6 +208,13 @@ impl Reply {
     fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
+}
+
+/// Runs a future in a test that is not asynchronous itself.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
+    RUNTIME.block_on(future)
 }
 
 async fn send(router: Router, request: HttpRequest<Body>) -> Reply {

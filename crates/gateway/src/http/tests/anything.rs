@@ -4,13 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn shelf() -> Router {
+static SHELF: LazyLock<Router> = LazyLock::new(|| {
     front(vec![
         echo(),
         one_input("raw", DataType::Fp32, &[-1], 4),
         model("generate", language(true), echo_back),
     ])
-}
+});
 
 /// Any value, with the words that requests are made of turning up often.
 fn value() -> impl Strategy<Value = serde_json::Value> {
@@ -76,8 +76,7 @@ fn almost_right() -> impl Strategy<Value = serde_json::Value> {
 }
 
 fn answers(path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<(), TestCaseError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let reply = runtime.block_on(post_with(shelf(), path, headers, body));
+    let reply = block_on(post_with(SHELF.clone(), path, headers, body));
     if reply.status != 200 && reply.headers["content-type"] == "application/json" {
         let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
         prop_assert!(body["error"].is_string());

@@ -144,6 +144,11 @@ async fn a_body_beyond_the_limit_is_refused_however_it_comes() {
     let text = "request JSON size of 10001 bytes exceeds the maximum allowed input size of 10000 \
                 bytes. Use --http-max-input-size to increase the limit.";
     refused(&" ".repeat(10_001), 400, text).await;
+    let reply = post(shelf(), "/v2/models/echo/infer", vec![b' '; 20_001]).await;
+    assert_eq!(
+        (reply.status.as_u16(), &reply.headers["connection"]),
+        (400, &"close".parse().unwrap())
+    );
     let endless = stream::repeat_with(|| Ok::<_, Error>(Bytes::from_static(&[b' '; 100])));
     let reply = post(shelf(), "/v2/models/echo/infer", Body::from_stream(endless)).await;
     assert_eq!(reply.status, 400);

@@ -41,9 +41,7 @@ fn tensors() -> impl Strategy<Value = (DataType, usize, Bytes)> {
         .prop_flat_map(|datatype| elements(datatype).prop_map(move |(n, data)| (datatype, n, data)))
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
+static ECHO: LazyLock<Router> = LazyLock::new(|| front(vec![echo()]));
 
 proptest! {
     #[test]
@@ -54,10 +52,10 @@ proptest! {
             data.len()
         );
         let path = "/v2/models/echo/infer";
-        let reply = block_on(post_binary(front(vec![echo()]), path, &json, &data));
+        let reply = block_on(post_binary(ECHO.clone(), path, &json, &data));
         prop_assert!(reply.body.ends_with(&data));
-        let length: usize = reply.headers["inference-header-content-length"].to_str().unwrap().parse().unwrap();
-        prop_assert_eq!(reply.body.len(), length + data.len());
+        let length = reply.headers["inference-header-content-length"].to_str().unwrap();
+        prop_assert_eq!(reply.body.len(), length.parse::<usize>().unwrap() + data.len());
     }
 
     #[test]
@@ -70,11 +68,11 @@ proptest! {
             "parameters":{{"binary_data_size":{}}}}}]}}"#,
             data.len()
         );
-        let reply = block_on(post_binary(front(vec![echo()]), path, &json, &data));
+        let reply = block_on(post_binary(ECHO.clone(), path, &json, &data));
         prop_assert_eq!(reply.status, 200);
         let outputs = &reply.json()["outputs"];
         let json = format!(r#"{{"parameters":{{"binary_data_output":true}},"inputs":{outputs}}}"#);
-        let reply = block_on(post(front(vec![echo()]), path, json));
+        let reply = block_on(post(ECHO.clone(), path, json));
         prop_assert_eq!(reply.status, 200, "{}", reply.text());
         prop_assert!(reply.body.ends_with(&data));
     }
