@@ -46,7 +46,7 @@ pub(crate) fn run(checkout: &Checkout) -> Result<()> {
     Ok(())
 }
 
-/// Builds every form of ferris that only the tests serve.
+/// Builds the models that only the tests serve: other forms of ferris, and tiny graphs.
 pub(crate) fn build_for_tests(checkout: &Checkout) -> Result<()> {
     let python = venv::ensure(checkout, Requirements::Tests)?;
     let source = checkout.path("model_repository/ferris/1/model.onnx");
@@ -56,7 +56,8 @@ pub(crate) fn build_for_tests(checkout: &Checkout) -> Result<()> {
             build(checkout, &python, "llama_to_onnx.py", (&source, &output), options)?;
         }
     }
-    Ok(())
+    let script = checkout.path("crates/xtask/python/tiny_models.py");
+    process::run(Command::new(&python).arg(script).arg(checkout.target("models/tiny")))
 }
 
 fn fetch_minilm(checkout: &Checkout, folder: &Path) -> Result<()> {

@@ -9,7 +9,7 @@ use super::{Finding, Tree};
 const WALLS: [(&str, &[&str]); 11] = [
     ("ort", &["model", "bench"]),
     ("tokenizers", &["preprocess", "postprocess", "bench"]),
-    ("serde_yaml", &["config"]),
+    ("serde_yaml", &["config", "tests"]),
     ("prost-reflect", &["config", "protocol"]),
     ("opentelemetry*", &["telemetry"]),
     ("tracing-opentelemetry", &["telemetry"]),
