@@ -24,8 +24,8 @@ const WALLS: [(&str, &[&str]); 11] = [
 pub(crate) fn names_stay_behind_them(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in tree.with_extension("toml").filter(|file| file.path.ends_with("/Cargo.toml")) {
-        let owner =
-            file.path.strip_prefix("crates/").and_then(|path| path.strip_suffix("/Cargo.toml"));
+        let folder = file.path.strip_suffix("/Cargo.toml");
+        let owner = folder.map(|folder| folder.strip_prefix("crates/").unwrap_or(folder));
         // To a wall a test is code like any other: it would break with the dependency.
         let manifest = file.text.replace("[dev-dependencies]", "[dependencies]");
         for (line, dependency) in dependencies(&manifest) {
