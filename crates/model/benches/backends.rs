@@ -1,8 +1,8 @@
 //! Measures what both backends add to ONNX Runtime: tokens a second, and microseconds a run.
 //!
 //! `cargo bench -p consort-model` measures ferris and a small graph on the processor;
-//! `cargo bench -p consort-model -- [--gpu] MODEL_FOLDER…` measures other decoders, on a card if so
-//! asked. Every figure is the best of several rounds, for the machine may be busy.
+//! `cargo bench -p consort-model -- [--gpu | --auto] MODEL_FOLDER…` measures other decoders, on a
+//! card if so asked. Every figure is the best of several rounds, for the machine may be busy.
 
 #![expect(clippy::print_stdout, reason = "its output is what it measured")]
 
@@ -28,8 +28,8 @@ const RUNS: u32 = 20_000;
 
 /// What tells this program to measure ONNX Runtime alone.
 const BARE: &str = "bare";
-/// What tells it to measure on the first card.
-const GPU: &str = "--gpu";
+/// What tells it where to measure.
+const DEVICES: [(&str, Device); 2] = [("--gpu", Device::Gpu(0)), ("--auto", Device::Auto)];
 /// How many tokens it shows, for the eye.
 const SHOWN: usize = 12;
 
@@ -39,8 +39,9 @@ fn main() {
         return;
     }
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let folders: Vec<_> = arguments.iter().filter(|argument| *argument != GPU).collect();
-    let device = if folders.len() < arguments.len() { Device::Gpu(0) } else { Device::Cpu };
+    let named = DEVICES.iter().find(|(name, _)| arguments.iter().any(|argument| argument == name));
+    let device = named.map_or(Device::Cpu, |(_, device)| *device);
+    let folders: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     for folder in &folders {
         report(Path::new(folder), device, 1);
     }

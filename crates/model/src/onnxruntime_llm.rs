@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use consort_config::{Device, Model};
 use consort_repository::{Backend, Instance, Kind, ModelFile};
 use consort_stage::{Error, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
@@ -57,32 +58,72 @@ fn signature(_file: &ModelFile<'_>) -> Result<Option<Signature>> {
 fn load(instance: &Instance<'_>) -> Result<Backend> {
     let model = instance.model;
     check_names(&model.signature)?;
-    let settings = &model.settings;
+    let opened = match open(instance)? {
+        opened if opened.is_well_placed() => opened,
+        _ if instance.device == Device::Auto => {
+            open(&Instance { device: Device::Cpu, ..*instance })?
+        }
+        _ => return Err(no_kernel()),
+    };
+    let limits = limits(instance, &opened.config, &opened.graph)?;
+    let engine =
+        Engine::new(decoder(model, opened, &limits)?, limits, model.signature.is_batching());
+    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm(engine))))
+}
+
+/// A session, and what it was found to be.
+struct Opened {
+    session: Session,
+    provider: Provider,
+    config: Config,
+    graph: Graph,
+}
+
+impl Opened {
+    /// Whether the operators that share the cache's buffers run where the buffers lie.
+    ///
+    /// Elsewhere they would be given copies, and write into those.
+    fn is_well_placed(&self) -> bool {
+        self.provider == Provider::Cpu || !self.graph.shares_fp32_buffer()
+    }
+}
+
+fn open(instance: &Instance<'_>) -> Result<Opened> {
+    let model = instance.model;
     let file = instance.version_folder.join(&model.file_name);
     let (session, provider) = session::open(instance, &file)?;
     let mut config = read_config(instance, &session)?;
-    config.shares_buffer = settings.switch_or("past_present_share_buffer", config.shares_buffer)?;
+    let shares_buffer = config.shares_buffer;
+    config.shares_buffer = model.settings.switch_or("past_present_share_buffer", shares_buffer)?;
     let graph = Graph::read(&session, &config)?;
-    let limits = limits(instance, &config, &graph)?;
+    Ok(Opened { session, provider, config, graph })
+}
+
+fn no_kernel() -> Error {
+    Error::unsupported(
+        "`instance_group` asks for a GPU, where `GroupQueryAttention` computes in FP16 and BF16 \
+         only, and the cache of this graph is FP32; export the model in FP16, or use \
+         `kind: KIND_CPU`",
+    )
+}
+
+fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<Serial> {
+    let settings = &model.settings;
     let slots = settings.parse_or("max_active_requests", MAX_ACTIVE_REQUESTS)?;
-    let chunk = match provider {
+    let chunk = match opened.provider {
         Provider::Cpu => PREFILL_CHUNK_SIZE,
         Provider::Cuda(_) => PREFILL_CHUNK_SIZE_ON_CARD,
     };
     let prefill_tokens = settings.parse_or("prefill_chunk_size", chunk)?;
-    let decoder = Serial::new(
-        session,
-        Parts {
-            model: Arc::clone(&model.name),
-            memory: Memory::new(provider, limits.context)?,
-            graph,
-            slots: slots.get(),
-            prefill_tokens: prefill_tokens.get(),
-            vocabulary: limits.vocabulary,
-        },
-    );
-    let engine = Engine::new(decoder, limits, model.signature.is_batching());
-    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm(engine))))
+    let parts = Parts {
+        model: Arc::clone(&model.name),
+        memory: Memory::new(opened.provider, limits.context)?,
+        graph: opened.graph,
+        slots: slots.get(),
+        prefill_tokens: prefill_tokens.get(),
+        vocabulary: limits.vocabulary,
+    };
+    Ok(Serial::new(opened.session, parts))
 }
 
 fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {

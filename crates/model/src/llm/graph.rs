@@ -94,6 +94,13 @@ impl Graph {
         Ok(graph)
     }
 
+    /// Whether its attention writes numbers of 32 bits into a shared buffer, which only the
+    /// processor's can.
+    pub(crate) fn shares_fp32_buffer(&self) -> bool {
+        self.carrying == Carrying::SharedBuffer
+            && self.cache.iter().any(|tensor| tensor.element == TensorElementType::Float32)
+    }
+
     /// Refuses a graph with an input that nobody here would feed.
     fn check_inputs(&self, inputs: &[Outlet]) -> Result<()> {
         let integers = [Some(&self.tokens), self.mask.as_ref(), self.positions.as_ref()];
