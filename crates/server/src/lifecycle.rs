@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use consort_protocol::ModelStatistics;
-use consort_repository::{IndexEntry, Models, Served};
+use consort_repository::{IndexEntry, Models, Served, State};
 use consort_stage::Result;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -13,12 +13,24 @@ use tokio::sync::watch;
 pub struct Lifecycle {
     models: Arc<dyn Models>,
     is_draining: AtomicBool,
+    is_strict: AtomicBool,
 }
 
 impl Lifecycle {
-    /// A server over `models` that is not draining.
+    /// A server over `models` that is not draining and is ready when all of them are.
     pub fn new(models: Arc<dyn Models>) -> Arc<Self> {
-        Arc::new(Self { models, is_draining: AtomicBool::new(false) })
+        let (is_draining, is_strict) = (AtomicBool::new(false), AtomicBool::new(true));
+        Arc::new(Self { models, is_draining, is_strict })
+    }
+
+    /// From now on one ready model is enough for the server to be ready, once none is loading.
+    pub fn relax(&self) {
+        self.is_strict.store(false, Ordering::Release);
+    }
+
+    fn is_partly_ready(&self) -> bool {
+        let states: Vec<State> = self.models.index().iter().map(|entry| entry.state).collect();
+        states.contains(&State::Ready) && !states.contains(&State::Loading)
     }
 
     /// From now on the server says that it is not ready; calls are still answered.
@@ -37,7 +49,8 @@ impl Models for Lifecycle {
     }
 
     fn is_ready(&self) -> bool {
-        !self.is_draining.load(Ordering::Acquire) && self.models.is_ready()
+        let is_enough = || !self.is_strict.load(Ordering::Acquire) && self.is_partly_ready();
+        !self.is_draining.load(Ordering::Acquire) && (self.models.is_ready() || is_enough())
     }
 
     fn statistics(

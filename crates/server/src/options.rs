@@ -41,6 +41,11 @@ pub struct Options {
           action = clap::ArgAction::Set)]
     pub allow_metrics: bool,
 
+    /// Whether the server is ready only when every model is; else when one is and none is loading
+    #[arg(long, env = "CONSORT_STRICT_READINESS", default_value_t = true, value_name = "BOOL",
+          action = clap::ArgAction::Set)]
+    pub strict_readiness: bool,
+
     /// Seconds that requests may still take once the server was told to stop
     #[arg(long, env = "CONSORT_EXIT_TIMEOUT_SECS", default_value_t = 30, value_name = "SECONDS")]
     pub exit_timeout_secs: u64,

@@ -71,6 +71,9 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let mut servers = tokio::task::JoinSet::new();
     let models: Arc<dyn Models> = service.models.clone();
+    if !options.strict_readiness {
+        service.models.relax();
+    }
 
     if options.allow_metrics {
         let address = SocketAddr::new(options.metrics_address, options.metrics_port);
