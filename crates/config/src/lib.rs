@@ -25,5 +25,6 @@ pub use folder::read;
 pub use model::{
     Device, DynamicBatching, InstanceGroup, Model, Scheduling, Settings, VersionPolicy,
 };
+pub use nearest::did_you_mean;
 pub use problem::{Place, Problem, Problems};
 pub use source::Source;

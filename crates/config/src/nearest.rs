@@ -15,7 +15,7 @@ pub(crate) fn nearest<'a>(
 }
 
 /// ``did you mean `…`?``, when a candidate is near enough.
-pub(crate) fn did_you_mean<'a>(
+pub fn did_you_mean<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {

@@ -1,0 +1,219 @@
+//! `consort check`.
+
+use expect_test::{Expect, expect};
+
+use crate::repository::{ECHO, Repository, consort, repository, shipped};
+
+fn checks(repository: &Repository, code: i32, printed: &Expect) {
+    let said = consort(&["check".as_ref(), repository.path().as_os_str()]);
+    printed.assert_eq(&said.stdout);
+    assert_eq!((said.code, said.stderr.as_str()), (code, ""));
+}
+
+/// An ensemble of `echo` once, and then whatever else is appended.
+const CHAIN: &str = r#"
+platform: "ensemble"
+input [ { name: "x" data_type: TYPE_INT32 dims: [ 4 ] } ]
+output [ { name: "y" data_type: TYPE_INT32 dims: [ 4 ] } ]
+ensemble_scheduling {
+  step [
+    {
+      model_name: "echo"
+      input_map { key: "IN" value: "x" }
+      output_map { key: "OUT" value: "y" }
+    }
+  ]
+}
+"#;
+
+#[test]
+fn the_shipped_repository_is_good() {
+    let said = consort(&["check".as_ref(), shipped().as_os_str()]);
+    assert!(said.stdout.ends_with("8 models are good\n"), "{}{}", said.stdout, said.stderr);
+    assert_eq!(said.code, 0);
+}
+
+#[test]
+fn a_good_repository_is_said_to_be_good() {
+    checks(
+        &repository(&[
+            ("echo/config.pbtxt", ECHO),
+            ("echo/1/", ""),
+            ("chain/config.pbtxt", CHAIN),
+            ("chain/1/", ""),
+            ("not a model/README.md", "nothing to see"),
+        ]),
+        0,
+        &expect![[r#"
+            2 models are good
+        "#]],
+    );
+    checks(&repository(&[("echo/config.pbtxt", ECHO), ("echo/1/", "")]), 0, &expect![[r#"
+        1 model is good
+    "#]]);
+    checks(&repository(&[]), 0, &expect![[r#"
+        there is no model
+    "#]]);
+}
+
+#[test]
+fn all_problems_are_told_together_with_their_places() {
+    checks(
+        &repository(&[
+            ("echo/config.pbtxt", ECHO),
+            ("echo/1/", ""),
+            ("folderless/config.pbtxt", ECHO),
+            (
+                "misspelt/config.pbtxt",
+                "backend: \"identity\"\nmax_bach_size: 4\ninput [ { name: \"IN\" data_type: \
+                 TYPE_INT33 dims: [ 4 ] } ]\noutput [ { name: \"OUT\" data_type: TYPE_INT32 dims: \
+                 [ 4 ] } ]\n",
+            ),
+            ("misspelt/1/", ""),
+            ("onnx/config.pbtxt", &ECHO.replace("identity", "onnxruntime")),
+            ("onnx/1/", ""),
+            ("texts/config.pbtxt", TOKENIZER),
+            ("texts/1/tokenizer.json", "{}"),
+            (
+                "wired/config.pbtxt",
+                &CHAIN.replace("\"OUT\"", "\"OUTPUT\"").replace("TYPE_INT32", "TYPE_INT64"),
+            ),
+            ("wired/1/", ""),
+            (
+                "unwired/config.pbtxt",
+                &CHAIN
+                    .replace("\"echo\"", "\"ecko\"")
+                    .replace("key: \"OUT\" value: \"y\"", "key: \"OUT\" value: \"z\""),
+            ),
+            ("versioned/config.pbtxt", &CHAIN.replace("\"echo\"", "\"echo\" model_version: 3")),
+        ]),
+        1,
+        &expect![[r#"
+            folderless: no version is available; put the model's files into a version folder such as `folderless/1/`
+            misspelt/config.pbtxt:2:1: unknown field `max_bach_size`; did you mean `max_batch_size`?
+            misspelt/config.pbtxt:3:33: `data_type` has no value `TYPE_INT33`; did you mean `TYPE_INT32`?
+            onnx/1/model.onnx: the model file does not exist
+            texts/config.pbtxt: `tokenizer.json` of model `texts` is not a Hugging Face tokenizer: Model missing. at line 1 column 2
+            note: unwired: Triton would want an empty version folder such as `1/` here
+            unwired/config.pbtxt:4:10: ensemble output 'y' for ensemble 'unwired' is not used
+            unwired/config.pbtxt:8:7: ensemble unwired contains models that are not available or ambiguous: ecko; did you mean `echo`?
+            unwired/config.pbtxt:10:7: ensemble tensor 'z' is unused in ensemble 'unwired'
+            note: versioned: Triton would want an empty version folder such as `1/` here
+            versioned/config.pbtxt:8:26: ensemble 'versioned' depends on 'echo' whose required version 3 is not loaded; the versions served are [1]
+            wired/config.pbtxt:9:19: in ensemble wired, ensemble tensor x: inconsistent data type: TYPE_INT64 is inferred from model wired while TYPE_INT32 is inferred from model echo
+            wired/config.pbtxt:10:20: ensemble tensor y is mapping to non-existing output OUTPUT in model echo in ensemble wired; the model's outputs are: OUT
+
+            11 problems in 7 of 8 models
+        "#]],
+    );
+}
+
+const TOKENIZER: &str = r#"
+backend: "tokenizer"
+input [ { name: "text" data_type: TYPE_STRING dims: [ 1 ] } ]
+output [ { name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] } ]
+"#;
+
+#[test]
+fn ensembles_may_be_nested_but_not_in_circles() {
+    let of = |model: &str| {
+        CHAIN
+            .replace("\"echo\"", &format!("\"{model}\""))
+            .replace("\"IN\"", "\"x\"")
+            .replace("\"OUT\"", "\"y\"")
+    };
+    checks(
+        &repository(&[
+            ("echo/config.pbtxt", ECHO),
+            ("echo/1/", ""),
+            ("inner/config.pbtxt", CHAIN),
+            ("inner/1/", ""),
+            ("outer/config.pbtxt", &of("inner")),
+            ("outer/1/", ""),
+            ("head/config.pbtxt", &of("tail")),
+            ("head/1/", ""),
+            ("tail/config.pbtxt", &of("head")),
+            ("tail/1/", ""),
+        ]),
+        1,
+        &expect![[r#"
+            head/config.pbtxt:5:1: circular dependency between ensembles: head -> tail -> head
+            tail/config.pbtxt:5:1: circular dependency between ensembles: tail -> head -> tail
+
+            2 problems in 2 of 5 models
+        "#]],
+    );
+}
+
+#[test]
+fn a_backend_of_another_server_is_a_note() {
+    checks(
+        &repository(&[
+            ("script/config.pbtxt", &ECHO.replace("identity", "python")),
+            ("script/1/model.py", ""),
+            (
+                "echo/config.pbtxt",
+                &CHAIN.replace("\"echo\"", "\"script\"").replace("name: \"echo\"", ""),
+            ),
+            ("echo/1/", ""),
+            ("gone/config.pbtxt", &ECHO.replace("identity", "python")),
+            ("gone/1/", ""),
+        ]),
+        1,
+        &expect![[r#"
+            gone/1/model.py: the model file does not exist
+            note: gone/config.pbtxt:2:1: backend `python` is none of Consort's, which are tokenizer, onnxruntime, onnxruntime_llm, detokenizer, pooling, classifier, identity; another server has to serve it
+            note: script/config.pbtxt:2:1: backend `python` is none of Consort's, which are tokenizer, onnxruntime, onnxruntime_llm, detokenizer, pooling, classifier, identity; another server has to serve it
+
+            1 problem in 1 of 3 models
+        "#]],
+    );
+}
+
+#[test]
+fn one_name_in_two_repositories_is_a_problem() {
+    let first = repository(&[("echo/config.pbtxt", ECHO), ("echo/1/", "")]);
+    let second = repository(&[("echo/config.pbtxt", ECHO), ("echo/1/", "")]);
+    let said = consort(&["check".as_ref(), first.path().as_os_str(), second.path().as_os_str()]);
+    expect![[r#"
+        echo: model `echo` appears in two repositories; rename one of them
+
+        1 problem in 1 of 1 models
+    "#]].assert_eq(&said.stdout);
+    assert_eq!(said.code, 1);
+}
+
+#[test]
+fn programs_are_told_in_json() {
+    let broken = repository(&[
+        ("echo/config.pbtxt", "backend: \"identity\"\nmax_bach_size: 4\n"),
+        ("echo/1/", ""),
+    ]);
+    let said = consort(&["check".as_ref(), "--json".as_ref(), broken.path().as_os_str()]);
+    expect![[r#"
+        {
+          "models": [
+            "echo"
+          ],
+          "problems": [
+            {
+              "model": "echo",
+              "file": "echo/config.pbtxt",
+              "line": 2,
+              "column": 1,
+              "message": "unknown field `max_bach_size`",
+              "help": "did you mean `max_batch_size`?"
+            }
+          ],
+          "notes": []
+        }
+    "#]].assert_eq(&said.stdout);
+    assert_eq!(said.code, 1);
+}
+
+#[test]
+fn a_repository_that_is_not_there_is_an_error() {
+    let said = consort(&["check", "/no/such/folder"]);
+    assert_eq!((said.code, said.stdout.as_str()), (1, ""));
+    assert!(said.stderr.contains("/no/such/folder"), "{}", said.stderr);
+}
