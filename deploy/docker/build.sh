@@ -13,9 +13,9 @@ compiled)
     apt-get update
     apt-get install --yes --no-install-recommends python3-pip
     cargo xtask setup
-    cargo build --release --locked
-    for program in gateway preprocess model postprocess; do
-        cp "target/release/consort-$program" "$folder/bin/"
+    for program in consort-gateway consort-preprocess consort-model consort-postprocess; do
+        cargo build --release --locked --package "$program"
+        cp "target/release/$program" "$folder/bin/"
     done
     cp -r target/onnxruntime "$folder/onnxruntime"
     ;;

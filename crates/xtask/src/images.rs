@@ -48,7 +48,8 @@ pub(crate) fn build(checkout: &Checkout, docker: &Docker) -> Result<()> {
 /// Puts the programs and ONNX Runtime where the Dockerfile takes them from.
 fn collect(checkout: &Checkout) -> Result<()> {
     let library = setup::run(checkout, Variant::Cpu)?;
-    process::run(cargo(checkout).args(["build", "--release"]))?;
+    let packages = Checkout::SERVICES.iter().flat_map(|program| ["--package", *program]);
+    process::run(cargo(checkout).args(["build", "--release"]).args(packages))?;
     let image = checkout.path("target/image");
     if image.exists() {
         fs::remove_dir_all(&image)?;
