@@ -41,7 +41,7 @@ impl Files<'_> {
         if is_optional && model.is_some() {
             // Readiness does not wait for it, so that its files may come later.
             for finding in self.findings.split_off(known) {
-                self.findings.push(finding.as_note());
+                self.findings.push(finding.into_note());
             }
         }
         Inspected { versions, model, plan: None }
@@ -108,7 +108,7 @@ impl Files<'_> {
             about(shown, error.message())
         };
         let finding = Finding::problem(&self.folder.name, problem);
-        self.push(if is_elsewhere { finding.as_note() } else { finding });
+        self.push(if is_elsewhere { finding.into_note() } else { finding });
     }
 
     fn checked(&mut self, draft: Draft) -> Option<Model> {

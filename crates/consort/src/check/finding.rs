@@ -32,7 +32,7 @@ impl Finding {
     }
 
     /// The same as a note.
-    pub(crate) fn as_note(self) -> Self {
+    pub(crate) fn into_note(self) -> Self {
         Self { is_note: true, ..self }
     }
 }

@@ -98,7 +98,7 @@ struct Columns<'a> {
     outline: &'a Outline,
     /// The column of each box.
     column_of: Vec<usize>,
-    columns: Vec<Vec<Node>>,
+    stacks: Vec<Vec<Node>>,
 }
 
 impl<'a> Columns<'a> {
@@ -112,32 +112,31 @@ impl<'a> Columns<'a> {
         if let Some(last) = column_of.last_mut() {
             *last = outline.waves.len() + 1;
         }
-        let mut columns: Vec<Vec<Node>> =
-            (0..outline.waves.len() + 2).map(|_| Vec::new()).collect();
+        let mut stacks: Vec<Vec<Node>> = (0..outline.waves.len() + 2).map(|_| Vec::new()).collect();
         for (index, shown) in outline.boxes.iter().enumerate() {
             let rows = shown.inputs.len().max(shown.outputs.len()) as f64;
             let height = head(shown) + ROW * rows + 8.0;
-            columns[column_of[index]].push(Node { what: What::Box(index), height, y: 0.0 });
+            stacks[column_of[index]].push(Node { what: What::Box(index), height, y: 0.0 });
         }
         for line in &outline.lines {
             let lane = What::Lane(line.from.0, line.from.1);
             let between = column_of[line.from.0] + 1..column_of[line.to.0];
-            for column in &mut columns[between] {
-                if column.iter().all(|node| node.what != lane) {
-                    column.push(Node { what: lane, height: LANE, y: 0.0 });
+            for stack in &mut stacks[between] {
+                if stack.iter().all(|node| node.what != lane) {
+                    stack.push(Node { what: lane, height: LANE, y: 0.0 });
                 }
             }
         }
-        let mut columns = Self { outline, column_of, columns };
-        for column in 0..columns.columns.len() {
-            columns.stack(column, &vec![0.0; columns.columns[column].len()]);
+        let mut columns = Self { outline, column_of, stacks };
+        for column in 0..columns.stacks.len() {
+            columns.stack(column, &vec![0.0; columns.stacks[column].len()]);
         }
         columns
     }
 
     /// Moves every node towards its neighbours on one side, in order.
     fn sweep(&mut self, is_forward: bool) {
-        let count = self.columns.len();
+        let count = self.stacks.len();
         let order: Vec<usize> =
             if is_forward { (1..count).collect() } else { (0..count - 1).rev().collect() };
         for column in order {
@@ -154,22 +153,22 @@ impl<'a> Columns<'a> {
             for (from, to) in &pieces {
                 let (own, other) = if is_forward { (to, from) } else { (from, to) };
                 if (own.column, own.node) == (column, node) {
-                    let level = self.columns[other.column][other.node].y + other.below;
+                    let level = self.stacks[other.column][other.node].y + other.below;
                     tops.push(level - own.below);
                 }
             }
             match tops.len() {
-                0 => self.columns[column][node].y,
+                0 => self.stacks[column][node].y,
                 count => tops.iter().sum::<f64>() / count as f64,
             }
         };
-        (0..self.columns[column].len()).map(wants).collect()
+        (0..self.stacks[column].len()).map(wants).collect()
     }
 
     /// Stands the nodes of a column one below the other, as near as can be to where they want.
     fn stack(&mut self, column: usize, wanted: &[f64]) {
         let mut nodes: Vec<(f64, Node)> =
-            wanted.iter().copied().zip(self.columns[column].drain(..)).collect();
+            wanted.iter().copied().zip(self.stacks[column].drain(..)).collect();
         nodes.sort_by(|left, right| left.0.total_cmp(&right.0));
         let mut bottom = f64::NEG_INFINITY;
         let mut pushed = 0.0;
@@ -183,7 +182,7 @@ impl<'a> Columns<'a> {
         for (_, node) in &mut nodes {
             node.y -= back;
         }
-        self.columns[column] = nodes.into_iter().map(|(_, node)| node).collect();
+        self.stacks[column] = nodes.into_iter().map(|(_, node)| node).collect();
     }
 
     /// Every piece of line between two neighbouring columns.
@@ -199,7 +198,7 @@ impl<'a> Columns<'a> {
         let line = &self.outline.lines[line];
         let (from, to) = (line.from, line.to);
         let place = |column: usize, what: What| {
-            let node = self.columns[column].iter().position(|node| node.what == what);
+            let node = self.stacks[column].iter().position(|node| node.what == what);
             // Every box and every lane was put into its column at the start.
             node.unwrap_or_default()
         };
@@ -216,13 +215,13 @@ impl<'a> Columns<'a> {
     }
 
     fn finish(self) -> Layout {
-        let nodes = self.columns.iter().flatten();
+        let nodes = self.stacks.iter().flatten();
         let top = nodes.clone().map(|node| node.y).fold(f64::INFINITY, f64::min);
         let bottom = nodes.map(|node| node.y + node.height).fold(f64::NEG_INFINITY, f64::max);
         let down = HEAD + MARGIN - top;
         let spans = self.spans();
         let mut boxes = vec![Place::default(); self.outline.boxes.len()];
-        for (column, span) in self.columns.iter().zip(&spans) {
+        for (column, span) in self.stacks.iter().zip(&spans) {
             for node in column {
                 if let What::Box(index) = node.what {
                     let (y, height) = (node.y + down, node.height);
@@ -235,7 +234,7 @@ impl<'a> Columns<'a> {
             let last = stops.len() - 1;
             let points = stops.iter().enumerate().flat_map(|(index, stop)| {
                 let Span { x, width, names } = spans[stop.column];
-                let y = self.columns[stop.column][stop.node].y + stop.below + down;
+                let y = self.stacks[stop.column][stop.node].y + stop.below + down;
                 let right = x + width;
                 match index {
                     0 => vec![(right, y), (right + names, y)],
@@ -257,7 +256,7 @@ impl<'a> Columns<'a> {
     fn spans(&self) -> Vec<Span> {
         let mut x = MARGIN;
         let mut spans = Vec::new();
-        for column in &self.columns {
+        for column in &self.stacks {
             let boxes = column.iter().filter_map(|node| match node.what {
                 What::Box(index) => Some(&self.outline.boxes[index]),
                 What::Lane(..) => None,

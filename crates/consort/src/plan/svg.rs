@@ -161,8 +161,8 @@ fn said(outline: &Outline, line: &Line) -> String {
         format!("{} to {}", made.kind, taken.kind)
     };
     let remarks = line.flow.remark().into_iter().chain(batching(line));
-    let remarks: String = remarks.map(|remark| format!(", {remark}")).collect();
-    format!("{}: {kinds}{remarks}", line.tensor)
+    let said: Vec<&str> = [kinds.as_str()].into_iter().chain(remarks).collect();
+    format!("{}: {}", line.tensor, said.join(", "))
 }
 
 fn escaped(text: &str) -> String {

@@ -11,7 +11,7 @@ pub(super) fn print(outline: &Outline) -> String {
     text.line(&format!("ensemble {}{}", outline.name, remarks.collect::<String>()));
     text.line("");
     text.line("request");
-    text.table(outline.boxes[0].outputs.iter().map(given).collect());
+    text.table(&outline.boxes[0].outputs.iter().map(given).collect::<Vec<_>>());
     for wave in &outline.waves {
         text.line("");
         match wave.as_slice() {
@@ -25,7 +25,7 @@ pub(super) fn print(outline: &Outline) -> String {
     let last = outline.boxes.len() - 1;
     text.line("");
     text.line(&headed(&outline.boxes[last]));
-    text.table(taken(outline, last));
+    text.table(&taken(outline, last));
     text.0
 }
 
@@ -50,16 +50,16 @@ impl Text {
             let [name, kind, remark] = given(output);
             rows.push([format!("{name} -> {}", lines(port)), kind, remark]);
         }
-        self.table(rows);
+        self.table(&rows);
     }
 
     /// Rows with their columns under one another.
-    fn table(&mut self, rows: Vec<[String; 3]>) {
+    fn table(&mut self, rows: &[[String; 3]]) {
         let width = |column: usize| {
             rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
         };
         let (first, second) = (width(0), width(1));
-        for [name, kind, remark] in &rows {
+        for [name, kind, remark] in rows {
             self.line(&format!("      {name:first$}  {kind:second$}  {remark}"));
         }
     }

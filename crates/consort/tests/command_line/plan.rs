@@ -75,7 +75,9 @@ fn prints(format: &str, printed: &Expect) {
 
 #[test]
 fn text_tells_the_steps_in_order_and_every_tensor() {
-    prints("text", &expect![[r#"
+    prints(
+        "text",
+        &expect![[r#"
         ensemble talk, streams, at most 16 responses of a step in flight
 
         request
@@ -103,12 +105,15 @@ fn text_tells_the_steps_in_order_and_every_tensor() {
         response (one for each response of step 2 (model))
               answer <- answer  BYTES[1]   streaming
               mask <- mask      INT64[-1]  held, loses a batch of one
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn mermaid_tells_the_flows_apart() {
-    prints("mermaid", &expect![[r#"
+    prints(
+        "mermaid",
+        &expect![[r#"
         ---
         title: talk
         ---
@@ -125,7 +130,8 @@ fn mermaid_tells_the_flows_apart() {
             b0 -->|"length"| b3
             b1 ==>|"answer<br/><i>streaming</i>"| b4
             b2 -.->|"mask<br/><i>held</i>"| b4
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
