@@ -37,6 +37,7 @@ impl<D: Decoder> Engine<D> {
 
     /// Works until no request will come any more and every admitted one is answered.
     pub(crate) fn run(&mut self, jobs: &mut Jobs) {
+        self.begin_afresh();
         loop {
             let closed = self.admit(jobs).is_err();
             if closed && self.active.is_empty() {
@@ -45,6 +46,17 @@ impl<D: Decoder> Engine<D> {
             if !self.step() && !self.active.is_empty() {
                 thread::sleep(REST);
             }
+        }
+    }
+
+    /// Fails and forgets what is left of a run before this one, which then ended in a panic.
+    fn begin_afresh(&mut self) {
+        for sequence in self.active.drain(..) {
+            sequence.fail(Error::internal("the model broke down beside this request"));
+        }
+        self.free = (0..self.decoder.slots()).rev().collect();
+        for slot in &self.free {
+            self.decoder.release(*slot);
         }
     }
 
@@ -151,5 +163,90 @@ impl<D: Decoder> Engine<D> {
     fn free_slot(&mut self, slot: Slot) {
         self.decoder.release(slot);
         self.free.push(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use consort_stage::{Job, Reply, Request, Responses, Result, Tensor};
+    use futures::StreamExt;
+
+    use super::*;
+    use crate::llm::decoder::Token;
+
+    /// Finds token 2 the likeliest, and breaks down over token 1.
+    struct Fragile([f32; 4]);
+
+    impl Decoder for Fragile {
+        fn slots(&self) -> usize {
+            2
+        }
+
+        fn max_rows(&self) -> usize {
+            1
+        }
+
+        fn prefill_tokens(&self) -> usize {
+            8
+        }
+
+        fn prefill(&mut self, _: Slot, tokens: &[Token]) -> Result<&mut [f32]> {
+            assert!(!tokens.contains(&1), "one");
+            self.0 = [0.0, 0.0, 1.0, 0.0];
+            Ok(&mut self.0)
+        }
+
+        fn decode(&mut self, _: &[Row]) -> Result<&mut [f32]> {
+            self.0 = [0.0, 0.0, 1.0, 0.0];
+            Ok(&mut self.0)
+        }
+
+        fn release(&mut self, _: Slot) {}
+    }
+
+    fn job(prompt: i32) -> (Job, Responses) {
+        let (reply, responses) = Reply::channel(64);
+        let tensor = |name: &str, value| Tensor::from_vec(name, &[1, 1], vec![value]);
+        let inputs = vec![tensor("input_ids", prompt), tensor("request_output_len", 40)];
+        (Job { request: Request { inputs, ..Request::default() }, reply }, responses)
+    }
+
+    #[test]
+    fn a_run_after_a_panic_fails_what_was_left_and_has_every_slot_again() {
+        let limits = Limits {
+            context: 64,
+            vocabulary: 4,
+            end_ids: vec![3],
+            default_max_tokens: 4,
+            is_decoupled: true,
+        };
+        let mut engine = Engine::new(Fragile([0.0; 4]), limits, true);
+        let (sender, mut jobs) = Jobs::channel(4);
+        let ((bystander, beside), (fatal, over)) = (job(0), job(1));
+        sender.try_send(bystander).unwrap();
+        sender.try_send(fatal).unwrap();
+        let run = AssertUnwindSafe(|| engine.run(&mut jobs));
+        assert!(catch_unwind(run).is_err());
+
+        let (sender, mut jobs) = Jobs::channel(4);
+        let (mut waiting, mut answered) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let (job, responses) = job(0);
+            sender.try_send(job).unwrap();
+            waiting.push(responses);
+        }
+        drop(sender);
+        engine.run(&mut jobs);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for responses in [beside, over] {
+            let last = runtime.block_on(responses.collect::<Vec<_>>()).pop().unwrap();
+            assert!(last.unwrap_err().message().contains("broke down"));
+        }
+        for responses in waiting {
+            answered.extend(runtime.block_on(responses.collect::<Vec<_>>()).pop().unwrap());
+        }
+        assert_eq!(answered.len(), 2);
     }
 }
