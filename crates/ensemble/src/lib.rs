@@ -6,6 +6,7 @@
 mod check;
 mod defect;
 mod edge;
+mod ensemble;
 mod nesting;
 mod plan;
 mod run;
@@ -14,10 +15,10 @@ mod store;
 
 pub use check::{Lookup, check};
 pub use defect::Defect;
+pub use ensemble::{Ensemble, Step};
 pub use nesting::{Nested, nesting};
 pub use plan::{
     OutputGroup, Plan, PlannedInput, PlannedOutput, PlannedStep, PlannedTensor, Source, StepIndex,
     TensorIndex,
 };
-pub use run::{Ensemble, Step};
 pub use spec::{Edge, Spec, StepSpec};

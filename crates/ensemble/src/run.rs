@@ -12,51 +12,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use consort_stage::{Error, Request, Response, Responses, Result, Stage, collect_one};
-use consort_telemetry::{StepMeter, step_span};
+use consort_stage::{Error, Request, Response, Result, collect_one};
+use consort_telemetry::step_span;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 
 use self::call::{Call, NextAnswer};
 use crate::edge::deliver;
+use crate::ensemble::Step;
 use crate::plan::{OutputGroup, Plan, Source, StepIndex};
 use crate::store::{Iteration, Store};
 
-/// What a step calls, and where its time is counted.
-pub struct Step {
-    /// The model of the step.
-    pub stage: Arc<dyn Stage>,
-    /// How long its calls take.
-    pub meter: Arc<StepMeter>,
-}
-
-/// A plan with what it calls: an ensemble that can be called like any model.
-pub struct Ensemble {
-    plan: Arc<Plan>,
-    steps: Arc<[Step]>,
-}
-
-impl Ensemble {
-    /// The ensemble of `plan`, whose step `i` calls `steps[i]`.
-    pub fn new(plan: Arc<Plan>, steps: Vec<Step>) -> Self {
-        debug_assert_eq!(plan.steps.len(), steps.len());
-        Self { plan, steps: steps.into() }
-    }
-
-    /// The plan it runs.
-    pub fn plan(&self) -> &Arc<Plan> {
-        &self.plan
-    }
-}
-
-impl Stage for Ensemble {
-    fn call(&self, request: Request) -> Responses {
-        Box::pin(Run::new(self.plan.clone(), self.steps.clone(), request))
-    }
-}
-
 /// One request on its way through the graph.
-struct Run {
+pub(crate) struct Run {
     plan: Arc<Plan>,
     callees: Arc<[Step]>,
     /// Id, parameters and context, as every step gets them.
@@ -109,7 +77,8 @@ impl Stream for Run {
 }
 
 impl Run {
-    fn new(plan: Arc<Plan>, callees: Arc<[Step]>, mut request: Request) -> Self {
+    /// The run of one request, in which nothing has happened yet.
+    pub(crate) fn new(plan: Arc<Plan>, callees: Arc<[Step]>, mut request: Request) -> Self {
         let groups = plan.wanted_groups(&request.outputs);
         let needed = plan.needed_steps(&groups);
         let inputs = std::mem::take(&mut request.inputs);
