@@ -61,6 +61,8 @@ struct Candidate {
     weight: f32,
 }
 
+/// How many logits are compared at once.
+const LANES: usize = 16;
 /// Enough of the likeliest tokens to hold the usual `top_p` without sorting a whole vocabulary.
 const NUCLEUS: usize = 256;
 
@@ -134,13 +136,19 @@ impl Sampler {
 
 /// The token with the largest logit, the first of equals.
 fn likeliest(logits: &[f32]) -> Option<Token> {
-    let mut best = (None, f32::NEG_INFINITY);
-    for (token, logit) in (0..).zip(logits) {
-        if *logit > best.1 {
-            best = (Some(token), *logit);
+    // Several maxima side by side, which the processor compares at once; not a number is never
+    // the larger.
+    let larger = |best: f32, logit: f32| if logit > best { logit } else { best };
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (best, logit) in best.iter_mut().zip(chunk) {
+            *best = larger(*best, *logit);
         }
     }
-    best.0
+    let best = best.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
+    let token = logits.iter().position(|logit| *logit >= best && best > f32::NEG_INFINITY)?;
+    Some(token as Token)
 }
 
 fn by_weight(left: Candidate, right: Candidate) -> Ordering {
@@ -242,6 +250,11 @@ mod tests {
     #[test]
     fn without_temperature_the_likeliest_is_taken_and_the_first_of_equals() {
         assert_eq!(sampler(Sampling::default()).pick(&[1.0, 3.0, 3.0]), Some(1));
+        for largest in 0..50 {
+            let mut logits = [-1.0; 50];
+            logits[largest] = 0.5;
+            assert_eq!(sampler(Sampling::default()).pick(&logits), Some(largest as Token));
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A decoder that computes one sequence at a time, each with a cache of its own.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use consort_stage::{Error, Result};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ort::session::Session;
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
@@ -105,33 +105,43 @@ impl Decoder for Serial {
 /// Appends the logits of the last position, as `f32`.
 fn read_last(logits: &DynValue, vocabulary: usize, into: &mut Vec<f32>) -> Result<()> {
     match logits.dtype().tensor_type() {
-        Some(TensorElementType::Float32) => append(logits, vocabulary, into, |value: f32| value),
-        Some(TensorElementType::Float16) => append(logits, vocabulary, into, f16::to_f32),
-        Some(TensorElementType::Bfloat16) => append(logits, vocabulary, into, bf16::to_f32),
-        _ => Err(Error::unsupported(format!(
-            "the logits are a {}; only FP32, FP16 and BF16 are known",
-            logits.dtype()
-        ))),
+        Some(TensorElementType::Float32) => {
+            into.extend_from_slice(last::<f32>(logits, vocabulary)?);
+        }
+        Some(TensorElementType::Float16) => {
+            widen(last::<f16>(logits, vocabulary)?, into, HalfFloatSliceExt::convert_to_f32_slice);
+        }
+        Some(TensorElementType::Bfloat16) => {
+            widen(last::<bf16>(logits, vocabulary)?, into, HalfFloatSliceExt::convert_to_f32_slice);
+        }
+        _ => {
+            return Err(Error::unsupported(format!(
+                "the logits are a {}; only FP32, FP16 and BF16 are known",
+                logits.dtype()
+            )));
+        }
     }
+    Ok(())
 }
 
-fn append<T: PrimitiveTensorElementType + Copy + Debug>(
-    logits: &DynValue,
-    vocabulary: usize,
-    into: &mut Vec<f32>,
-    widen: impl Fn(T) -> f32,
-) -> Result<()> {
+fn widen<T>(half: &[T], into: &mut Vec<f32>, convert: impl Fn(&[T], &mut [f32])) {
+    let start = into.len();
+    into.resize(start + half.len(), 0.0);
+    convert(half, &mut into[start..]);
+}
+
+/// The logits of the last position, as the graph computed them.
+fn last<T: PrimitiveTensorElementType>(logits: &DynValue, vocabulary: usize) -> Result<&[T]> {
     let (shape, values) = logits
         .try_extract_tensor::<T>()
         .map_err(|error| Error::internal(format!("the logits cannot be read: {error}")))?;
-    let last = values.len().checked_sub(vocabulary).map(|start| &values[start..]);
-    match last {
-        Some(last) if shape.last() == Some(&(vocabulary as i64)) => {
-            into.extend(last.iter().copied().map(widen));
-            Ok(())
-        }
-        _ => Err(Error::internal(format!(
-            "the logits have shape {shape}; their last dimension should be {vocabulary}"
-        ))),
-    }
+    let start = values.len().checked_sub(vocabulary);
+    start
+        .filter(|_| shape.last() == Some(&(vocabulary as i64)))
+        .map(|start| &values[start..])
+        .ok_or_else(|| {
+            Error::internal(format!(
+                "the logits have shape {shape}; their last dimension should be {vocabulary}"
+            ))
+        })
 }
