@@ -22,6 +22,10 @@ const MAX_MESSAGE: usize = i32::MAX as usize;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// The calls that a client may cancel in one burst; h2's default of 20 would end the connection
+/// and every other call on it when an ensemble's client goes away with all it had under way.
+const MAX_RESETS: usize = 4096;
+
 /// The service over a set of models.
 pub struct Grpc {
     models: Arc<dyn Models>,
@@ -40,6 +44,8 @@ pub(crate) fn builder() -> Server {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_RESETS))
 }
 
 /// Inference, health and reflection.
