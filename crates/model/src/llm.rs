@@ -5,6 +5,7 @@ mod config;
 mod decoder;
 mod engine;
 mod graph;
+mod random;
 mod request;
 mod response;
 mod sampler;

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::decoder::Token;
+use super::random::Random;
 
 /// How a sequence's tokens are picked.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +71,7 @@ impl Sampler {
     /// A sampler for a sequence that begins with `prompt`.
     pub(crate) fn new(sampling: Sampling, prompt: &[Token]) -> Self {
         Self {
-            random: Random(sampling.seed),
+            random: Random::new(sampling.seed),
             seen: prompt.iter().map(|token| (*token, 0)).collect(),
             sampling,
             candidates: Vec::new(),
@@ -112,14 +113,20 @@ impl Sampler {
     }
 
     fn sample(&mut self, logits: &[f32]) -> Option<Token> {
+        let first = likeliest(logits)?;
+        let largest = logits[first as usize];
+        if largest == f32::INFINITY {
+            return Some(first);
+        }
         let candidates = &mut self.candidates;
         candidates.clear();
+        // Below the largest, so that no temperature, however low, leaves the range of numbers.
         candidates.extend((0..).zip(logits).filter_map(|(token, logit)| {
-            let weight = logit / self.sampling.temperature;
+            let weight = (logit - largest) / self.sampling.temperature;
             weight.is_finite().then_some(Candidate { token, weight })
         }));
         keep_top_k(candidates, self.sampling.top_k);
-        soften(candidates)?;
+        soften(candidates);
         if self.sampling.top_p < 1.0 {
             keep_top_p(candidates, self.sampling.top_p);
         }
@@ -163,18 +170,16 @@ fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     }
 }
 
-/// Turns logits into probabilities.
-fn soften(candidates: &mut [Candidate]) -> Option<()> {
-    let largest = candidates.iter().map(|candidate| candidate.weight).reduce(f32::max)?;
+/// Turns logits below the largest into probabilities.
+fn soften(candidates: &mut [Candidate]) {
     let mut total = 0.0;
     for candidate in candidates.iter_mut() {
-        candidate.weight = (candidate.weight - largest).exp();
+        candidate.weight = candidate.weight.exp();
         total += candidate.weight;
     }
     for candidate in candidates {
         candidate.weight /= total;
     }
-    Some(())
 }
 
 /// Keeps the fewest of the likeliest whose probabilities reach `top_p`.
@@ -204,25 +209,6 @@ fn reach(candidates: &[Candidate], top_p: f32) -> Option<usize> {
         sum >= top_p
     });
     last.map(|index| index + 1)
-}
-
-/// `SplitMix64`, <https://prng.di.unimi.it/splitmix64.c> (public domain): one number of state, so
-/// that a sequence's choices depend on its seed alone.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 to below 1, of the 53 bits that an `f64` has.
-    fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
-    }
 }
 
 #[cfg(test)]
@@ -264,6 +250,18 @@ mod tests {
         assert_eq!(sampler(warm()).pick(&logits), Some(1));
         assert_eq!(sampler(warm()).pick(&[f32::NAN; 3]), None);
         assert_eq!(sampler(Sampling::default()).pick(&[f32::NAN; 3]), None);
+    }
+
+    #[test]
+    fn any_temperature_leaves_a_token() {
+        let logits = [1.0, 30.0, -1e30, f32::NEG_INFINITY];
+        for temperature in [f32::MIN_POSITIVE, 1e-40, 1e-3] {
+            assert_eq!(sampler(Sampling { temperature, ..warm() }).pick(&logits), Some(1));
+        }
+        for temperature in [1e30, f32::MAX] {
+            assert!(sampler(Sampling { temperature, ..warm() }).pick(&logits).is_some());
+        }
+        assert_eq!(sampler(warm()).pick(&[0.0, f32::INFINITY]), Some(1));
     }
 
     #[test]

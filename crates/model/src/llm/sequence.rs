@@ -124,7 +124,9 @@ impl Sequence {
         let too_short = self.generated().len() < self.generation.min_tokens;
         let early = end_ids.iter().copied().filter(|_| too_short);
         for token in words.forbidden(&self.text).chain(early) {
-            logits[token as usize] = f32::NEG_INFINITY;
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
         }
         let token = self.sampler.pick(logits).ok_or_else(|| {
             Error::internal(

@@ -8,6 +8,10 @@ use super::request::{integers, token};
 /// What stands behind the last end.
 const PADDING: i64 = -1;
 
+/// How many tokens a list may have: many times any list of words in use, and few enough that
+/// comparing all of them for each token holds nobody up.
+const MOST_TOKENS: usize = 1 << 16;
+
 /// Reads INT32[2, n]: in the first row the tokens of all words, in the second where each word
 /// ends, then padding. A batch dimension of 1 may lead.
 pub(crate) fn read(tensor: &Tensor, vocabulary: usize) -> Result<Vec<Vec<Token>>> {
@@ -22,6 +26,9 @@ pub(crate) fn read(tensor: &Tensor, vocabulary: usize) -> Result<Vec<Vec<Token>>
         [2, columns] | [1, 2, columns] => columns as usize,
         _ => return Err(malformed(&format!("has shape {}", ShapeText(&tensor.shape)))),
     };
+    if columns > MOST_TOKENS {
+        return Err(malformed(&format!("has {columns} tokens, more than {MOST_TOKENS}")));
+    }
     let values = integers(tensor)?;
     let (tokens, ends) = values.split_at(columns);
     let mut words = Vec::new();
@@ -68,6 +75,7 @@ mod tests {
             list(&[2, 2], vec![1, 2, 0, -1]),
             list(&[2, 2], vec![1, 2, -2, -1]),
             list(&[2, 1], vec![100, 1]),
+            list(&[2, 70_000], vec![0; 140_000]),
         ];
         for list in lists {
             let error = list.unwrap_err();
