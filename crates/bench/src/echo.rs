@@ -13,9 +13,10 @@ use consort_protocol::model_infer_response::InferOutputTensor;
 use consort_protocol::{ModelInferRequest, ModelInferResponse};
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
@@ -29,8 +30,8 @@ pub(crate) fn serve() -> Result<()> {
         let router = Router::new().route("/", post(|body: Bytes| async { body }));
         let http = http.tap_io(|stream| drop(stream.set_nodelay(true)));
         tokio::spawn(async { axum::serve(http, router).await });
-        let server = tonic::transport::Server::builder().tcp_nodelay(true).add_service(Echo);
-        Ok(server.serve_with_incoming(TcpListenerStream::new(grpc)).await?)
+        let grpc = TcpIncoming::from(grpc).with_nodelay(Some(true));
+        Ok(Server::builder().add_service(Echo).serve_with_incoming(grpc).await?)
     })
 }
 

@@ -14,7 +14,7 @@ use consort_telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tower::ServiceBuilder;
 
 use crate::grpc;
@@ -130,7 +130,9 @@ async fn serve_grpc(
         // Answers at once that the server is overloaded when every place is taken.
         .layer(LoadShed::new(Edge::Grpc, max_in_flight))
         .into_inner();
-    let incoming = TcpListenerStream::new(listener);
+    // A streamed response goes out in several small writes; each would wait for the caller's
+    // delayed acknowledgement, 40 ms. The builder's own setting does not reach a given listener.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = grpc::builder()
         .layer(layers)
         .add_routes(grpc::routes(models))
