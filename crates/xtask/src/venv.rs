@@ -23,7 +23,7 @@ pub(crate) enum Requirements {
 impl Requirements {
     fn file(self) -> &'static str {
         match self {
-            Self::Convert => "crates/xtask/wheels/convert.txt",
+            Self::Convert => "crates/xtask/python/requirements.txt",
             Self::Tests => "tests/requirements.txt",
         }
     }
@@ -43,7 +43,8 @@ pub(crate) fn ensure(checkout: &Checkout, requirements: Requirements) -> Result<
     let file = checkout.path(requirements.file());
     let wanted = fs::read_to_string(&file)?;
     let stamp = folder.join(requirements.stamp());
-    if fs::read_to_string(&stamp).is_ok_and(|held| held == wanted) {
+    // The tests' packages include what the scripts need, in versions that must not go back.
+    if holds(checkout, &folder, requirements)? || holds(checkout, &folder, Requirements::Tests)? {
         return Ok(python);
     }
     progress::step(
@@ -64,6 +65,13 @@ pub(crate) fn ensure(checkout: &Checkout, requirements: Requirements) -> Result<
         },
     )?;
     Ok(python)
+}
+
+/// Whether the environment was made with these requirements as they are now.
+fn holds(checkout: &Checkout, folder: &Path, requirements: Requirements) -> Result<bool> {
+    let wanted = fs::read_to_string(checkout.path(requirements.file()))?;
+    let held = fs::read_to_string(folder.join(requirements.stamp()));
+    Ok(held.is_ok_and(|held| held == wanted))
 }
 
 /// Makes a virtual environment, or, where Debian's `python3-venv` is missing, a folder of packages with a Python that looks there.
