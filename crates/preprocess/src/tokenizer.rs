@@ -1,5 +1,6 @@
 //! The backend `tokenizer`: texts in, token ids out, with any Hugging Face `tokenizer.json`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use consort_config::Model;
@@ -59,8 +60,10 @@ impl TokenizerBackend {
         let padding = Padding::new(settings, &tokenizer, is_batching, max_length)?;
         // The columns pad themselves, straight into their tensors.
         tokenizer.with_padding(None);
+        let adds_special_tokens = settings.switch_or("add_special_tokens", true)?;
+        try_out(model, &tokenizer, adds_special_tokens)?;
         Ok(Self {
-            adds_special_tokens: settings.switch_or("add_special_tokens", true)?,
+            adds_special_tokens,
             text: text.name.clone(),
             pair: pair.map(Arc::from),
             tokenizer,
@@ -127,6 +130,23 @@ fn read(tensor: &Tensor) -> Result<Vec<&str>> {
     })
 }
 
+/// Tokenizes nothing, because a file whose template names a special token that it does not define
+/// is read without complaint and panics on every text.
+fn try_out(model: &Model, tokenizer: &Tokenizer, adds_special_tokens: bool) -> Result<()> {
+    let run = || {
+        for input in [EncodeInput::from(""), EncodeInput::from(("", ""))] {
+            drop(tokenizer.encode_fast(input, adds_special_tokens));
+        }
+    };
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
+        Error::invalid(format!(
+            "the tokenizer of model `{}` fails on every text; \
+             does its `post_processor` name a special token that it does not define?",
+            model.name
+        ))
+    })
+}
+
 fn check_parameters(model: &Model) -> Result<()> {
     let roles: Vec<String> = columns::parameters().collect();
     let own = [tokenizer_file::PARAMETER, "text_input", "pair_input", "add_special_tokens"];
@@ -181,6 +201,8 @@ mod tests {
     use std::slice;
 
     use consort_stage::Code;
+    use serde_json::json;
+    use tokenizers::processors::template::TemplateProcessing;
 
     use super::*;
     use crate::sample;
@@ -360,6 +382,20 @@ mod tests {
         }
         let error = backend(sample::ferris(), &[("truncation", "true")]).err().unwrap();
         assert!(error.message().contains("no parameter `max_length`"), "{error}");
+    }
+
+    #[test]
+    fn a_tokenizer_that_fails_on_every_text_is_refused_at_load() {
+        let template = json!({
+            "single": [{"SpecialToken": {"id": "[X]", "type_id": 0}}],
+            "pair": [{"SpecialToken": {"id": "[X]", "type_id": 0}}],
+            "special_tokens": {},
+        });
+        let template: TemplateProcessing = serde_json::from_value(template).unwrap();
+        let mut tokenizer = sample::bert();
+        tokenizer.with_post_processor(Some(template));
+        let error = backend(tokenizer, &[]).err().unwrap();
+        assert!(error.message().contains("special token that it does not define"), "{error}");
     }
 
     #[test]
