@@ -16,6 +16,18 @@ pub(crate) trait Caller: Send + 'static {
     fn call(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
+/// Calls several servers, one after another, as if that were one call.
+pub(crate) struct InTurn<C>(pub(crate) Vec<C>);
+
+impl<C: Caller> Caller for InTurn<C> {
+    async fn call(&mut self) -> Result<()> {
+        for caller in &mut self.0 {
+            caller.call().await?;
+        }
+        Ok(())
+    }
+}
+
 /// Callers of one server, and the processes whose processor time counts for it.
 pub(crate) struct Contender<'a, C> {
     /// What it is called in the tables.

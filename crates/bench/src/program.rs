@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// How long a program may take to be ready before it counts as broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two questions whether a program is ready; small beside what is measured.
 const PAUSE: Duration = Duration::from_millis(1);
 /// How often the kernel counts processor time in a second; Linux shows it so on every machine.

@@ -38,10 +38,11 @@ impl Snapshot {
         self.models.values().flatten()
     }
 
-    /// Whether every stage has a ready replica and every model is as it should be.
+    /// Whether every stage has a ready replica and no model is still to come. Which models must
+    /// not fail is the stage's own business: an optional one that did holds up nobody.
     pub(crate) fn is_ready(&self) -> bool {
-        self.waiting.is_empty()
-            && self.rows().all(|row| is_fine(row.entry.state, &row.entry.reason))
+        let is_settled = |row: &Row| !matches!(row.entry.state, State::Loading | State::Unloading);
+        self.waiting.is_empty() && self.rows().all(is_settled)
     }
 
     /// The model in this version, or in its latest ready one.

@@ -23,7 +23,7 @@ mod yaml;
 pub use draft::Draft;
 pub use folder::read;
 pub use model::{
-    Device, DynamicBatching, InstanceGroup, Model, Scheduling, Settings, VersionPolicy,
+    Device, DynamicBatching, InstanceGroup, Model, OPTIONAL, Scheduling, Settings, VersionPolicy,
 };
 pub use nearest::did_you_mean;
 pub use problem::{Place, Problem, Problems};

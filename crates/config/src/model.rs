@@ -105,6 +105,10 @@ pub struct DynamicBatching {
     pub max_queue_size: usize,
 }
 
+/// The parameter of any model by which readiness does not wait for it, such as one whose weights
+/// are fetched apart.
+pub const OPTIONAL: &str = "optional";
+
 /// The `parameters` of a model: strings by key, read as what the backend wants them to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings(BTreeMap<String, String>);
@@ -149,7 +153,8 @@ impl Settings {
     ///
     /// Backends whose parameters Triton's users set freely do not call this.
     pub fn only(&self, known: &[&str]) -> Result<()> {
-        match self.0.keys().find(|key| !known.contains(&key.as_str())) {
+        let is_known = |key: &&String| **key == OPTIONAL || known.contains(&key.as_str());
+        match self.0.keys().find(|key| !is_known(key)) {
             None => Ok(()),
             Some(key) => Err(Error::invalid(format!(
                 "unknown parameter `{key}`; known here: {}",

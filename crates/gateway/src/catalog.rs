@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use consort_config::Model;
+use consort_config::{Model, OPTIONAL};
 use consort_protocol::ModelStatistics;
 use consort_repository::{
-    IndexEntry, Models, OPTIONAL, Served, Snapshot, State, ensembles_in, statistics, versions_in,
+    IndexEntry, Models, Served, Snapshot, State, ensembles_in, statistics, versions_in,
 };
 use consort_stage::Result;
 use consort_telemetry::Metrics;

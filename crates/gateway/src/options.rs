@@ -42,7 +42,6 @@ impl FrontOptions {
         http::Options {
             generate_model: self.generate_model.clone(),
             max_input_size: self.http_max_input_size,
-            ..http::Options::default()
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use arc_swap::ArcSwap;
-use consort_config::{Draft, Problems};
+use consort_config::{Draft, OPTIONAL, Problems};
 use consort_protocol::ModelStatistics;
 use consort_stage::{Error, Result};
 use consort_telemetry::Metrics;
@@ -127,10 +127,6 @@ impl Models for Local {
         self.generation.subscribe()
     }
 }
-
-/// The parameter by which a configuration says that readiness need not wait for its model, such
-/// as one whose weights are fetched apart.
-pub const OPTIONAL: &str = "optional";
 
 fn optional(waiting: &[Waiting]) -> BTreeSet<Arc<str>> {
     let is_optional = |model: &&Waiting| {

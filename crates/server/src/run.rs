@@ -176,7 +176,7 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 }
 
 async fn never() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn told_to_stop() -> Result<()> {

@@ -27,7 +27,7 @@ pub(crate) fn of(index: &[IndexEntry]) -> String {
     for row in &rows {
         line([&row[0], &row[1], &row[2]]);
     }
-    table.insert_str(0, "\n");
+    table.insert(0, '\n');
     table + &format!("+{rule}+")
 }
 

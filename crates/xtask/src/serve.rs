@@ -11,9 +11,6 @@ use crate::process;
 use crate::progress;
 use crate::setup::{self, Variant};
 
-/// The variable of `--strict-readiness`, which an option on the command line still overrides.
-const STRICT_READINESS: &str = "CONSORT_STRICT_READINESS";
-
 /// Serves the shipped repository, or the one the options name.
 ///
 /// The server takes this process's place, so Ctrl-C and SIGTERM reach it without anyone in between.
@@ -26,10 +23,6 @@ pub(crate) fn run(checkout: &Checkout, variant: Variant, options: &[String]) -> 
     server.arg("serve").env("ORT_DYLIB_PATH", library);
     if !names_a_repository(options) && env::var_os("CONSORT_MODEL_REPOSITORY").is_none() {
         server.arg("--model-repository").arg(checkout.path("model_repository"));
-        if env::var_os(STRICT_READINESS).is_none() {
-            // `embed` has no model before `cargo xtask models`; everything else is ready without it.
-            server.env(STRICT_READINESS, "false");
-        }
     }
     server.args(options);
     progress::say("starting consort serve");

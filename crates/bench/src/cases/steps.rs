@@ -3,17 +3,17 @@
 use anyhow::Result;
 
 use super::{Settings, identity_request, is_identity};
-use crate::load::{Contender, grpc, interleave};
+use crate::load::{Contender, InTurn, grpc, interleave};
 use crate::program::{Launch, Program};
 use crate::report::{Section, Verdict};
 use crate::repository::Repository;
-use crate::sample::micros;
+use crate::sample::{Sample, Series, micros};
 
 const ENSEMBLE: &str = "chain";
 const MODELS: [&str; 3] = ["first", "second", "third"];
 const SERVICES: [&str; 3] = ["consort-preprocess", "consort-model", "consort-postprocess"];
 
-/// Measures one caller's latency beside one bare call.
+/// Measures one caller's latency beside that of bare calls.
 pub(super) async fn run(settings: &Settings, title: &str) -> Result<Section> {
     let mut whole = Repository::new()?.chain(ENSEMBLE, &MODELS)?;
     for model in MODELS {
@@ -21,35 +21,45 @@ pub(super) async fn run(settings: &Settings, title: &str) -> Result<Section> {
     }
     let together = Launch::serve(&settings.programs, whole.path()).start()?;
     let apart = Apart::start(settings)?;
-    let echo = Program::echo()?;
+    let echoes = (0..=MODELS.len()).map(|_| Program::echo()).collect::<Result<Vec<_>>>()?;
 
-    let processes = apart.programs();
     let contenders = [
-        ("bare tonic echo, one call", vec![&echo], echo.grpc),
-        ("one process", vec![&together], together.grpc),
-        ("gateway and three services", processes, apart.gateway.grpc),
+        ("bare tonic echo", vec![&echoes[0]], vec![&echoes[0]]),
+        ("four bare tonic echoes in turn", echoes.iter().collect(), echoes.iter().collect()),
+        ("one process", vec![&together], vec![&together]),
+        ("gateway and three services", vec![&apart.gateway], apart.programs()),
     ];
     let request = identity_request(ENSEMBLE);
     let mut measured = Vec::new();
-    for (name, programs, port) in contenders {
-        let callers = grpc::callers(port, 1, &request, is_identity).await?;
-        measured.push(Contender { name: name.into(), callers, programs });
+    for (name, called, programs) in contenders {
+        let mut callers = Vec::new();
+        for program in called {
+            callers.extend(grpc::callers(program.grpc, 1, &request, is_identity).await?);
+        }
+        measured.push(Contender { name: name.into(), callers: vec![InTurn(callers)], programs });
     }
     let measured = interleave(measured, settings.rounds, settings.time).await?;
-    let [bare, together, apart] = &measured[..] else {
-        unreachable!("three contenders were given");
+    let [bare, four, together, apart] = &measured[..] else {
+        unreachable!("four contenders were given");
     };
     let mut section = Section::of_contenders(title);
     section.contenders(&measured, bare);
-    for (series, place, bar) in [(together, "one process", 0.15), (apart, "three services", 0.60)] {
-        let p50 = |sample: &crate::sample::Sample| micros(sample.quantile(0.5));
-        let what = format!("three `identity` steps, {place}, p50");
-        section.judge(Verdict::at_most(&what, series.median(p50) / 1000.0, bar, "ms"));
-        // A bare call took 0.09 ms where the bars were set; on a busy machine that ratio is left.
-        let what = format!("{what}, to one bare tonic call");
-        section.judge(Verdict::at_most(what, series.ratio(bare, p50), bar / 0.09, "×"));
-    }
+    section.judge(latency("one process", together, 0.15));
+    section.judge(latency("three services", apart, 0.60));
+    // Four processes that sleep in between answer more slowly than one that is always awake, and
+    // a busy machine slows them further; against bare echoes in the same place that cancels out.
+    let what = "the same to four bare tonic echoes in turn";
+    section.judge(Verdict::at_most(what, apart.ratio(four, p50), 0.60 / (4.0 * 0.09), "×"));
     Ok(section)
+}
+
+fn latency(place: &str, series: &Series, bar: f64) -> Verdict {
+    let what = format!("three `identity` steps, {place}, p50");
+    Verdict::at_most(what, series.median(p50) / 1000.0, bar, "ms")
+}
+
+fn p50(sample: &Sample) -> f64 {
+    micros(sample.quantile(0.5))
 }
 
 /// A gateway before three stage services with one model each.

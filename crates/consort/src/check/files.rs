@@ -3,10 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use consort_config::{Device, Draft, Model, Problems};
-use consort_repository::{
-    Instance, Kind, ModelFile, ModelFolder, OPTIONAL, served_versions, versions_in,
-};
+use consort_config::{Device, Draft, Model, OPTIONAL, Problems};
+use consort_repository::{Instance, Kind, ModelFile, ModelFolder, served_versions, versions_in};
 use consort_stage::{Code, Error};
 
 use super::finding::{Finding, about};
