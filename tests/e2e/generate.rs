@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::program::checkout;
-use crate::repository::shipped;
+use crate::repository::{fresh_clone, shipped};
 use crate::system::{Layout, System, agent};
 
 /// One greedy continuation, computed by the Hugging Face implementation.
@@ -40,6 +40,33 @@ fn greedy_text_is_that_of_the_reference_on_every_route() {
         for path in ["/v2/models/generate/generate", "/v2/models/generate/versions/1/generate"] {
             let answer = system.post(path, &body(&first.prompt));
             assert_eq!(answer.json()["text_output"], first.greedy_text, "{layout:?} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_fresh_clone_is_ready_without_the_weights_that_are_fetched_apart() {
+    let repository = fresh_clone(&shipped().join("ferris/1/model.onnx"));
+    for layout in Layout::ALL {
+        let system = System::start(layout, repository.path());
+        let first = &references()[0];
+        let answer = system.post("/generate", &body(&first.prompt));
+        assert_eq!(answer.json()["text_output"], first.greedy_text, "{layout:?}");
+        let answer = system.post("/v2/models/embed/infer", "{\"inputs\":[]}");
+        assert_eq!(answer.status, 404, "{layout:?}: {}", answer.text);
+        assert!(answer.text.contains("tokenizer.json"), "{layout:?}: {}", answer.text);
+    }
+}
+
+#[test]
+fn graphs_exported_the_optimum_way_give_the_same_text() {
+    for form in ["ferris-optimum", "ferris-optimum-without-positions"] {
+        let graph = checkout().join(format!("target/models/{form}/model.onnx"));
+        let repository = fresh_clone(&graph);
+        let system = System::start(Layout::OneProcess, repository.path());
+        for reference in references() {
+            let answer = system.post("/generate", &body(&reference.prompt));
+            assert_eq!(answer.json()["text_output"], reference.greedy_text, "{form}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -98,3 +99,25 @@ pub(crate) fn shipped() -> std::path::PathBuf {
 /// The body of an `infer` request for the models above.
 pub(crate) const INFER: &str =
     r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[4],"data":[1,2,3,4]}]}"#;
+
+/// A copy of the shipped repository as a fresh clone has it, its language model from `graph`.
+pub(crate) fn fresh_clone(graph: &Path) -> Repository {
+    let repository = Repository::new();
+    let tracked = Command::new("git")
+        .args(["ls-files", "model_repository"])
+        .current_dir(checkout())
+        .output()
+        .expect("git lists the files of the checkout");
+    for file in String::from_utf8_lossy(&tracked.stdout).lines() {
+        let to = repository.path().join(file.trim_start_matches("model_repository/"));
+        fs::create_dir_all(to.parent().expect("it lies in a folder")).expect("it can be made");
+        fs::copy(checkout().join(file), to).expect("it can be copied");
+    }
+    let version = repository.path().join("ferris/1");
+    fs::copy(graph, version.join("model.onnx")).expect("run `cargo xtask test`, which builds it");
+    if graph != shipped().join("ferris/1/model.onnx") {
+        // It describes the shipped graph; of any other the names are found in the graph.
+        fs::remove_file(version.join("genai_config.json")).expect("it was copied");
+    }
+    repository
+}

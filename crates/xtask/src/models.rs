@@ -32,12 +32,7 @@ pub(crate) fn run(checkout: &Checkout) -> Result<()> {
         return Ok(());
     }
     let python = venv::ensure(checkout, Requirements::Convert)?;
-    let checkpoint = checkout.target("models/minilm");
-    if !checkpoint.join("tokenizer.json").exists() {
-        progress::step("fetching all-MiniLM-L6-v2 (84 MB)", || {
-            fetch_minilm(checkout, &checkpoint)
-        })?;
-    }
+    let checkpoint = minilm_checkpoint(checkout)?;
     progress::step("building `model_repository/minilm/1/model.onnx`", || {
         build(checkout, &python, "bert_to_onnx.py", (&checkpoint, &model), &[])
     })?;
@@ -48,6 +43,8 @@ pub(crate) fn run(checkout: &Checkout) -> Result<()> {
 
 /// Builds the models that only the tests serve: other forms of ferris, and tiny graphs.
 pub(crate) fn build_for_tests(checkout: &Checkout) -> Result<()> {
+    // The graph is compared with it even where it was built long ago.
+    minilm_checkpoint(checkout)?;
     let python = venv::ensure(checkout, Requirements::Tests)?;
     let source = checkout.path("model_repository/ferris/1/model.onnx");
     for (form, options) in FERRIS_FORMS {
@@ -58,6 +55,17 @@ pub(crate) fn build_for_tests(checkout: &Checkout) -> Result<()> {
     }
     let script = checkout.path("crates/xtask/python/tiny_models.py");
     process::run(Command::new(&python).arg(script).arg(checkout.target("models/tiny")))
+}
+
+/// The folder with all-MiniLM-L6-v2 as it was published, fetched when it is not there.
+fn minilm_checkpoint(checkout: &Checkout) -> Result<PathBuf> {
+    let checkpoint = checkout.target("models/minilm");
+    if !checkpoint.join("tokenizer.json").exists() {
+        progress::step("fetching all-MiniLM-L6-v2 (84 MB)", || {
+            fetch_minilm(checkout, &checkpoint)
+        })?;
+    }
+    Ok(checkpoint)
 }
 
 fn fetch_minilm(checkout: &Checkout, folder: &Path) -> Result<()> {
