@@ -13,8 +13,10 @@ compiled)
     apt-get update
     apt-get install --yes --no-install-recommends python3-pip
     cargo xtask setup
-    for program in consort-gateway consort-preprocess consort-model consort-postprocess; do
-        cargo build --release --locked --package "$program"
+    programs="consort-gateway consort-preprocess consort-model consort-postprocess"
+    # At once, so that what they share is compiled once.
+    cargo build --release --locked $(printf -- '--package %s ' $programs)
+    for program in $programs; do
         cp "target/release/$program" "$folder/bin/"
     done
     cp -r target/onnxruntime "$folder/onnxruntime"
