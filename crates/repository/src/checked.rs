@@ -5,12 +5,14 @@ mod reshape;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context as TaskContext, Poll, ready};
 
-use consort_stage::{Code, Request, Response, Responses, Result, Signature, Stage, fail};
+use consort_stage::{Code, Context, Request, Response, Responses, Result, Signature, Stage, fail};
 use consort_telemetry::{Meter, Reason, RequestTimer, first_response};
 use futures::{Stream, StreamExt};
 use tracing::Span;
+
+use crate::failure::log_once;
 
 /// A model behind its signature: what reaches it is known to fit, and every request is counted.
 pub struct Checked {
@@ -41,12 +43,16 @@ impl Stage for Checked {
         if let Err(error) = inputs::check(&self.model, &self.signature, &request) {
             timer.failed(reason(error.code()));
             let id = if request.id.is_empty() { "<id_unknown>" } else { &request.id };
-            return fail(error.within(format!("[request id: {id}] ")));
+            let error = error.within(format!("[request id: {id}] "));
+            return fail(log_once(error, &self.model, &request.id, &request.context));
         }
         reshape::inputs(&self.signature, &mut request.inputs);
         let wanted = request.outputs.clone();
         Box::pin(Counted {
             unanswered: request.context.span.clone(),
+            model: self.model.clone(),
+            id: request.id.clone(),
+            context: request.context.clone(),
             responses: self.inner.call(request),
             timer,
             wanted,
@@ -62,6 +68,10 @@ struct Counted {
     responses: Responses,
     /// The request's span until its first response is noted on it.
     unanswered: Option<Span>,
+    /// What finds the request again in the log.
+    model: Arc<str>,
+    id: String,
+    context: Context,
     timer: RequestTimer,
     wanted: Vec<Arc<str>>,
     signature: Arc<Signature>,
@@ -72,7 +82,10 @@ struct Counted {
 impl Stream for Counted {
     type Item = Result<Response>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Self::Item>> {
         let item = ready!(self.responses.poll_next_unpin(context));
         Poll::Ready(match item {
             None => {
@@ -92,7 +105,7 @@ impl Stream for Counted {
             Some(Err(error)) => {
                 self.has_failed = true;
                 self.timer.failed(reason(error.code()));
-                Some(Err(error))
+                Some(Err(log_once(error, &self.model, &self.id, &self.context)))
             }
         })
     }

@@ -2,6 +2,7 @@
 
 mod checked;
 mod classification;
+mod failure;
 mod folder;
 mod identity;
 mod instance_file;
@@ -14,6 +15,7 @@ pub mod statistics;
 
 pub use checked::Checked;
 pub use classification::{classify, classify_outputs};
+pub use failure::log_failure;
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};
 pub use identity::IDENTITY;
 pub use kind::{Backend, Instance, Kind, ModelFile};

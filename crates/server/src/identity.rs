@@ -7,12 +7,9 @@ pub const NAME: &str = "consort";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The protocol extensions that are answered; load generators look for `statistics`.
-pub const EXTENSIONS: [&str; 9] = [
+pub const EXTENSIONS: [&str; 6] = [
     "classification",
-    "sequence",
     "model_repository",
-    "model_repository(unload_dependents)",
-    "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
     "parameters",

@@ -108,12 +108,13 @@ struct Inner {
     code: Code,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    is_logged: bool,
 }
 
 impl Error {
     /// An error with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { code, message: message.into(), source: None }))
+        Self(Box::new(Inner { code, message: message.into(), source: None, is_logged: false }))
     }
 
     /// The request is wrong and will stay wrong.
@@ -168,6 +169,18 @@ impl Error {
         self
     }
 
+    /// The same error once it is in the log, so that nobody on its way writes it again.
+    #[must_use]
+    pub fn logged(mut self) -> Self {
+        self.0.is_logged = true;
+        self
+    }
+
+    /// Whether it is in the log already.
+    pub fn is_logged(&self) -> bool {
+        self.0.is_logged
+    }
+
     /// The kind of the failure.
     pub fn code(&self) -> Code {
         self.0.code
@@ -182,7 +195,9 @@ impl Error {
 impl Clone for Error {
     /// Clones code and message; the cause stays with the first.
     fn clone(&self) -> Self {
-        Self::new(self.code(), self.message())
+        let mut clone = Self::new(self.code(), self.message());
+        clone.0.is_logged = self.0.is_logged;
+        clone
     }
 }
 

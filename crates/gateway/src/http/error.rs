@@ -3,6 +3,7 @@
 use axum::http::header::HeaderName;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use consort_repository::log_failure;
 use consort_stage::Error;
 use consort_telemetry::failed;
 use tracing::Span;
@@ -50,7 +51,7 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        log(&self.error, self.is_the_callers_fault);
+        log_failure(&self.error, self.is_the_callers_fault);
         let mut response = json_error(status(&self.error), self.error.message());
         if let Some((name, value)) = self.header {
             let value = HeaderValue::from_static(value);
@@ -63,18 +64,8 @@ impl IntoResponse for Failure {
 /// The status and the body of an error inside a stream, which is logged like any other.
 pub(super) fn in_stream(error: &Error, span: &Span) -> (StatusCode, String) {
     failed(span, error.code().name(), error.message());
-    log(error, !error.code().is_the_servers_fault());
+    log_failure(error, !error.code().is_the_servers_fault());
     (status(error), body(error.message()))
-}
-
-fn log(error: &Error, is_the_callers_fault: bool) {
-    let code = error.code().name();
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    if is_the_callers_fault {
-        tracing::debug!(code, source, "{error}");
-    } else {
-        tracing::error!(code, source, "{error}");
-    }
 }
 
 fn status(error: &Error) -> StatusCode {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use consort_middleware::context_in;
 use consort_protocol::{Call, ModelInferRequest, ModelInferResponse, to_status};
-use consort_repository::{Models, Served, classify_outputs};
+use consort_repository::{Models, Served, classify_outputs, log_failure};
 use consort_stage::{Context, Error, Result, collect_one};
 use consort_telemetry::{Protocol, failed, request_span};
 use tonic::{Request, Response, Status};
@@ -60,13 +60,8 @@ async fn answer(
     Ok(ModelInferResponse::of(&*served.name, served.version, id, response))
 }
 
-/// The status that ends a call; the one place where the gRPC front logs a failure.
+/// The status that ends a call; logged unless its model has done so.
 pub(super) fn refused(error: &Error) -> Status {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    if error.code().is_the_servers_fault() {
-        tracing::error!(code = error.code().name(), source, "{error}");
-    } else {
-        tracing::debug!(code = error.code().name(), source, "{error}");
-    }
+    log_failure(error, !error.code().is_the_servers_fault());
     to_status(error)
 }
