@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use crate::checkout::Checkout;
 use crate::docker::Docker;
 use crate::images;
+use crate::models;
 use crate::progress;
 use scenario::SCENARIO;
 use stack::Stack;
@@ -18,6 +19,7 @@ use stack::Stack;
 pub(crate) fn run(checkout: &Checkout) -> Result<()> {
     let started_at = Instant::now();
     let docker = Docker::connect()?;
+    models::run(checkout)?;
     images::build(checkout, &docker)?;
     let mut stack = Stack::new(checkout, &docker)?;
     let (mut passed, mut failed) = (0, 0);

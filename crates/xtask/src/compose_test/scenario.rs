@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::stack::{GATEWAY, Stack};
+use super::stack::{GATEWAY, GATEWAY_GRPC, Stack};
 use crate::checkout::Checkout;
 use crate::http;
 
@@ -14,12 +14,15 @@ use crate::http;
 type Check = (&'static str, fn(&mut Stack) -> Result<()>);
 
 /// The scenario.
-pub(crate) const SCENARIO: [Check; 9] = [
+pub(crate) const SCENARIO: [Check; 12] = [
     ("the images are small", images_are_small),
     ("the services start and become healthy", services_become_healthy),
     ("the composed services continue every reference text", text_is_the_reference),
     ("the route of a model and of its version give the same text", routes_agree),
     ("the text streams token by token", text_streams),
+    ("tritonclient works with them unmodified", clients_work),
+    ("tritonclient can call each stage alone", stages_answer_alone),
+    ("embeddings agree with onnxruntime in Python", embeddings_agree),
     ("a second model replica joins and both get work", two_replicas_share),
     ("requests go on while one replica is stopped", one_replica_may_stop),
     ("a replica that comes back gets work again", a_replica_comes_back),
@@ -98,6 +101,24 @@ fn text_streams(stack: &mut Stack) -> Result<()> {
     Ok(())
 }
 
+fn clients_work(stack: &mut Stack) -> Result<()> {
+    stack.python("triton_clients.py", &[GATEWAY, GATEWAY_GRPC])
+}
+
+fn stages_answer_alone(stack: &mut Stack) -> Result<()> {
+    let mut stages = Vec::new();
+    for service in ["preprocess", "model", "postprocess"] {
+        let containers = stack.containers(service)?;
+        let container = containers.first().with_context(|| format!("`{service}` does not run"))?;
+        stages.push(stack.address(container, 8001)?);
+    }
+    stack.python("one_stage.py", &stages.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn embeddings_agree(stack: &mut Stack) -> Result<()> {
+    stack.python("embeddings.py", &[GATEWAY_GRPC, &stack.repository()])
+}
+
 fn two_replicas_share(stack: &mut Stack) -> Result<()> {
     stack.up(2)?;
     let replicas = stack.containers("model")?;
@@ -174,9 +195,8 @@ fn wait_until_all_work(stack: &Stack, replicas: &[String]) -> Result<()> {
 
 /// How many requests each replica of `model` has answered, from its own metrics.
 fn answered(stack: &Stack, replicas: &[String]) -> Result<Vec<f64>> {
-    let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     let count = |replica: &String| {
-        let metrics = http::get(&format!("{}:8002", stack.inspect(replica, address)?), "/metrics")?;
+        let metrics = http::get(&stack.address(replica, 8002)?, "/metrics")?;
         let lines =
             metrics.body.lines().filter(|line| line.starts_with("nv_inference_request_success{"));
         Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())

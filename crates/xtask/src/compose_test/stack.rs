@@ -1,6 +1,7 @@
 //! The composed services of one test: a project of their own, on ports of their own, taken down at the end.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -11,12 +12,16 @@ use crate::docker::Docker;
 use crate::http;
 use crate::process;
 use crate::progress;
+use crate::venv::{self, Requirements};
 
 /// Apart from what a person may have started from the same folder.
 const PROJECT: &str = "consort-test";
 
-/// Where the gateway answers during the test; not 8000, where something may run.
+/// Where the gateway answers HTTP during the test; not 8000, where something may run.
 pub(crate) const GATEWAY: &str = "127.0.0.1:18000";
+
+/// Where it answers gRPC.
+pub(crate) const GATEWAY_GRPC: &str = "127.0.0.1:18001";
 
 /// A prompt and how ferris continues it, from the reference implementation.
 pub(crate) struct Reference {
@@ -29,6 +34,7 @@ pub(crate) struct Reference {
 pub(crate) struct Stack<'a> {
     checkout: &'a Checkout,
     docker: &'a Docker,
+    python: PathBuf,
     pub references: Vec<Reference>,
 }
 
@@ -39,7 +45,8 @@ impl<'a> Stack<'a> {
         let references = cases.iter().map(Reference::read).collect::<Option<_>>();
         let references =
             references.with_context(|| format!("`{}` has an unknown form", file.display()))?;
-        Ok(Self { checkout, docker, references })
+        let python = venv::ensure(checkout, Requirements::Tests)?;
+        Ok(Self { checkout, docker, python, references })
     }
 
     /// Starts what is not running, with so many replicas of `model`, and waits for the gateway.
@@ -65,6 +72,23 @@ impl<'a> Stack<'a> {
     /// `docker` with some arguments.
     pub(crate) fn docker(&self, arguments: &[&str]) -> Result<()> {
         process::capture(self.docker.docker().args(arguments)).map(drop)
+    }
+
+    /// The address of a container on the network of the containers, which Linux can reach.
+    pub(crate) fn address(&self, container: &str, port: u16) -> Result<String> {
+        let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        Ok(format!("{}:{port}", self.inspect(container, address)?))
+    }
+
+    /// Runs a script of `tests/python`, the same that the end-to-end tests run against processes.
+    pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> Result<()> {
+        let script = self.checkout.path("tests/python").join(script);
+        process::run(Command::new(&self.python).arg(script).args(arguments))
+    }
+
+    /// The model repository that the containers see.
+    pub(crate) fn repository(&self) -> String {
+        self.checkout.path("model_repository").display().to_string()
     }
 
     /// Stops every container, as `docker-compose stop` does.
