@@ -5,6 +5,7 @@
 
 mod address;
 mod call;
+mod connection;
 mod discovery;
 mod failure;
 mod fleet;
