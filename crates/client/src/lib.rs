@@ -5,7 +5,6 @@
 
 mod address;
 mod call;
-mod connection;
 mod discovery;
 mod failure;
 mod fleet;
