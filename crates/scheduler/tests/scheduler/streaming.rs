@@ -206,8 +206,9 @@ async fn loops_end_with_their_stage_once_they_have_answered() {
     assert_eq!(said[0].as_ref().unwrap_err().code(), Code::Unavailable);
     // What was queued is still handed out, then both see that nothing more will come.
     for one in &go {
-        one.send(()).unwrap();
-        one.send(()).unwrap();
+        // The loop without a job ends at its first turn and hears of no second one.
+        let _ = one.send(());
+        let _ = one.send(());
     }
     wait_until("both loops have ended", || ended.load(SeqCst) == 2);
     let jobs: Vec<Job> = admitted.iter().flat_map(|queue| queue.try_iter()).collect();
