@@ -19,13 +19,21 @@ fn slow_chain() -> Repository {
         .with_chain("chain", &["quick", "slow", "quick"])
 }
 
-/// Where the statistics of the model `slow` are kept.
-fn slow_metrics(system: &mut System) -> String {
-    match system.stages.first_mut() {
-        // `identity` is in every service; the gateway calls the first that has the model.
-        Some((_, program, _)) => program.address("Metrics Service"),
-        None => system.metrics.clone(),
+/// Where statistics of the models may be kept: `identity` is in every service, and the gateway calls
+/// whichever has the least to do.
+fn counters(system: &mut System) -> Vec<String> {
+    let stages = system.stages.iter_mut();
+    let mut addresses: Vec<String> =
+        stages.map(|(_, program, _)| program.address("Metrics Service")).collect();
+    if addresses.is_empty() {
+        addresses.push(system.metrics.clone());
     }
+    addresses
+}
+
+/// The sum over all services of the metric lines that start with `prefix`.
+fn counted(addresses: &[String], prefix: &str) -> f64 {
+    addresses.iter().map(|address| metric(address, prefix)).sum()
 }
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
@@ -42,7 +50,7 @@ fn a_client_that_hangs_up_stops_the_running_step() {
     for layout in Layout::ALL {
         let repository = slow_chain();
         let mut system = System::start(layout, repository.path());
-        let metrics = slow_metrics(&mut system);
+        let metrics = counters(&mut system);
         let mut client = TcpStream::connect(&system.http).expect("the front listens");
         let length = INFER.len();
         write!(
@@ -51,10 +59,10 @@ fn a_client_that_hangs_up_stops_the_running_step() {
         )
         .expect("the request is sent");
         let executed = r#"nv_inference_exec_count{model="quick""#;
-        wait_for("the first step", || metric(&metrics, executed) >= 1.0);
+        wait_for("the first step", || counted(&metrics, executed) >= 1.0);
         drop(client);
         let cancelled = r#"nv_inference_request_failure{model="slow",reason="CANCELED""#;
-        let took = wait_for("the cancellation", || metric(&metrics, cancelled) >= 1.0);
+        let took = wait_for("the cancellation", || counted(&metrics, cancelled) >= 1.0);
         assert!(took < SOON, "{layout:?}: {took:?}");
         // The instance is free again, so a short deadline is met by the delay and not by a queue.
         let answer =
@@ -68,7 +76,7 @@ fn a_deadline_ends_a_request_wherever_it_is() {
     for layout in Layout::ALL {
         let repository = slow_chain();
         let mut system = System::start(layout, repository.path());
-        let metrics = slow_metrics(&mut system);
+        let metrics = counters(&mut system);
         let begun_at = Instant::now();
         let headers = [("consort-timeout-ms", "200")];
         let answer = system.post_with("/v2/models/chain/infer", INFER, &headers);
@@ -76,7 +84,7 @@ fn a_deadline_ends_a_request_wherever_it_is() {
         assert!(answer.text.contains("deadline"), "{}", answer.text);
         assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
         let cancelled = r#"nv_inference_request_failure{model="slow",reason="CANCELED""#;
-        wait_for("the cancellation", || metric(&metrics, cancelled) >= 1.0);
+        wait_for("the cancellation", || counted(&metrics, cancelled) >= 1.0);
     }
 }
 
@@ -85,12 +93,12 @@ fn a_server_told_to_stop_finishes_what_is_running_and_exits_with_0() {
     let repository = Repository::new().with_delay("slow", 1_500);
     for layout in Layout::ALL {
         let mut system = System::start(layout, repository.path());
-        let metrics = slow_metrics(&mut system);
+        let metrics = counters(&mut system);
         let url = format!("http://{}/v2/models/slow/infer", system.http);
         let asker = thread::spawn(move || post(&url, INFER));
         // Its instance has taken it: it is neither pending nor answered.
         wait_for("the request", || {
-            let queued = metric(&metrics, r#"consort_queue_duration_seconds_count{model="slow""#);
+            let queued = counted(&metrics, r#"consort_queue_duration_seconds_count{model="slow""#);
             queued >= 1.0
         });
         system.front.terminate();
