@@ -12,12 +12,15 @@ pub(crate) struct Checkout {
 }
 
 impl Checkout {
-    /// The checkout this program was built from.
+    /// The checkout that cargo runs this program for.
     pub(crate) fn find() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let root = root.canonicalize().with_context(|| {
-            format!("the checkout this was built from is gone: `{}`", root.display())
-        })?;
+        // Where cargo says now, not when it was built: two checkouts may share a target folder.
+        let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = package.join("../..");
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("there is no checkout at `{}`", root.display()))?;
         let target = match env::var_os("CARGO_TARGET_DIR") {
             // Cargo takes a relative folder from where it was started.
             Some(folder) => env::current_dir()?.join(folder),
