@@ -1,5 +1,7 @@
 //! Turns a complete and valid configuration into the types the rest of Consort uses.
 
+mod scheduling;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -9,15 +11,13 @@ use consort_protocol::model_ensembling::Step;
 use consort_protocol::model_instance_group::Kind;
 use consort_protocol::model_version_policy::PolicyChoice;
 use consort_protocol::{
-    DataType as WireType, ModelConfig, ModelDynamicBatching, ModelEnsembling, ModelInstanceGroup,
-    ModelTensorReshape,
+    DataType as WireType, ModelConfig, ModelEnsembling, ModelInstanceGroup, ModelTensorReshape,
 };
 use consort_stage::{DataType, Signature, TensorSpec};
 
 use crate::backend::ENSEMBLE;
-use crate::model::{
-    Device, DynamicBatching, InstanceGroup, Model, Scheduling, Settings, VersionPolicy,
-};
+use crate::model::{Device, InstanceGroup, Model, Settings, VersionPolicy};
+use crate::scheduling::Scheduling;
 use crate::source::Source;
 
 /// The model that a valid configuration describes.
@@ -32,7 +32,10 @@ pub(crate) fn model(config: ModelConfig, source: Arc<Source>) -> Model {
         versions: version_policy(&config),
         file_name: config.default_model_filename.clone(),
         instances: config.instance_group.iter().map(instance_group).collect(),
-        scheduling: scheduling(&config, &signature),
+        scheduling: choose_scheduling(&config, &signature),
+        ragged: scheduling::ragged_batching(&config),
+        warmup: config.model_warmup.iter().map(scheduling::warmup).collect(),
+        caches_responses: config.response_cache.as_ref().is_some_and(|cache| cache.enable),
         settings: Settings::new(
             parameters.map(|(key, value)| (key.clone(), value.string_value.clone())),
         ),
@@ -71,6 +74,7 @@ fn signature(config: &ModelConfig) -> Signature {
         Some(TensorSpec {
             reshape: reshape(&input.reshape),
             is_optional: input.optional,
+            is_ragged: input.allow_ragged_batch,
             ..TensorSpec::new(&input.name, datatype(input.data_type())?, &input.dims)
         })
     });
@@ -102,29 +106,28 @@ fn instance_group(group: &ModelInstanceGroup) -> InstanceGroup {
         }
         Kind::Auto | Kind::Model => vec![Device::Auto],
     };
-    InstanceGroup { name: group.name.clone(), count: at_least_one(i64::from(group.count)), devices }
-}
-
-fn scheduling(config: &ModelConfig, signature: &Signature) -> Scheduling {
-    match &config.scheduling_choice {
-        None => Scheduling::Direct,
-        Some(SchedulingChoice::DynamicBatching(batching)) => {
-            Scheduling::Dynamic(dynamic_batching(batching))
-        }
-        Some(SchedulingChoice::SequenceBatching(_)) => Scheduling::Sequence,
-        Some(SchedulingChoice::EnsembleScheduling(ensemble)) => {
-            Scheduling::Ensemble(Arc::new(spec(config, ensemble, signature)))
-        }
+    let limiter = group.rate_limiter.as_ref();
+    InstanceGroup {
+        name: group.name.clone(),
+        count: at_least_one(i64::from(group.count)),
+        devices,
+        rate_limiter: limiter.map(scheduling::rate_limiter).unwrap_or_default(),
+        is_passive: group.passive,
     }
 }
 
-fn dynamic_batching(batching: &ModelDynamicBatching) -> DynamicBatching {
-    let preferred = batching.preferred_batch_size.iter();
-    let policy = batching.default_queue_policy.as_ref();
-    DynamicBatching {
-        preferred_batch_sizes: preferred.filter_map(|size| usize::try_from(*size).ok()).collect(),
-        max_queue_delay_us: batching.max_queue_delay_microseconds,
-        max_queue_size: policy.map_or(0, |policy| policy.max_queue_size as usize),
+fn choose_scheduling(config: &ModelConfig, signature: &Signature) -> Scheduling {
+    match &config.scheduling_choice {
+        None => Scheduling::Direct,
+        Some(SchedulingChoice::DynamicBatching(batching)) => {
+            Scheduling::Dynamic(scheduling::dynamic_batching(batching))
+        }
+        Some(SchedulingChoice::SequenceBatching(batching)) => {
+            Scheduling::Sequence(scheduling::sequence_batching(batching))
+        }
+        Some(SchedulingChoice::EnsembleScheduling(ensemble)) => {
+            Scheduling::Ensemble(Arc::new(spec(config, ensemble, signature)))
+        }
     }
 }
 

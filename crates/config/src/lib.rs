@@ -14,6 +14,7 @@ mod nearest;
 mod normalise;
 mod problem;
 mod report;
+mod scheduling;
 mod source;
 mod text;
 mod tree;
@@ -22,9 +23,12 @@ mod yaml;
 
 pub use draft::Draft;
 pub use folder::read;
-pub use model::{
-    Device, DynamicBatching, InstanceGroup, Model, OPTIONAL, Scheduling, Settings, VersionPolicy,
-};
+pub use model::{Device, InstanceGroup, Model, OPTIONAL, Settings, VersionPolicy};
 pub use nearest::did_you_mean;
 pub use problem::{Place, Problem, Problems};
+pub use scheduling::{
+    BatchInput, BatchInputKind, BatchOutput, Control, ControlKind, DynamicBatching, Filling,
+    FillingData, Flag, Priorities, QueuePolicy, RaggedBatching, RateLimiter, Resource, Scheduling,
+    SequenceBatching, State, Strategy, TimeoutAction, Warmup,
+};
 pub use source::Source;

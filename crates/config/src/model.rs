@@ -9,6 +9,7 @@ use consort_protocol::ModelConfig;
 use consort_stage::{Error, Result, Signature};
 
 use crate::problem::{Place, Problem};
+use crate::scheduling::{RaggedBatching, RateLimiter, Scheduling, Warmup};
 use crate::source::Source;
 
 /// A checked model configuration.
@@ -28,6 +29,12 @@ pub struct Model {
     pub instances: Vec<InstanceGroup>,
     /// How its requests reach its instances.
     pub scheduling: Scheduling,
+    /// What it is told about requests of different shapes in one batch.
+    pub ragged: RaggedBatching,
+    /// The requests that run before it is called ready.
+    pub warmup: Vec<Warmup>,
+    /// Whether its responses are kept for equal requests (`response_cache`).
+    pub caches_responses: bool,
     /// Its `parameters`.
     pub settings: Settings,
     /// The normalised configuration, as clients are shown it.
@@ -37,6 +44,25 @@ pub struct Model {
 }
 
 impl Model {
+    /// A model of `backend` that has one version and nothing configured, for tests and benchmarks.
+    pub fn plain(backend: &str, signature: Signature) -> Self {
+        Self {
+            name: "sample".into(),
+            backend: backend.into(),
+            signature: Arc::new(signature),
+            versions: VersionPolicy::All,
+            file_name: String::new(),
+            instances: Vec::new(),
+            scheduling: Scheduling::Direct,
+            ragged: RaggedBatching::default(),
+            warmup: Vec::new(),
+            caches_responses: false,
+            settings: Settings::default(),
+            wire: Arc::default(),
+            source: Arc::default(),
+        }
+    }
+
     /// The place of a field such as `ensemble_scheduling.step[1].input_map` in the file.
     pub fn locate(&self, path: &str) -> Option<Place> {
         self.source.locate(path)
@@ -68,6 +94,10 @@ pub struct InstanceGroup {
     pub count: NonZeroUsize,
     /// The devices; one set of `count` instances for each.
     pub devices: Vec<Device>,
+    /// What each instance needs before it may run.
+    pub rate_limiter: RateLimiter,
+    /// Whether its instances are loaded but given no requests.
+    pub is_passive: bool,
 }
 
 /// Where an instance runs.
@@ -79,30 +109,6 @@ pub enum Device {
     Cpu,
     /// The NVIDIA card with this index.
     Gpu(u32),
-}
-
-/// How requests reach the instances.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scheduling {
-    /// One request an execution.
-    Direct,
-    /// Requests are batched (`dynamic_batching`).
-    Dynamic(DynamicBatching),
-    /// Requests belong to sequences (`sequence_batching`).
-    Sequence,
-    /// The steps of an ensemble.
-    Ensemble(Arc<consort_ensemble::Spec>),
-}
-
-/// The checked `dynamic_batching` section, without what later work adds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DynamicBatching {
-    /// Batch sizes worth waiting for, in the configuration's order.
-    pub preferred_batch_sizes: Vec<usize>,
-    /// How long the oldest request may wait for a preferred size, in microseconds.
-    pub max_queue_delay_us: u64,
-    /// How many requests may wait; 0 for the scheduler's default.
-    pub max_queue_size: usize,
 }
 
 /// The parameter of any model by which readiness does not wait for it, such as one whose weights

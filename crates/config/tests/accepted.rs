@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![expect(clippy::needless_raw_string_hashes, reason = "snapshots are written by a program")]
 
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use consort_config::{Device, Draft, Model, Scheduling, VersionPolicy};
 use consort_protocol::to_json;
@@ -216,7 +218,9 @@ fn a_batching_model_is_scheduled_as_it_says() {
     assert_eq!(model.instances[0].devices, [Device::Gpu(0), Device::Gpu(1)]);
     let Scheduling::Dynamic(batching) = &model.scheduling else { panic!() };
     assert_eq!(batching.preferred_batch_sizes, [4, 8]);
-    assert_eq!((batching.max_queue_delay_us, batching.max_queue_size), (100, 16));
+    assert_eq!(batching.max_queue_delay, Duration::from_micros(100));
+    let policy = batching.priorities.policy(0);
+    assert_eq!(policy.max_queue_size.map(NonZeroUsize::get), Some(16));
     check(
         "config.pbtxt",
         ONNX,

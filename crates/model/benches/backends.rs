@@ -10,11 +10,10 @@ use std::env;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use consort_config::{Device, Model, Scheduling, Settings, VersionPolicy};
+use consort_config::{Device, Model};
 use consort_repository::{Backend, Instance, Kind, ModelFile};
 use consort_stage::{Batch, Job, Jobs, Reply, Request, Tensor};
 use futures::StreamExt;
@@ -64,18 +63,9 @@ fn model(backend: &str, folder: &Path) -> (Model, &'static Kind) {
     let kind = consort_model::ALL.iter().find(|kind| kind.name == backend).expect("it exists");
     let path = folder.join("1/model.onnx");
     let signature = (kind.signature)(&ModelFile { folder, path: &path });
-    let model = Model {
-        name: "measured".into(),
-        backend: backend.into(),
-        signature: Arc::new(signature.expect("it is readable").expect("it is known")),
-        versions: VersionPolicy::All,
-        file_name: "model.onnx".into(),
-        instances: Vec::new(),
-        scheduling: Scheduling::Direct,
-        settings: Settings::default(),
-        wire: Arc::default(),
-        source: Arc::default(),
-    };
+    let signature = signature.expect("it is readable").expect("it is known");
+    let file_name = "model.onnx".into();
+    let model = Model { file_name, ..Model::plain(backend, signature) };
     (model, kind)
 }
 

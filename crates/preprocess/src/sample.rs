@@ -1,11 +1,10 @@
 //! Models and tokenizers for the tests of the backend.
 
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use consort_config::{Model, Scheduling, Settings, VersionPolicy};
+use consort_config::{Model, Settings};
 use consort_stage::{Signature, TensorSpec};
 use serde_json::json;
 use tokenizers::Tokenizer;
@@ -18,23 +17,14 @@ pub(crate) fn model(
     parameters: &[(&str, &str)],
 ) -> Model {
     let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-    Model {
-        name: "sample".into(),
-        backend: backend.into(),
-        signature: Arc::new(Signature {
-            max_batch_size: 8,
-            inputs: inputs.to_vec(),
-            outputs: outputs.to_vec(),
-            is_decoupled: false,
-        }),
-        versions: VersionPolicy::Latest(NonZeroUsize::MIN),
-        file_name: String::new(),
-        instances: Vec::new(),
-        scheduling: Scheduling::Direct,
-        settings: Settings::new(parameters.iter().map(owned)),
-        wire: Arc::default(),
-        source: Arc::default(),
-    }
+    let signature = Signature {
+        max_batch_size: 8,
+        inputs: inputs.to_vec(),
+        outputs: outputs.to_vec(),
+        is_decoupled: false,
+    };
+    let settings = Settings::new(parameters.iter().map(owned));
+    Model { settings, ..Model::plain(backend, signature) }
 }
 
 /// The same model without a batch dimension.

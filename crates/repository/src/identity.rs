@@ -153,11 +153,9 @@ impl Sleep {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
     use std::thread;
     use std::time::Instant;
 
-    use consort_config::{Scheduling, Settings, VersionPolicy};
     use consort_stage::{Code, DataType, Signature};
 
     use super::*;
@@ -168,23 +166,13 @@ mod tests {
                 |(name, datatype): &(&str, DataType)| TensorSpec::new(name, *datatype, &[-1]);
             tensors.iter().map(spec).collect()
         };
-        Model {
-            name: "sample".into(),
-            backend: "identity".into(),
-            signature: Arc::new(Signature {
-                max_batch_size: 0,
-                inputs: specs(inputs),
-                outputs: specs(outputs),
-                is_decoupled: false,
-            }),
-            versions: VersionPolicy::Latest(NonZeroUsize::MIN),
-            file_name: String::new(),
-            instances: Vec::new(),
-            scheduling: Scheduling::Direct,
-            settings: Settings::default(),
-            wire: Arc::default(),
-            source: Arc::default(),
-        }
+        let signature = Signature {
+            max_batch_size: 0,
+            inputs: specs(inputs),
+            outputs: specs(outputs),
+            is_decoupled: false,
+        };
+        Model::plain("identity", signature)
     }
 
     const FP32: DataType = DataType::Fp32;

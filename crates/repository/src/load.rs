@@ -159,10 +159,11 @@ fn start(model: &Model, instances: Vec<Backend>, counting: Counting) -> Result<A
 }
 
 fn queue_size(model: &Model) -> usize {
-    match &model.scheduling {
-        Scheduling::Dynamic(batching) if batching.max_queue_size > 0 => batching.max_queue_size,
-        _ => DEFAULT_QUEUE_SIZE,
-    }
+    let stated = match &model.scheduling {
+        Scheduling::Dynamic(batching) => batching.priorities.default_policy.max_queue_size,
+        _ => None,
+    };
+    stated.map_or(DEFAULT_QUEUE_SIZE, NonZeroUsize::get)
 }
 
 fn platform(model: &Model) -> String {

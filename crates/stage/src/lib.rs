@@ -4,6 +4,7 @@
 
 mod backend;
 mod datatype;
+mod directives;
 mod element;
 mod error;
 mod parameters;
@@ -17,6 +18,7 @@ pub use backend::{
     Batch, BatchBackend, InlineBackend, Interrupt, Job, Jobs, JobsClosed, Reply, StreamingBackend,
 };
 pub use datatype::DataType;
+pub use directives::{CorrelationId, SequencePlace, is_directive};
 pub use element::Element;
 pub use error::{Code, Error, Result};
 pub use parameters::{Parameter, Parameters};

@@ -21,12 +21,21 @@ pub struct TensorSpec {
     pub reshape: Option<Vec<i64>>,
     /// Whether a request may leave it out.
     pub is_optional: bool,
+    /// Whether requests in which it has different shapes may share a batch, unpadded.
+    pub is_ragged: bool,
 }
 
 impl TensorSpec {
     /// A required tensor without reshape.
     pub fn new(name: &str, datatype: DataType, dims: &[i64]) -> Self {
-        Self { name: name.into(), datatype, dims: dims.to_vec(), reshape: None, is_optional: false }
+        Self {
+            name: name.into(),
+            datatype,
+            dims: dims.to_vec(),
+            reshape: None,
+            is_optional: false,
+            is_ragged: false,
+        }
     }
 
     /// Whether a tensor of this shape, batch dimension left away, fits.

@@ -3,9 +3,8 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use consort_config::{Device, Model, Scheduling, Settings, VersionPolicy};
+use consort_config::{Device, Model, Settings};
 use consort_repository::{Backend, Instance, Kind, ModelFile};
 use consort_stage::{Result, Signature};
 use tempfile::TempDir;
@@ -93,18 +92,8 @@ pub(crate) fn load(folder: &Path, model: &Model, device: Device) -> Result<Backe
 /// A checked configuration.
 pub(crate) fn model(backend: &str, signature: Signature, settings: &[(&str, &str)]) -> Model {
     let settings = settings.iter().map(|(key, value)| ((*key).into(), (*value).into()));
-    Model {
-        name: "sample".into(),
-        backend: backend.into(),
-        signature: Arc::new(signature),
-        versions: VersionPolicy::All,
-        file_name: "model.onnx".into(),
-        instances: Vec::new(),
-        scheduling: Scheduling::Direct,
-        settings: Settings::new(settings),
-        wire: Arc::default(),
-        source: Arc::default(),
-    }
+    let (file_name, settings) = ("model.onnx".into(), Settings::new(settings));
+    Model { file_name, settings, ..Model::plain(backend, signature) }
 }
 
 fn kind(name: &str) -> &'static Kind {
