@@ -36,6 +36,8 @@ fn main() {
         compute_input: us(3),
         compute_infer: us(200),
         compute_output: us(2),
+        useful: 100,
+        padded: 12,
     };
     measure("clock", || {
         black_box(Instant::now());

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::histogram::{BOUNDS, Histogram};
+use crate::histogram::Histogram;
 use crate::semconv::Family;
 
 /// The media type of the text.
@@ -32,21 +32,19 @@ impl Exposition {
         self.line(family.name, labels, None, value);
     }
 
-    /// Writes the buckets, sum and count of one histogram, in seconds.
+    /// Writes the buckets, sum and count of one histogram.
     pub(crate) fn histogram(&mut self, family: &Family, labels: &Labels, histogram: &Histogram) {
         let bucket = format!("{}_bucket", family.name);
-        let counts = histogram.counts();
+        let mut counts = histogram.counts();
         let mut below = 0;
-        for (bound, count) in BOUNDS.iter().zip(counts) {
+        for (bound, count) in histogram.bounds().zip(&mut counts) {
             below += count;
-            let bound = seconds(*bound).to_string();
-            self.line(&bucket, labels, Some(&bound), below);
+            self.line(&bucket, labels, Some(&bound.to_string()), below);
         }
         // The count is that of the buckets just written, so that the two never contradict.
-        let count: u64 = counts.iter().sum();
+        let count: u64 = below + counts.sum::<u64>();
         self.line(&bucket, labels, Some(INFINITY), count);
-        let sum = seconds(histogram.sum_ns());
-        self.line(&format!("{}_sum", family.name), labels, None, sum);
+        self.line(&format!("{}_sum", family.name), labels, None, histogram.exposed_sum());
         self.line(&format!("{}_count", family.name), labels, None, count);
     }
 
@@ -70,10 +68,6 @@ impl Exposition {
     fn write(&mut self, arguments: std::fmt::Arguments<'_>) {
         self.text.write_fmt(arguments).expect("writing to a string cannot fail");
     }
-}
-
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
 }
 
 /// A label's value with what the format gives a meaning escaped.

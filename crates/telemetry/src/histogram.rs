@@ -1,5 +1,6 @@
-//! A histogram of durations that threads fill without waiting for one another.
+//! A histogram that threads fill without waiting for one another.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -7,59 +8,123 @@ const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// Upper bounds in nanoseconds: three a decade, from what an in-process call costs to where
-/// clients give up.
-pub(crate) const BOUNDS: [u64; 18] = [
-    100 * MICROSECOND,
-    250 * MICROSECOND,
-    500 * MICROSECOND,
-    MILLISECOND,
-    2_500 * MICROSECOND,
-    5 * MILLISECOND,
-    10 * MILLISECOND,
-    25 * MILLISECOND,
-    50 * MILLISECOND,
-    100 * MILLISECOND,
-    250 * MILLISECOND,
-    500 * MILLISECOND,
-    SECOND,
-    2_500 * MILLISECOND,
-    5 * SECOND,
-    10 * SECOND,
-    30 * SECOND,
-    60 * SECOND,
-];
+/// Where the buckets of a histogram end, and what one unit of its exposition is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scale {
+    /// Upper bounds in ascending order.
+    pub(crate) bounds: Cow<'static, [u64]>,
+    /// How many of what is observed make one of what is exposed, such as 1e9 nanoseconds a second.
+    pub(crate) per_unit: f64,
+}
 
-/// How often durations fell into each bucket, and their sum.
-#[derive(Debug, Default)]
+impl Scale {
+    const fn fixed(bounds: &'static [u64], per_unit: f64) -> Self {
+        Self { bounds: Cow::Borrowed(bounds), per_unit }
+    }
+}
+
+/// Durations, observed in nanoseconds and exposed in seconds: three bounds a decade, from what an
+/// in-process call costs to where clients give up.
+pub(crate) const SECONDS: Scale = Scale::fixed(
+    &[
+        100 * MICROSECOND,
+        250 * MICROSECOND,
+        500 * MICROSECOND,
+        MILLISECOND,
+        2_500 * MICROSECOND,
+        5 * MILLISECOND,
+        10 * MILLISECOND,
+        25 * MILLISECOND,
+        50 * MILLISECOND,
+        100 * MILLISECOND,
+        250 * MILLISECOND,
+        500 * MILLISECOND,
+        SECOND,
+        2_500 * MILLISECOND,
+        5 * SECOND,
+        10 * SECOND,
+        30 * SECOND,
+        60 * SECOND,
+    ],
+    1e9,
+);
+
+/// Batch sizes: every power of two up to where batches no longer pay.
+pub(crate) const BATCH_SIZES: Scale =
+    Scale::fixed(&[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], 1.0);
+
+/// Shares of a whole, observed in millionths and exposed from 0 to 1: fine where little is wasted,
+/// as most executions should be.
+pub(crate) const SHARES: Scale = Scale::fixed(
+    &[
+        0, 10_000, 25_000, 50_000, 100_000, 200_000, 300_000, 400_000, 500_000, 600_000, 700_000,
+        800_000, 900_000,
+    ],
+    1e6,
+);
+
+/// How often values fell into each bucket, and their sum.
+#[derive(Debug)]
 pub(crate) struct Histogram {
-    /// One count for each bound and one for what is longer than all of them.
-    buckets: [AtomicU64; BOUNDS.len() + 1],
-    sum_ns: AtomicU64,
+    scale: Scale,
+    /// One count for each bound and one for what is above all of them.
+    buckets: Box<[AtomicU64]>,
+    sum: AtomicU64,
+}
+
+impl Default for Histogram {
+    /// A histogram of durations in [`SECONDS`].
+    fn default() -> Self {
+        Self::new(SECONDS)
+    }
 }
 
 impl Histogram {
+    /// An empty histogram.
+    pub(crate) fn new(scale: Scale) -> Self {
+        let buckets = (0..=scale.bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { scale, buckets, sum: AtomicU64::new(0) }
+    }
+
     /// Counts one duration.
     pub(crate) fn observe(&self, duration: Duration) {
-        let ns = nanoseconds(duration);
-        let bucket = BOUNDS.partition_point(|bound| *bound < ns);
+        self.count_value(nanoseconds(duration));
+    }
+
+    /// Counts one value in the unit of the bounds.
+    pub(crate) fn count_value(&self, value: u64) {
+        let bucket = self.scale.bounds.partition_point(|bound| *bound < value);
         self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_ns.fetch_add(ns, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
     }
 
-    /// The counts of the buckets, the last being what is longer than every bound.
-    pub(crate) fn counts(&self) -> [u64; BOUNDS.len() + 1] {
-        std::array::from_fn(|bucket| self.buckets[bucket].load(Relaxed))
+    /// The bounds in the unit of the exposition.
+    pub(crate) fn bounds(&self) -> impl Iterator<Item = f64> {
+        self.scale.bounds.iter().map(|bound| self.exposed(*bound))
     }
 
-    /// How many durations were counted.
+    /// The counts of the buckets, the last being what is above every bound.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed))
+    }
+
+    /// How many values were counted.
     pub(crate) fn count(&self) -> u64 {
-        self.counts().iter().sum()
+        self.counts().sum()
     }
 
-    /// The sum of the durations in nanoseconds.
-    pub(crate) fn sum_ns(&self) -> u64 {
-        self.sum_ns.load(Relaxed)
+    /// The sum of the values as they were observed: nanoseconds for durations.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+
+    /// The sum of the values in the unit of the exposition.
+    pub(crate) fn exposed_sum(&self) -> f64 {
+        self.exposed(self.sum())
+    }
+
+    fn exposed(&self, value: u64) -> f64 {
+        value as f64 / self.scale.per_unit
     }
 }
 
@@ -78,9 +143,19 @@ mod tests {
         histogram.observe(Duration::from_micros(100));
         histogram.observe(Duration::from_nanos(100_001));
         histogram.observe(Duration::from_secs(61));
-        let counts = histogram.counts();
-        assert_eq!((counts[0], counts[1], counts[BOUNDS.len()]), (1, 1, 1));
+        let counts: Vec<_> = histogram.counts().collect();
+        assert_eq!((counts[0], counts[1], counts[18]), (1, 1, 1));
         assert_eq!(histogram.count(), 3);
-        assert_eq!(histogram.sum_ns(), 61 * SECOND + 200_001);
+        assert_eq!(histogram.sum(), 61 * SECOND + 200_001);
+    }
+
+    #[test]
+    fn shares_are_exposed_from_0_to_1() {
+        let histogram = Histogram::new(SHARES);
+        histogram.count_value(0);
+        histogram.count_value(250_000);
+        let buckets: Vec<_> = histogram.bounds().zip(histogram.counts()).collect();
+        assert_eq!((buckets[0], buckets[6]), ((0.0, 1), (0.3, 1)));
+        assert!((histogram.exposed_sum() - 0.25).abs() < 1e-9);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::batch_sizes::BatchSizes;
-use crate::histogram::{Histogram, nanoseconds};
+use crate::histogram::{BATCH_SIZES, Histogram, SHARES, nanoseconds};
 use crate::snapshot::{Snapshot, Tally};
 
 /// Why a request ended without its answer.
@@ -52,17 +52,37 @@ pub struct Execution {
     pub compute_infer: Duration,
     /// Scattering the outputs.
     pub compute_output: Duration,
+    /// What the requests asked for, in elements or tokens: rows times their own lengths. 0 where
+    /// nothing is padded.
+    pub useful: u64,
+    /// What was computed besides, in the same unit, to make the requests equally long. An
+    /// execution with `useful` and no `padded` wastes nothing; one with neither is not counted as
+    /// one that could waste.
+    pub padded: u64,
+}
+
+impl Execution {
+    /// The share of the work that went into padding, in millionths; `None` where nothing is
+    /// padded.
+    fn waste(&self) -> Option<u64> {
+        let whole = u128::from(self.useful) + u128::from(self.padded);
+        (whole > 0).then(|| (u128::from(self.padded) * 1_000_000 / whole) as u64)
+    }
 }
 
 /// Counts what happens to one model version.
 ///
 /// Every method takes a few atomic additions and no lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
     pub(crate) request_duration: Histogram,
     pub(crate) first_response_duration: Histogram,
     pub(crate) queue_duration: Histogram,
     pub(crate) compute_duration: Histogram,
+    pub(crate) batch_size: Histogram,
+    pub(crate) padding_waste: Histogram,
+    pub(crate) useful: AtomicU64,
+    pub(crate) padded: AtomicU64,
     failures: [AtomicU64; Reason::ALL.len()],
     fail_ns: AtomicU64,
     executed_requests: AtomicU64,
@@ -75,6 +95,33 @@ pub struct Meter {
     pending: AtomicU64,
     load_ns: AtomicU64,
     batch_sizes: BatchSizes,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            request_duration: Histogram::default(),
+            first_response_duration: Histogram::default(),
+            queue_duration: Histogram::default(),
+            compute_duration: Histogram::default(),
+            batch_size: Histogram::new(BATCH_SIZES),
+            padding_waste: Histogram::new(SHARES),
+            useful: AtomicU64::default(),
+            padded: AtomicU64::default(),
+            failures: Default::default(),
+            fail_ns: AtomicU64::default(),
+            executed_requests: AtomicU64::default(),
+            inferences: AtomicU64::default(),
+            queue_ns: AtomicU64::default(),
+            compute_input_ns: AtomicU64::default(),
+            compute_infer_ns: AtomicU64::default(),
+            compute_output_ns: AtomicU64::default(),
+            last_inference_ms: AtomicU64::default(),
+            pending: AtomicU64::default(),
+            load_ns: AtomicU64::default(),
+            batch_sizes: BatchSizes::default(),
+        }
+    }
 }
 
 impl Meter {
@@ -110,7 +157,13 @@ impl Meter {
         add(&self.compute_output_ns, execution.compute_output);
         self.compute_duration
             .observe(execution.compute_input + execution.compute_infer + execution.compute_output);
+        self.batch_size.count_value(execution.inferences);
         self.batch_sizes.record(execution);
+        if let Some(waste) = execution.waste() {
+            self.padding_waste.count_value(waste);
+            self.useful.fetch_add(execution.useful, Relaxed);
+            self.padded.fetch_add(execution.padded, Relaxed);
+        }
     }
 
     /// Says how long the load of the model took.
@@ -138,7 +191,7 @@ impl Meter {
         Snapshot {
             success: Tally {
                 count: self.request_duration.count(),
-                ns: self.request_duration.sum_ns(),
+                ns: self.request_duration.sum(),
             },
             fail: Tally { count: failures.iter().sum(), ns: self.fail_ns.load(Relaxed) },
             queue: per_request(&self.queue_ns),
@@ -271,6 +324,7 @@ mod tests {
             compute_input: MS,
             compute_infer: 2 * MS,
             compute_output: MS,
+            ..Execution::default()
         });
         let snapshot = meter.snapshot();
         let tally = |ms: u64| Tally { count: 3, ns: ms * 1_000_000 };
@@ -279,6 +333,16 @@ mod tests {
         assert_eq!((snapshot.inference_count, snapshot.execution_count), (4, 1));
         assert_eq!(snapshot.batches[0].batch_size, 4);
         assert_eq!(snapshot.batches[0].compute_infer.ns, 2_000_000);
+    }
+
+    #[test]
+    fn padding_counts_where_something_is_padded() {
+        let meter = Meter::default();
+        for (useful, padded) in [(0, 0), (100, 0), (30, 10), (u64::MAX, u64::MAX)] {
+            meter.execution(&Execution { inferences: 3, useful, padded, ..Execution::default() });
+        }
+        assert_eq!((meter.batch_size.count(), meter.batch_size.sum()), (4, 12));
+        assert_eq!((meter.padding_waste.count(), meter.padding_waste.sum()), (3, 750_000));
     }
 
     #[test]

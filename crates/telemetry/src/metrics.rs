@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::RwLock;
 
@@ -32,11 +33,13 @@ const TRITON: [(Family, Read); 9] = [
 type Select = fn(&Meter) -> &Histogram;
 
 /// The histograms of a model version.
-const HISTOGRAMS: [(Family, Select); 4] = [
+const HISTOGRAMS: [(Family, Select); 6] = [
     (consort::REQUEST_DURATION, |meter| &meter.request_duration),
     (consort::FIRST_RESPONSE_DURATION, |meter| &meter.first_response_duration),
     (consort::QUEUE_DURATION, |meter| &meter.queue_duration),
     (consort::COMPUTE_DURATION, |meter| &meter.compute_duration),
+    (consort::BATCH_SIZE, |meter| &meter.batch_size),
+    (consort::PADDING_WASTE, |meter| &meter.padding_waste),
 ];
 
 /// The meters that share a set of label names, by the values of those labels.
@@ -151,6 +154,14 @@ impl Metrics {
         for (key, meter) in &meters {
             let seconds = meter.load_duration().as_secs_f64();
             exposition.sample(&triton::LOAD_DURATION, &model_labels(key), seconds);
+        }
+        exposition.family(&consort::BATCH_ELEMENTS);
+        for ([model, version], meter) in &meters {
+            for (kind, count) in [("useful", &meter.useful), ("padding", &meter.padded)] {
+                let labels =
+                    [(label::MODEL, &**model), (label::VERSION, &**version), (label::KIND, kind)];
+                exposition.sample(&consort::BATCH_ELEMENTS, &labels, count.load(Relaxed));
+            }
         }
         for (family, histogram) in HISTOGRAMS {
             exposition.family(&family);

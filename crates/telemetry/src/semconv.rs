@@ -78,6 +78,8 @@ pub mod label {
     pub const STAGE: &str = "stage";
     /// The address of one process of a service.
     pub const REPLICA: &str = "replica";
+    /// What was computed: `useful` for what requests asked for, `padding` for the rest.
+    pub const KIND: &str = "kind";
     /// How a call ended: `success`, `failure`, `unavailable` or `cancelled`.
     pub const OUTCOME: &str = "outcome";
     /// The ensemble that a step belongs to.
@@ -168,6 +170,19 @@ pub mod consort {
     pub const COMPUTE_DURATION: Family = histogram(
         "consort_compute_duration_seconds",
         "Time of one execution: gathering inputs, inference and scattering outputs",
+    );
+    /// The inferences of one execution.
+    pub const BATCH_SIZE: Family =
+        histogram("consort_batch_size", "Inferences that one execution performed together");
+    /// The share of one execution that went into padding.
+    pub const PADDING_WASTE: Family = histogram(
+        "consort_padding_waste_ratio",
+        "Share of an execution's elements that were padding, from 0 to 1, where requests are padded",
+    );
+    /// Elements computed, useful ones and padding.
+    pub const BATCH_ELEMENTS: Family = counter(
+        "consort_batch_elements",
+        "Elements or tokens computed for requests that are padded, by whether a request asked for them",
     );
     /// One step of an ensemble, from its call to its last response.
     pub const STEP_DURATION: Family = histogram(
