@@ -18,6 +18,11 @@ use crate::replica::Replica;
 static REAL_STATUS: LazyLock<MetadataKey<Ascii>> =
     LazyLock::new(|| MetadataKey::from_static("triton_grpc_error"));
 
+/// Asks a service to tell on the last response what the request spent there; others do not know it
+/// and pass it over.
+static DURATIONS: LazyLock<MetadataKey<Ascii>> =
+    LazyLock::new(|| MetadataKey::from_static("consort-durations"));
+
 /// A request that may have been sent or not.
 pub(crate) struct Outgoing {
     /// Taken when the connection is there and asks for it, which is the moment of sending.
@@ -43,6 +48,9 @@ impl Outgoing {
         let mut request = tonic::Request::new(messages);
         let metadata = request.metadata_mut();
         metadata.insert(REAL_STATUS.clone(), MetadataValue::from_static("true"));
+        if self.context.spent.is_some() {
+            metadata.insert(DURATIONS.clone(), MetadataValue::from_static("true"));
+        }
         let Context { span, traceparent, tracestate, .. } = &self.context;
         inject(span.as_ref(), traceparent.as_deref(), tracestate.as_deref(), metadata.as_mut());
         if let Some(remaining) = self.context.remaining() {
@@ -103,7 +111,12 @@ impl Call {
                 self.held = Some(Err(Error::new(Code::Unknown, message.error_message)));
                 continue;
             }
-            match message.infer_response.unwrap_or_default().into_response() {
+            let mut response = message.infer_response.unwrap_or_default();
+            let durations = response.take_durations();
+            if let (Some(spent), Some(durations)) = (&self.context.spent, durations) {
+                spent.add(&durations);
+            }
+            match response.into_response() {
                 // This only says that a decoupled model has sent everything.
                 Ok(response) if self.is_decoupled && response.outputs.is_empty() => {}
                 Ok(response) => {

@@ -15,7 +15,7 @@ mod store;
 
 pub use check::{Lookup, check};
 pub use defect::Defect;
-pub use ensemble::{Ensemble, Step};
+pub use ensemble::Ensemble;
 pub use nesting::{Nested, nesting};
 pub use plan::{
     OutputGroup, Plan, PlannedInput, PlannedOutput, PlannedStep, PlannedTensor, Source, StepIndex,

@@ -10,23 +10,21 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
-use consort_stage::{Error, Request, Response, Result, collect_one};
+use consort_stage::{Error, Request, Response, Result, Stage, collect_one};
 use consort_telemetry::step_span;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 
 use self::call::{Call, NextAnswer};
 use crate::edge::deliver;
-use crate::ensemble::Step;
 use crate::plan::{OutputGroup, Plan, Source, StepIndex};
 use crate::store::{Iteration, Store};
 
 /// One request on its way through the graph.
 pub(crate) struct Run {
     plan: Arc<Plan>,
-    callees: Arc<[Step]>,
+    callees: Arc<[Arc<dyn Stage>]>,
     /// Id, parameters and context, as every step gets them.
     request: Request,
     store: Store,
@@ -78,7 +76,11 @@ impl Stream for Run {
 
 impl Run {
     /// The run of one request, in which nothing has happened yet.
-    pub(crate) fn new(plan: Arc<Plan>, callees: Arc<[Step]>, mut request: Request) -> Self {
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        callees: Arc<[Arc<dyn Stage>]>,
+        mut request: Request,
+    ) -> Self {
         let groups = plan.wanted_groups(&request.outputs);
         let needed = plan.needed_steps(&groups);
         let inputs = std::mem::take(&mut request.inputs);
@@ -168,12 +170,11 @@ impl Run {
             parameters: self.request.parameters.clone(),
             context,
         };
-        let mut responses = self.callees[step].stage.call(request);
+        let mut responses = self.callees[step].call(request);
         if !planned.is_decoupled {
             responses = Box::pin(collect_one(responses).into_stream());
         }
-        let begun_at = Instant::now();
-        let call = Call { step, iteration, answers: 0, is_last, begun_at, responses };
+        let call = Call { step, iteration, answers: 0, is_last, responses };
         self.running.push(NextAnswer::of(call));
     }
 
@@ -204,7 +205,6 @@ impl Run {
     }
 
     fn finish(&mut self, call: &Call) {
-        self.callees[call.step].meter.succeeded(call.begun_at.elapsed());
         self.store.end(&self.plan.steps[call.step].lineage, &call.iteration);
         if let Some(state) = &mut self.steps[call.step] {
             state.is_busy = false;

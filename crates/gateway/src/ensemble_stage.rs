@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use consort_ensemble::Ensemble;
-use consort_stage::{Request, Responses, Signature, Stage};
+use consort_stage::{Request, Responses, Signature, Spent, Stage};
 use consort_telemetry::{Execution, Meter};
 use futures::StreamExt;
 
+use crate::at_end::at_end;
+
 /// An ensemble that counts each request it answers as one execution.
+///
+/// As with Triton its queue and compute durations are the sums over its steps, which parallel
+/// branches make longer than the time that passes; that time is counted beside them.
 pub(crate) struct EnsembleStage {
     ensemble: Ensemble,
     signature: Arc<Signature>,
@@ -28,20 +33,33 @@ impl EnsembleStage {
 }
 
 impl Stage for EnsembleStage {
-    fn call(&self, request: Request) -> Responses {
+    fn call(&self, mut request: Request) -> Responses {
         let inferences = self.inferences(&request);
         let begun_at = Instant::now();
-        let mut uncounted = Some(self.meter.clone());
-        Box::pin(self.ensemble.call(request).inspect(move |response| {
-            let is_over = response.as_ref().is_ok_and(|response| response.is_last);
-            if let Some(meter) = uncounted.take_if(|_| is_over) {
+        let meter = self.meter.clone();
+        let spent = Arc::new(Spent::default());
+        // Where the ensemble is itself a step, its caller hears of the sum.
+        let outer = request.context.spent.replace(spent.clone());
+        let mut unanswered = Some(meter.unanswered());
+        let responses = at_end(self.ensemble.call(request), move |end| {
+            if end.is_ok() {
+                let durations = spent.durations();
+                if let Some(outer) = outer {
+                    outer.add(&durations);
+                }
+                meter.waited(durations.queue);
                 meter.execution(&Execution {
                     requests: 1,
                     inferences,
-                    compute_infer: begun_at.elapsed(),
+                    queue: durations.queue,
+                    compute_input: durations.compute_input,
+                    compute_infer: durations.compute_infer,
+                    compute_output: durations.compute_output,
+                    passed: Some(begun_at.elapsed()),
                     ..Execution::default()
                 });
             }
-        }))
+        });
+        Box::pin(responses.inspect(move |_| drop(unanswered.take())))
     }
 }

@@ -1,9 +1,11 @@
 //! The gateway: HTTP and gRPC fronts, ensembles, routing.
 
+mod at_end;
 mod catalog;
 mod ensemble_stage;
 mod http;
 mod options;
+mod step_stage;
 
 pub use catalog::Catalog;
 pub use http::{Options as HttpOptions, router};

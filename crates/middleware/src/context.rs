@@ -18,6 +18,7 @@ pub fn context(extensions: &Extensions) -> Context {
         span: None,
         traceparent: parent.map(|parent| Arc::clone(&parent.traceparent)),
         tracestate: parent.and_then(|parent| parent.tracestate.clone()),
+        spent: None,
     }
 }
 

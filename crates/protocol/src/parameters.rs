@@ -16,6 +16,9 @@ pub(crate) const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
 /// Whether a response on a stream is the last one of its request.
 pub(crate) const FINAL: &str = "triton_final_response";
 
+/// What a request spent in queues and instances, on its last response and only when asked for.
+pub(crate) const DURATIONS: &str = "consort_durations";
+
 /// What the names that belong to the server begin with.
 const RESERVED_PREFIX: &str = "triton_";
 

@@ -1,7 +1,7 @@
 //! Inference responses: from what a stage answers to the wire, and back for the client's side.
 
 use bytes::Bytes;
-use consort_stage::{DataType, Error, Parameter, Response, Result, Tensor};
+use consort_stage::{DataType, Durations, Error, Parameter, Response, Result, Tensor};
 
 use crate::infer_parameter::ParameterChoice;
 use crate::model_infer_response::InferOutputTensor;
@@ -42,6 +42,23 @@ impl ModelInferResponse {
         let flag = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(is_last)) };
         self.parameters.insert(parameters::FINAL.into(), flag);
         self
+    }
+
+    /// The same response telling what its request spent in queues and instances.
+    #[must_use]
+    pub fn with_durations(mut self, durations: &Durations) -> Self {
+        let text = Some(ParameterChoice::StringParam(durations.to_string()));
+        let parameter = InferParameter { parameter_choice: text };
+        self.parameters.insert(parameters::DURATIONS.into(), parameter);
+        self
+    }
+
+    /// Takes off what the request spent, where the response tells.
+    pub fn take_durations(&mut self) -> Option<Durations> {
+        match self.parameters.remove(parameters::DURATIONS)?.parameter_choice? {
+            ParameterChoice::StringParam(text) => text.parse().ok(),
+            _ => None,
+        }
     }
 
     /// Reads the response. Raw tensors are slices of the message, not copies.
@@ -109,6 +126,8 @@ fn read_output(output: InferOutputTensor, raw: Option<Bytes>, model: &str) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use consort_stage::Code;
 
     use super::*;
@@ -142,6 +161,16 @@ mod tests {
         assert!(wire.parameters.contains_key("triton_final_response"));
         let back = wire.into_response().unwrap();
         assert!(back.is_last && back.parameters.is_empty());
+    }
+
+    #[test]
+    fn what_a_request_spent_is_taken_off_before_the_response_is_read() {
+        let spent = Durations { queue: Duration::from_nanos(5), ..Durations::default() };
+        let wire = ModelInferResponse::of("m", 2, "", Response::default());
+        let mut wire = wire.with_durations(&spent);
+        assert_eq!(wire.take_durations(), Some(spent));
+        assert_eq!(wire.take_durations(), None);
+        assert!(wire.into_response().unwrap().parameters.is_empty());
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Counted {
 }
 
 /// Under which reason a failure is counted.
-fn reason(code: Code) -> Reason {
+pub fn reason(code: Code) -> Reason {
     match code {
         Code::Overloaded => Reason::Rejected,
         Code::Cancelled | Code::DeadlineExceeded => Reason::Canceled,

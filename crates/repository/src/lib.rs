@@ -13,7 +13,7 @@ mod models;
 mod snapshot;
 pub mod statistics;
 
-pub use checked::Checked;
+pub use checked::{Checked, reason};
 pub use classification::{classify, classify_outputs};
 pub use failure::log_failure;
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};

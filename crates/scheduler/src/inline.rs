@@ -1,7 +1,7 @@
 //! Runs a backend where it is called, for work that is shorter than a change of thread.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use consort_stage::{InlineBackend, Request, Response, Responses, Result, Stage, one};
 use consort_telemetry::{Execution, compute_span};
@@ -38,15 +38,16 @@ impl Shared {
         let span = compute_span(request.context.span.as_ref(), &self.counting.model);
         let _entered = span.enter();
         let inferences = self.counting.inferences(&request);
+        let spent = request.context.spent.clone();
         let started_at = Instant::now();
         let outputs = guarded(&self.counting.model, || self.backend.run(request.into()))?;
-        self.counting.meter.execution(&Execution {
+        let execution = Execution {
             requests: 1,
             inferences,
-            queue: Duration::ZERO,
             compute_infer: started_at.elapsed(),
             ..Execution::default()
-        });
+        };
+        self.counting.executed(&execution, spent.as_deref());
         Ok(Response::only(outputs))
     }
 }

@@ -12,9 +12,10 @@ mod streaming;
 mod ticket;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use consort_stage::Request;
-use consort_telemetry::Meter;
+use consort_stage::{Durations, Request, Spent};
+use consort_telemetry::{Execution, Meter};
 
 pub use inline::InlineStage;
 pub use pool::PoolStage;
@@ -36,9 +37,27 @@ pub struct Counting {
 }
 
 impl Counting {
+    /// Counts the execution of one request, here and for whoever asked what the request spent.
+    fn executed(&self, execution: &Execution, spent: Option<&Spent>) {
+        self.meter.execution(execution);
+        if let Some(spent) = spent {
+            spend(spent, execution.queue, execution);
+        }
+    }
+
     /// How many inferences a request counts for: its batch size, or one.
     fn inferences(&self, request: &Request) -> u64 {
         let batch = request.inputs.first().and_then(|tensor| tensor.shape.first());
         batch.filter(|_| self.is_batching).map_or(1, |size| (*size).max(1) as u64)
     }
+}
+
+/// Adds to what a request has spent its own wait and the whole execution that it rode in.
+fn spend(spent: &Spent, queue: Duration, execution: &Execution) {
+    spent.add(&Durations {
+        queue,
+        compute_input: execution.compute_input,
+        compute_infer: execution.compute_infer,
+        compute_output: execution.compute_output,
+    });
 }

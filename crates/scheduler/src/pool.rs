@@ -123,15 +123,17 @@ impl Instance {
         let span = compute_span(request.context.span.as_ref(), &counting.model);
         let _entered = span.enter();
         let inferences = counting.inferences(&request);
+        let spent = request.context.spent.clone();
         let started_at = Instant::now();
         let outputs = guarded(&counting.model, || self.backend.run(request.into()))?;
-        counting.meter.execution(&Execution {
+        let execution = Execution {
             requests: 1,
             inferences,
             queue,
             compute_infer: started_at.elapsed(),
             ..Execution::default()
-        });
+        };
+        counting.executed(&execution, spent.as_deref());
         Ok(Response::only(outputs))
     }
 }

@@ -81,6 +81,7 @@ impl Shared {
             return fail(Error::deadline_exceeded());
         }
         let inferences = self.counting.inferences(&request);
+        let spent = request.context.spent.clone();
         let span = compute_span(request.context.span.as_ref(), &self.counting.model);
         let in_flight = Instance::enter(instance);
         let (reply, responses) = Reply::channel(REPLY_CAPACITY);
@@ -88,6 +89,6 @@ impl Shared {
             return fail(error);
         }
         let held = (in_flight, span);
-        Box::pin(Answering::new(responses, inferences, self.counting.clone(), held))
+        Box::pin(Answering::new(responses, inferences, spent, self.counting.clone(), held))
     }
 }

@@ -11,6 +11,7 @@ mod parameters;
 mod request;
 mod responses;
 mod signature;
+mod spent;
 mod strings;
 mod tensor;
 
@@ -25,6 +26,7 @@ pub use parameters::{Parameter, Parameters};
 pub use request::{Context, Request, Response};
 pub use responses::{Responses, collect_one, fail, one};
 pub use signature::{ShapeText, Signature, TensorSpec, VARIABLE};
+pub use spent::{Durations, Spent};
 pub use strings::{Strings, encode_strings};
 pub use tensor::Tensor;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{Parameters, Tensor};
+use crate::{Parameters, Spent, Tensor};
 
 /// What travels with a request through every stage, whatever the model.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,8 @@ pub struct Context {
     pub traceparent: Option<Arc<str>>,
     /// The caller's W3C `tracestate`, which goes where its `traceparent` goes.
     pub tracestate: Option<Arc<str>>,
+    /// Where everything that works for the request adds its durations, when somebody wants them.
+    pub spent: Option<Arc<Spent>>,
 }
 
 impl Context {

@@ -38,6 +38,7 @@ fn main() {
         compute_output: us(2),
         useful: 100,
         padded: 12,
+        ..Execution::default()
     };
     measure("clock", || {
         black_box(Instant::now());

@@ -14,12 +14,13 @@ mod propagation;
 pub mod semconv;
 mod snapshot;
 mod span;
+mod step;
 mod upstream;
 
 pub use error::Error;
 pub use exposition::CONTENT_TYPE;
 pub use logging::{Guard, LogFormat, LogOptions, init};
-pub use meter::{Execution, Meter, PendingGuard, Reason, RequestTimer};
+pub use meter::{Execution, Meter, PendingGuard, Reason, RequestTimer, Unanswered};
 pub use metrics::Metrics;
 pub use propagation::{Parent, extract, inject, trace_id};
 pub use snapshot::{BatchSnapshot, Snapshot, Tally};
@@ -27,4 +28,5 @@ pub use span::{
     Protocol, batch_span, compute_span, failed, first_response, link, queue_span, request_span,
     step_span,
 };
-pub use upstream::{Outcome, StepMeter, UpstreamCall, UpstreamMeter};
+pub use step::{StepCall, StepMeter};
+pub use upstream::{Outcome, UpstreamCall, UpstreamMeter};

@@ -52,6 +52,9 @@ pub struct Execution {
     pub compute_infer: Duration,
     /// Scattering the outputs.
     pub compute_output: Duration,
+    /// How long it took by the clock, where that is not the sum of the three: the steps of an
+    /// ensemble run side by side.
+    pub passed: Option<Duration>,
     /// What the requests asked for, in elements or tokens: rows times their own lengths. 0 where
     /// nothing is padded.
     pub useful: u64,
@@ -62,6 +65,11 @@ pub struct Execution {
 }
 
 impl Execution {
+    fn passed(&self) -> Duration {
+        let sum = self.compute_input + self.compute_infer + self.compute_output;
+        self.passed.unwrap_or(sum)
+    }
+
     /// The share of the work that went into padding, in millionths; `None` where nothing is
     /// padded.
     fn waste(&self) -> Option<u64> {
@@ -143,6 +151,18 @@ impl Meter {
         PendingGuard { meter: Arc::clone(self), queued_at: Instant::now() }
     }
 
+    /// Counts one request as pending until the guard is dropped, without measuring its wait: for
+    /// an ensemble, which has no queue of its own and whose requests wait for an answer.
+    pub fn unanswered(self: &Arc<Self>) -> Unanswered {
+        self.pending.fetch_add(1, Relaxed);
+        Unanswered(Arc::clone(self))
+    }
+
+    /// Counts a wait that was measured elsewhere: the sum over the steps of an ensemble.
+    pub fn waited(&self, duration: Duration) {
+        self.queue_duration.observe(duration);
+    }
+
     /// Counts one execution.
     pub fn execution(&self, execution: &Execution) {
         let requests = execution.requests;
@@ -155,8 +175,7 @@ impl Meter {
         add(&self.compute_input_ns, execution.compute_input);
         add(&self.compute_infer_ns, execution.compute_infer);
         add(&self.compute_output_ns, execution.compute_output);
-        self.compute_duration
-            .observe(execution.compute_input + execution.compute_infer + execution.compute_output);
+        self.compute_duration.observe(execution.passed());
         self.batch_size.count_value(execution.inferences);
         self.batch_sizes.record(execution);
         if let Some(waste) = execution.waste() {
@@ -277,6 +296,16 @@ impl Drop for PendingGuard {
     fn drop(&mut self) {
         self.meter.pending.fetch_sub(1, Relaxed);
         self.meter.queue_duration.observe(self.queued_at.elapsed());
+    }
+}
+
+/// One request of an ensemble that has no answer yet; dropping it says that it has, or never will.
+#[derive(Debug)]
+pub struct Unanswered(Arc<Meter>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Relaxed);
     }
 }
 

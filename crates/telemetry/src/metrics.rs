@@ -11,7 +11,8 @@ use crate::histogram::Histogram;
 use crate::meter::{Meter, Reason};
 use crate::semconv::{Family, consort, label, process, triton};
 use crate::snapshot::Snapshot;
-use crate::upstream::{Outcome, StepMeter, UpstreamMeter};
+use crate::step::StepMeter;
+use crate::upstream::{Outcome, UpstreamMeter};
 
 /// A value that stands for one model version, read from its statistics.
 type Read = fn(&Snapshot) -> u64;
@@ -40,6 +41,16 @@ const HISTOGRAMS: [(Family, Select); 6] = [
     (consort::COMPUTE_DURATION, |meter| &meter.compute_duration),
     (consort::BATCH_SIZE, |meter| &meter.batch_size),
     (consort::PADDING_WASTE, |meter| &meter.padding_waste),
+];
+
+/// A value that stands for one step of an ensemble.
+type ReadStep = fn(&StepMeter) -> f64;
+
+/// The metrics that have the labels of a step and nothing else.
+const STEPS: [(Family, ReadStep); 3] = [
+    (consort::STEP_IN_FLIGHT, |meter| meter.in_flight() as f64),
+    (consort::STEP_QUEUE, |meter| meter.queue().as_secs_f64()),
+    (consort::STEP_COMPUTE, |meter| meter.compute().as_secs_f64()),
 ];
 
 /// The meters that share a set of label names, by the values of those labels.
@@ -201,10 +212,22 @@ impl Metrics {
             return;
         }
         exposition.family(&consort::STEP_DURATION);
-        for ([ensemble, step, model], meter) in &steps {
-            let labels =
-                [(label::ENSEMBLE, &**ensemble), (label::STEP, &**step), (label::MODEL, &**model)];
-            exposition.histogram(&consort::STEP_DURATION, &labels, &meter.0);
+        for (key, meter) in &steps {
+            exposition.histogram(&consort::STEP_DURATION, &step_labels(key), &meter.duration);
+        }
+        exposition.family(&consort::STEP_FAILURES);
+        for (key, meter) in &steps {
+            for reason in Reason::ALL {
+                let [ensemble, step, model] = step_labels(key);
+                let labels = [ensemble, step, model, (label::REASON, reason.as_str())];
+                exposition.sample(&consort::STEP_FAILURES, &labels, meter.failures(reason));
+            }
+        }
+        for (family, read) in STEPS {
+            exposition.family(&family);
+            for (key, meter) in &steps {
+                exposition.sample(&family, &step_labels(key), read(meter));
+            }
         }
     }
 }
@@ -226,6 +249,10 @@ fn encode_process(exposition: &mut Exposition) {
 
 fn model_labels([model, version]: &[Box<str>; 2]) -> [(&'static str, &str); 2] {
     [(label::MODEL, model), (label::VERSION, version)]
+}
+
+fn step_labels([ensemble, step, model]: &[Box<str>; 3]) -> [(&'static str, &str); 3] {
+    [(label::ENSEMBLE, ensemble), (label::STEP, step), (label::MODEL, model)]
 }
 
 fn us(ns: u64) -> u64 {
@@ -276,7 +303,7 @@ mod tests {
         metrics.meter("a", "1");
         metrics.meter("b", "1");
         metrics.upstream("model", "10.0.0.1:8001");
-        metrics.step("e", "s", "m").succeeded(Duration::from_millis(3));
+        metrics.step("e", "s", "m").call().succeeded(Duration::ZERO, Duration::from_millis(3));
         let text = metrics.encode();
         let mut announced: Vec<_> =
             text.lines().filter(|line| line.starts_with("# TYPE")).collect();
@@ -286,7 +313,7 @@ mod tests {
         assert_eq!(announced.len(), count);
         assert!(text.contains("consort_upstream_requests{stage=\"model\",replica=\"10.0.0.1:8001\",outcome=\"success\"} 0"));
         assert!(text.contains(
-            "consort_step_duration_seconds_sum{ensemble=\"e\",step=\"s\",model=\"m\"} 0.003\n"
+            "consort_step_compute_seconds{ensemble=\"e\",step=\"s\",model=\"m\"} 0.003\n"
         ));
     }
 

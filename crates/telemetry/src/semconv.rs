@@ -189,6 +189,22 @@ pub mod consort {
         "consort_step_duration_seconds",
         "Time of one ensemble step from its call to its last response, successful calls only",
     );
+    /// Failed calls of one step, by reason.
+    pub const STEP_FAILURES: Family =
+        counter("consort_step_failures", "Calls of an ensemble step that failed, by reason");
+    /// Calls of one step that are open.
+    pub const STEP_IN_FLIGHT: Family =
+        gauge("consort_step_in_flight", "Calls of an ensemble step that have not ended");
+    /// What the calls of one step waited where its model runs.
+    pub const STEP_QUEUE: Family = counter(
+        "consort_step_queue_seconds",
+        "Cumulative time that successful calls of an ensemble step waited for an instance",
+    );
+    /// What instances worked for one step.
+    pub const STEP_COMPUTE: Family = counter(
+        "consort_step_compute_seconds",
+        "Cumulative time that instances worked for successful calls of an ensemble step",
+    );
     /// Calls that are open to one replica.
     pub const UPSTREAM_IN_FLIGHT: Family =
         gauge("consort_upstream_in_flight", "Calls to a replica that have not ended");

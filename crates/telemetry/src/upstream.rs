@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::histogram::Histogram;
-
 /// How a call to a replica ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -77,17 +75,6 @@ impl Drop for UpstreamCall {
     fn drop(&mut self) {
         self.meter.in_flight.fetch_sub(1, Relaxed);
         self.meter.outcomes[self.outcome as usize].fetch_add(1, Relaxed);
-    }
-}
-
-/// Counts how long one step of an ensemble takes.
-#[derive(Debug, Default)]
-pub struct StepMeter(pub(crate) Histogram);
-
-impl StepMeter {
-    /// Counts one call of the step that gave its whole answer.
-    pub fn succeeded(&self, duration: std::time::Duration) {
-        self.0.observe(duration);
     }
 }
 

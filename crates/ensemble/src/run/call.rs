@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use consort_stage::{Response, Responses, Result};
 use futures::StreamExt;
@@ -18,7 +17,6 @@ pub(super) struct Call {
     pub(super) answers: u32,
     /// Whether no later iteration of this step will come.
     pub(super) is_last: bool,
-    pub(super) begun_at: Instant,
     pub(super) responses: Responses,
 }
 

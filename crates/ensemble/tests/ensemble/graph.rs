@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use consort_ensemble::{Defect, Edge, Ensemble, Plan, Spec, Step, StepSpec, check};
+use consort_ensemble::{Defect, Edge, Ensemble, Plan, Spec, StepSpec, check};
 use consort_stage::{Request, Response, Result, Signature, Stage, Tensor};
-use consort_telemetry::StepMeter;
 use consort_testkit::signature;
 use futures::StreamExt;
 
@@ -103,10 +102,7 @@ impl Graph {
     /// The ensemble, ready to be called.
     pub(crate) fn build(&self) -> Ensemble {
         let plan = self.check().unwrap_or_else(|defects| panic!("refused: {defects:#?}"));
-        let step = |step: &StepSpec| Step {
-            stage: self.stages[&*step.model].clone(),
-            meter: Arc::new(StepMeter::default()),
-        };
+        let step = |step: &StepSpec| self.stages[&*step.model].clone();
         Ensemble::new(Arc::new(plan), self.spec.steps.iter().map(step).collect())
     }
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use consort_config::{Model, Scheduling};
-use consort_ensemble::{Defect, Ensemble, Nested, Plan, Spec, Step, StepSpec, check, nesting};
+use consort_ensemble::{Defect, Ensemble, Nested, Plan, Spec, StepSpec, check, nesting};
 use consort_repository::{Checked, Entry, Models, Served, State};
+use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
 use super::Stated;
 use crate::ensemble_stage::EnsembleStage;
+use crate::step_stage::StepStage;
 
 /// Ensembles on their way from configuration to callable models.
 pub(super) struct Assembly<'a> {
@@ -109,9 +111,9 @@ impl<'a> Assembly<'a> {
     fn serve(&self, model: &Model, version: u64, plan: Plan, models: &[Arc<Served>]) -> Served {
         let meter = self.metrics.meter(&model.name, &version.to_string());
         let signature = Arc::new(plan.signature.clone());
-        let step = |(index, served): (usize, &Arc<Served>)| Step {
-            stage: served.stage.clone(),
-            meter: self.metrics.step(&model.name, &index.to_string(), &served.name),
+        let step = |(index, served): (usize, &Arc<Served>)| {
+            let meter = self.metrics.step(&model.name, &index.to_string(), &served.name);
+            Arc::new(StepStage::new(served.stage.clone(), meter)) as Arc<dyn Stage>
         };
         let steps = models.iter().enumerate().map(step).collect();
         let ensemble = Ensemble::new(Arc::new(plan), steps);

@@ -1,10 +1,11 @@
 //! The responses of a streaming backend to one request, counted as they pass.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use consort_stage::{Response, Responses, Result};
+use consort_stage::{Response, Responses, Result, Spent};
 use consort_telemetry::{Execution, PendingGuard};
 use futures::{Stream, StreamExt};
 
@@ -21,6 +22,7 @@ pub(super) struct Answering {
     /// it was admitted.
     pending: Option<PendingGuard>,
     queue: Duration,
+    spent: Option<Arc<Spent>>,
     /// What the request occupies until its end.
     held: Option<(InFlight, tracing::Span)>,
 }
@@ -29,6 +31,7 @@ impl Answering {
     pub(super) fn new(
         responses: Responses,
         inferences: u64,
+        spent: Option<Arc<Spent>>,
         counting: Counting,
         held: (InFlight, tracing::Span),
     ) -> Self {
@@ -39,18 +42,20 @@ impl Answering {
             pending: Some(counting.meter.pending()),
             counting,
             queue: Duration::ZERO,
+            spent,
             held: Some(held),
         }
     }
 
     fn count_execution(&self) {
-        self.counting.meter.execution(&Execution {
+        let execution = Execution {
             requests: 1,
             inferences: self.inferences,
             queue: self.queue,
             compute_infer: self.started_at.elapsed().saturating_sub(self.queue),
             ..Execution::default()
-        });
+        };
+        self.counting.executed(&execution, self.spent.as_deref());
     }
 }
 

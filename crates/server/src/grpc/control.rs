@@ -1,6 +1,7 @@
 //! The calls beside inference: metadata, configuration, statistics, the repository.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use consort_middleware::context_in;
 use consort_protocol::grpc_inference_service_server::GrpcInferenceService;
@@ -21,7 +22,7 @@ use consort_protocol::{
     repository_index_response,
 };
 use consort_repository::{IndexEntry, State};
-use consort_stage::{Code, Error};
+use consort_stage::{Code, Context, Error};
 use consort_telemetry::{Protocol, request_span};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -46,13 +47,15 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Reply<Self::ModelStreamInferStream> {
-        let ends_with_error =
-            request.metadata().get("triton_grpc_error").is_some_and(|value| value == "true");
+        let says_true = |name| request.metadata().get(name).is_some_and(|value| value == "true");
+        let ends_with_error = says_true("triton_grpc_error");
+        let wants_durations = says_true("consort-durations");
         let (_, extensions, incoming) = request.into_parts();
         let make_context = Box::new(move |message: &ModelInferRequest| {
             let (model, version) = (&message.model_name, &message.model_version);
             let span = request_span(Protocol::Grpc, model, version, &message.id);
-            context_in(&extensions, span)
+            let spent = wants_durations.then(Arc::default);
+            Context { spent, ..context_in(&extensions, span) }
         });
         let models = self.models.clone();
         let answers = InferStream::new(models, incoming, make_context, ends_with_error);

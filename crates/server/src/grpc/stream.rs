@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use consort_protocol::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use consort_repository::{Models, Served, classify_outputs};
-use consort_stage::{Context, Error, Response, Responses, Result, collect_one, one};
+use consort_stage::{Context, Error, Response, Responses, Result, Spent, collect_one, one};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, SelectAll};
 use futures::{Stream, StreamExt};
@@ -156,11 +156,12 @@ impl Stream for InferStream {
 async fn answer(admitted: Admitted, named: Named) -> Answer {
     let Admitted { served, call } = admitted;
     let id = named.id.clone();
+    let spent = call.request.context.spent.clone();
     let answered = match collect_one(served.stage.call(call.request)).await {
         Ok(response) => respond(&served, id, &call.classes, response),
         Err(error) => Err(error),
     };
-    answered.map(|response| response.with_final(true)).map_err(|error| (error, named))
+    answered.map(|response| last(response, spent.as_deref())).map_err(|error| (error, named))
 }
 
 /// Answers a request to a decoupled model.
@@ -169,8 +170,11 @@ fn answers(admitted: Admitted, named: Named) -> Answers {
     let wants_empty_final = call.wants_empty_final;
     let end = if wants_empty_final { end_marker() } else { Box::pin(futures::stream::empty()) };
     let mut has_ended = false;
+    let spent = call.request.context.spent.clone();
     let responses = served.stage.call(call.request).chain(end);
     let classes = call.classes;
+    // The last response tells what the request spent, and no other.
+    let mut untold = spent;
     Box::pin(responses.filter_map(move |response| {
         let only_says_end = response.as_ref().is_ok_and(|response| response.outputs.is_empty());
         let is_left_out = has_ended || only_says_end && !wants_empty_final;
@@ -178,12 +182,25 @@ fn answers(admitted: Admitted, named: Named) -> Answers {
             has_ended |= response.is_last;
             let is_last = response.is_last;
             let response = respond(&served, named.id.clone(), &classes, response)?;
-            Ok(response.with_final(is_last))
+            Ok(if is_last {
+                last(response, untold.take().as_deref())
+            } else {
+                response.with_final(false)
+            })
         });
         has_ended |= answer.is_err();
         let answer = answer.map_err(|error| (error, named.clone()));
         std::future::ready((!is_left_out).then_some(answer))
     }))
+}
+
+/// A request's last response, which tells what the request spent where somebody asked for it.
+fn last(response: ModelInferResponse, spent: Option<&Spent>) -> ModelInferResponse {
+    let response = response.with_final(true);
+    match spent {
+        Some(spent) => response.with_durations(&spent.durations()),
+        None => response,
+    }
 }
 
 /// The empty response that says that no other follows, for those who asked for it.
