@@ -4,6 +4,7 @@
 //! a thread for each instance and one bounded queue they pull from, [`StreamingStage`] hands
 //! requests to a backend that owns its loop.
 
+mod assembly;
 mod guarded;
 mod inline;
 mod pool;

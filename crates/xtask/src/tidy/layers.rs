@@ -3,10 +3,11 @@
 use super::{Finding, Tree};
 
 /// The crates by rank, lowest first; the folders in `crates/`.
-const RANKS: [&[&str]; 10] = [
+const RANKS: [&[&str]; 11] = [
     &["stage", "telemetry"],
     &["ensemble", "protocol"],
-    &["config", "middleware", "scheduler"],
+    &["config", "middleware"],
+    &["scheduler"],
     &["repository"],
     &["client"],
     &["server"],

@@ -1,0 +1,127 @@
+//! Puts requests together into one batch and takes the outputs of its run apart again.
+
+mod axis;
+mod gather;
+mod scatter;
+
+use std::sync::Arc;
+
+use consort_stage::{Request, Signature, TensorSpec, VARIABLE};
+
+pub(crate) use gather::gather;
+pub(crate) use scatter::scatter;
+
+/// The number of dimensions before those of a [`TensorSpec`]: the batch.
+const BATCH: usize = 1;
+
+/// What a model's signature says about putting requests together.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    signature: Arc<Signature>,
+    /// Whether the model can tell padding from content, so that shorter inputs may be padded.
+    pads: bool,
+}
+
+/// The place of one request in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rider {
+    /// How many rows of the batch are its own.
+    pub(crate) rows: usize,
+    /// The size of its variable axis before it was padded; `None` when it has none.
+    pub(crate) length: Option<i64>,
+    /// The outputs it wants; empty means all.
+    pub(crate) outputs: Vec<Arc<str>>,
+}
+
+impl Layout {
+    /// The layout of a model; `pads` says that its inputs may be padded along their variable axis.
+    pub(crate) fn new(signature: Arc<Signature>, pads: bool) -> Self {
+        Self { signature, pads }
+    }
+
+    /// Whether inputs of different lengths are padded to one.
+    pub(crate) fn pads(&self) -> bool {
+        self.pads
+    }
+
+    /// The model's signature.
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// How many rows of a batch a request takes.
+    pub(crate) fn rows(&self, request: &Request) -> usize {
+        let first = request.inputs.first().and_then(|tensor| tensor.shape.first());
+        let rows = first.filter(|_| self.signature.is_batching()).copied().unwrap_or(1);
+        usize::try_from(rows).unwrap_or(0).max(1)
+    }
+
+    /// The size that all inputs with a variable axis have along it; `None` when no input has one,
+    /// when one has several, or when they differ.
+    pub(crate) fn length(&self, request: &Request) -> Option<i64> {
+        let mut length = None;
+        for tensor in &request.inputs {
+            let spec = self.signature.input(&tensor.name)?;
+            let mut axes = variable_axes(spec);
+            let Some(axis) = axes.next() else { continue };
+            let size = *tensor.shape.get(axis)?;
+            if axes.next().is_some() || *length.get_or_insert(size) != size {
+                return None;
+            }
+        }
+        length
+    }
+
+    /// The place in a batch that a request will have.
+    fn rider(&self, request: &Request) -> Rider {
+        let length = self.length(request);
+        Rider { rows: self.rows(request), length, outputs: request.outputs.clone() }
+    }
+}
+
+/// The axes of a whole tensor, batch dimension included, that may have any size.
+pub(crate) fn variable_axes(spec: &TensorSpec) -> impl Iterator<Item = usize> {
+    let dims = spec.reshape.as_ref().unwrap_or(&spec.dims).iter();
+    dims.enumerate().filter(|(_, dim)| **dim == VARIABLE).map(|(axis, _)| axis + BATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use consort_stage::{DataType, Tensor};
+
+    use super::*;
+
+    pub(super) fn layout(inputs: &[(&str, DataType, &[i64])], pads: bool) -> Layout {
+        let specs =
+            inputs.iter().map(|(name, datatype, dims)| TensorSpec::new(name, *datatype, dims));
+        let inputs: Vec<_> = specs.collect();
+        let signature = Signature { max_batch_size: 64, inputs, ..Signature::default() };
+        Layout::new(Arc::new(signature), pads)
+    }
+
+    fn asks(tensors: &[(&str, &[i64])]) -> Request {
+        let tensor = |(name, shape): &(&str, &[i64])| {
+            let count = shape.iter().product::<i64>() as usize;
+            Tensor::from_vec(*name, shape, vec![1_i64; count])
+        };
+        Request { inputs: tensors.iter().map(tensor).collect(), ..Request::default() }
+    }
+
+    #[test]
+    fn a_request_has_a_length_when_all_its_variable_inputs_agree() {
+        let inputs: &[(&str, DataType, &[i64])] =
+            &[("ids", DataType::Int64, &[-1]), ("mask", DataType::Int64, &[-1])];
+        let layout = layout(inputs, true);
+        assert_eq!(layout.length(&asks(&[("ids", &[2, 7]), ("mask", &[2, 7])])), Some(7));
+        assert_eq!(layout.length(&asks(&[("ids", &[2, 7]), ("mask", &[2, 8])])), None);
+        assert_eq!(layout.rows(&asks(&[("ids", &[2, 7]), ("mask", &[2, 7])])), 2);
+    }
+
+    #[test]
+    fn a_request_with_fixed_or_many_variable_axes_has_no_length() {
+        let fixed = layout(&[("x", DataType::Int64, &[3])], true);
+        assert_eq!(fixed.length(&asks(&[("x", &[1, 3])])), None);
+        let image = layout(&[("x", DataType::Int64, &[-1, -1])], true);
+        assert_eq!(image.length(&asks(&[("x", &[1, 3, 3])])), None);
+    }
+}
