@@ -23,7 +23,10 @@ mod yaml;
 
 pub use draft::Draft;
 pub use folder::read;
-pub use model::{Device, InstanceGroup, Model, OPTIONAL, Settings, VersionPolicy};
+pub use model::{
+    BATCHING, Device, InstanceGroup, MAX_BATCH_TOKENS, Model, OPTIONAL, PADDING_MASK, Settings,
+    VersionPolicy,
+};
 pub use nearest::did_you_mean;
 pub use problem::{Place, Problem, Problems};
 pub use scheduling::{

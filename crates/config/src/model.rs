@@ -115,6 +115,18 @@ pub enum Device {
 /// are fetched apart.
 pub const OPTIONAL: &str = "optional";
 
+/// The parameter of any model that switches the batching of its requests on or off.
+pub const BATCHING: &str = "batching";
+
+/// The parameter of any model that limits the padded tokens of a batch which nobody has tuned.
+pub const MAX_BATCH_TOKENS: &str = "max_batch_tokens";
+
+/// The parameter of any model that names the input by which it tells padding from content.
+pub const PADDING_MASK: &str = "padding_mask";
+
+/// The parameters that every backend leaves to others.
+const OF_ANY_MODEL: [&str; 4] = [OPTIONAL, BATCHING, MAX_BATCH_TOKENS, PADDING_MASK];
+
 /// The `parameters` of a model: strings by key, read as what the backend wants them to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings(BTreeMap<String, String>);
@@ -159,7 +171,7 @@ impl Settings {
     ///
     /// Backends whose parameters Triton's users set freely do not call this.
     pub fn only(&self, known: &[&str]) -> Result<()> {
-        let is_known = |key: &&String| **key == OPTIONAL || known.contains(&key.as_str());
+        let is_known = |key: &&String| [&OF_ANY_MODEL[..], known].concat().contains(&key.as_str());
         match self.0.keys().find(|key| !is_known(key)) {
             None => Ok(()),
             Some(key) => Err(Error::invalid(format!(

@@ -92,6 +92,11 @@ impl TokenizerBackend {
 }
 
 impl BatchBackend for TokenizerBackend {
+    /// Rows are padded to the longest of the run, and one bad text fails all of it.
+    fn keeps_requests_apart(&self) -> bool {
+        false
+    }
+
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
         let tensor = batch
             .input(&self.text)

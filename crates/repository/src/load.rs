@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use consort_config::{Device, Draft, InstanceGroup, Model, Problems, Scheduling};
-use consort_scheduler::{Counting, DEFAULT_QUEUE_SIZE, InlineStage, PoolStage, StreamingStage};
-use consort_stage::{Error, Result, Stage};
+use consort_scheduler::{
+    Counting, DEFAULT_QUEUE_SIZE, InlineStage, PoolStage, Rules, StreamingStage,
+};
+use consort_stage::{BatchBackend, Error, Result, Stage};
 use consort_telemetry::Metrics;
 
 use crate::checked::Checked;
@@ -66,6 +68,7 @@ impl Loader {
         let meter = self.metrics.meter(&model.name, &version.to_string());
         let counting = Counting {
             model: model.name.clone(),
+            version,
             meter: meter.clone(),
             is_batching: model.signature.is_batching(),
         };
@@ -139,7 +142,6 @@ fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -
 }
 
 fn start(model: &Model, instances: Vec<Backend>, counting: Counting) -> Result<Arc<dyn Stage>> {
-    let queue_size = queue_size(model);
     let mut batch = Vec::new();
     let mut streaming = Vec::new();
     for instance in instances {
@@ -151,11 +153,19 @@ fn start(model: &Model, instances: Vec<Backend>, counting: Counting) -> Result<A
     }
     let no_thread = |error| Error::internal("cannot start a thread").with_source(error);
     if streaming.is_empty() {
-        let pool = PoolStage::start(&model.name, batch, queue_size, counting);
+        let rules = rules(model, &batch)?;
+        let pool = PoolStage::start(&model.name, batch, rules, counting);
         return Ok(Arc::new(pool.map_err(no_thread)?));
     }
-    let stage = StreamingStage::start(&model.name, streaming, queue_size, counting);
+    let stage = StreamingStage::start(&model.name, streaming, queue_size(model), counting);
     Ok(Arc::new(stage.map_err(no_thread)?))
+}
+
+/// How the requests of a model with these instances are batched.
+fn rules(model: &Model, instances: &[Box<dyn BatchBackend>]) -> Result<Rules> {
+    let devices = devices(&model.instances);
+    let is_gpu = devices.iter().any(|device| *device != Device::Cpu);
+    Rules::of(model, is_gpu, instances.iter().all(|instance| instance.keeps_requests_apart()))
 }
 
 fn queue_size(model: &Model) -> usize {

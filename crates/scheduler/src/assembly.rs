@@ -72,6 +72,19 @@ impl Layout {
         length
     }
 
+    /// How much of a padded batch is content and how much padding, in elements along the variable
+    /// axis; nothing of either where nothing is padded.
+    pub(crate) fn tokens(&self, riders: &[Rider]) -> (u64, u64) {
+        let lengths = riders.iter().filter_map(|rider| Some((rider.rows, rider.length?)));
+        let (mut rows, mut longest, mut useful) = (0, 0, 0);
+        for (own, length) in lengths.filter(|_| self.pads) {
+            rows += own as u64;
+            longest = longest.max(length as u64);
+            useful += own as u64 * length as u64;
+        }
+        (useful, rows * longest - useful)
+    }
+
     /// The place in a batch that a request will have.
     fn rider(&self, request: &Request) -> Rider {
         let length = self.length(request);
@@ -115,6 +128,14 @@ mod tests {
         assert_eq!(layout.length(&asks(&[("ids", &[2, 7]), ("mask", &[2, 7])])), Some(7));
         assert_eq!(layout.length(&asks(&[("ids", &[2, 7]), ("mask", &[2, 8])])), None);
         assert_eq!(layout.rows(&asks(&[("ids", &[2, 7]), ("mask", &[2, 7])])), 2);
+    }
+
+    #[test]
+    fn what_is_added_to_the_shorter_rows_is_padding() {
+        let rider = |rows, length| Rider { rows, length: Some(length), outputs: Vec::new() };
+        let riders = [rider(2, 3), rider(1, 5)];
+        assert_eq!(layout(&[], true).tokens(&riders), (11, 4));
+        assert_eq!(layout(&[], false).tokens(&riders), (0, 0));
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! requests to a backend that owns its loop.
 
 mod assembly;
+mod batching;
 mod guarded;
 mod inline;
+mod order;
 mod pool;
 mod queue;
 mod streaming;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use consort_stage::{Durations, Request, Spent};
 use consort_telemetry::{Execution, Meter};
 
+pub use batching::Rules;
 pub use inline::InlineStage;
 pub use pool::PoolStage;
 pub use streaming::StreamingStage;
@@ -31,6 +34,8 @@ pub const DEFAULT_QUEUE_SIZE: usize = 1024;
 pub struct Counting {
     /// The model's name.
     pub model: Arc<str>,
+    /// Its version.
+    pub version: u64,
     /// The statistics of the model version.
     pub meter: Arc<Meter>,
     /// Whether the first dimension of a request's tensors is its batch.

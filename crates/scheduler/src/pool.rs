@@ -1,20 +1,23 @@
-//! A thread for each instance of a model, pulling from one bounded queue.
+//! A thread for each instance of a model, pulling batches from one bounded queue.
+
+mod instance;
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use consort_stage::{
-    BatchBackend, Error, Interrupt, Request, Response, Responses, Result, Stage, one,
-};
-use consort_telemetry::{Execution, compute_span, queue_span};
+use consort_stage::{BatchBackend, Error, Request, Response, Responses, Result, Stage, one};
+use consort_telemetry::queue_span;
 use tokio::sync::oneshot;
+use tokio::time::sleep_until;
 
+use self::instance::Instance;
 use crate::Counting;
-use crate::guarded::guarded;
+use crate::batching::{Place, Rules};
+use crate::order::{Answer, Order};
 use crate::queue::{Queue, Queued};
-use crate::ticket::{Left, Ticket};
+use crate::ticket::Ticket;
 
 /// A stage over the instances of a batch backend.
 ///
@@ -25,6 +28,7 @@ pub struct PoolStage {
 
 struct Shared {
     queue: Queue,
+    order: Order,
     counting: Counting,
     has_instances: bool,
 }
@@ -34,18 +38,21 @@ impl PoolStage {
     pub fn start(
         name: &str,
         instances: Vec<Box<dyn BatchBackend>>,
-        queue_size: usize,
+        rules: Rules,
         counting: Counting,
     ) -> io::Result<Self> {
         let has_instances = !instances.is_empty();
-        let shared = Arc::new(Shared { queue: Queue::new(queue_size), counting, has_instances });
+        let (queue, order) = (Queue::new(rules), Order::default());
+        let shared = Arc::new(Shared { queue, order, counting, has_instances });
         let stage = Self { shared: shared.clone() };
         for (index, backend) in instances.into_iter().enumerate() {
-            let instance = Instance { interrupt: backend.interrupt(), backend };
+            let mut instance = Instance::new(backend);
             let shared = shared.clone();
-            thread::Builder::new()
-                .name(format!("{name}_{index}"))
-                .spawn(move || instance.work(&shared))?;
+            thread::Builder::new().name(format!("{name}_{index}")).spawn(move || {
+                while let Some(batch) = shared.queue.pull() {
+                    instance.work(batch, &shared.queue.rules().layout, &shared.counting);
+                }
+            })?;
         }
         Ok(stage)
     }
@@ -69,71 +76,59 @@ impl Shared {
         if !self.has_instances {
             return Err(Error::unavailable("the model has no instance"));
         }
-        let (reply, response) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
+        let rules = self.queue.rules();
+        let entry = rules.entry(&request, Instant::now());
+        let expiries = [entry.timeout.map(|(at, _)| at), entry.deadline];
         let ticket = Ticket::default();
-        let pending = self.counting.meter.pending();
-        let span = queue_span(request.context.span.as_ref(), &self.counting.model);
-        self.queue.push(Queued { request, ticket: ticket.clone(), reply, pending, span })?;
-        let caller = Caller { ticket, queue: &self.queue };
-        let response = response.await;
+        let queued = Queued {
+            ticket: ticket.clone(),
+            answer: if rules.preserves_order {
+                Answer::in_order(sender, &self.order)
+            } else {
+                Answer::at_once(sender)
+            },
+            pending: self.counting.meter.pending(),
+            span: queue_span(request.context.span.as_ref(), &self.counting.model),
+            request,
+        };
+        let place = self.queue.push(entry, queued)?;
+        let caller = Caller { ticket, place, queue: &self.queue };
+        let answer = self.wait(answer, expiries).await;
         drop(caller);
-        response.unwrap_or_else(|_| Err(Error::internal("the instance gave no answer")))
+        answer.unwrap_or_else(|_| Err(Error::internal("the instance gave no answer")))
+    }
+
+    /// The answer, while the queue is told whenever the request's time is up.
+    async fn wait<T>(
+        &self,
+        mut answer: oneshot::Receiver<T>,
+        expiries: [Option<Instant>; 2],
+    ) -> Result<T, oneshot::error::RecvError> {
+        let mut expiries: Vec<_> = expiries.into_iter().flatten().collect();
+        expiries.sort_unstable();
+        for at in expiries {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = sleep_until(at.into()) => self.queue.expire(),
+            }
+        }
+        answer.await
     }
 }
 
 /// Who waits for a queued or running request; dropping it before the end cancels the request.
 struct Caller<'a> {
     ticket: Ticket,
+    place: Place,
     queue: &'a Queue,
 }
 
 impl Drop for Caller<'_> {
     fn drop(&mut self) {
-        if self.ticket.cancel() == Left::TheQueue {
-            self.queue.forget(&self.ticket);
+        if self.ticket.cancel() {
+            self.queue.forget(self.place);
         }
-    }
-}
-
-/// One instance on its thread.
-struct Instance {
-    backend: Box<dyn BatchBackend>,
-    interrupt: Option<Interrupt>,
-}
-
-impl Instance {
-    fn work(mut self, shared: &Shared) {
-        while let Some(queued) = shared.queue.pull() {
-            if queued.request.context.is_expired() {
-                drop(queued.reply.send(Err(Error::deadline_exceeded())));
-            } else if queued.ticket.begin(self.interrupt.clone()) {
-                let Queued { request, ticket, reply, pending, span } = queued;
-                let waited = pending.waited();
-                drop((pending, span));
-                let answer = self.run(request, waited, &shared.counting);
-                ticket.end();
-                // A caller that has gone does not want it.
-                drop(reply.send(answer));
-            }
-        }
-    }
-
-    /// Runs one request. A backend that panics fails this request and stays in service.
-    fn run(&mut self, request: Request, queue: Duration, counting: &Counting) -> Result<Response> {
-        let span = compute_span(request.context.span.as_ref(), &counting.model);
-        let _entered = span.enter();
-        let inferences = counting.inferences(&request);
-        let spent = request.context.spent.clone();
-        let started_at = Instant::now();
-        let outputs = guarded(&counting.model, || self.backend.run(request.into()))?;
-        let execution = Execution {
-            requests: 1,
-            inferences,
-            queue,
-            compute_infer: started_at.elapsed(),
-            ..Execution::default()
-        };
-        counting.executed(&execution, spent.as_deref());
-        Ok(Response::only(outputs))
     }
 }

@@ -1,82 +1,116 @@
-//! The bounded queue that the instances of a model pull from.
+//! The bounded queue that the instances of a model pull their batches from.
 
-use std::collections::VecDeque;
+use std::time::Instant;
 
-use consort_stage::{Code, Error, Request, Response, Result};
+use consort_stage::{Code, Error, Request, Result};
 use consort_telemetry::PendingGuard;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
 
+use crate::batching::{Batcher, Decision, Entry, Expired, Place, Rules};
+use crate::order::Answer;
 use crate::ticket::Ticket;
 
 /// A request that waits for an instance.
 pub(crate) struct Queued {
     pub(crate) request: Request,
     pub(crate) ticket: Ticket,
-    pub(crate) reply: oneshot::Sender<Result<Response>>,
+    pub(crate) answer: Answer,
     pub(crate) pending: PendingGuard,
     /// The span of the wait; closed when it is dropped.
     pub(crate) span: tracing::Span,
 }
 
-/// First in, first out; at most `capacity` wait.
+/// The requests of a model, each level of priority bounded.
 pub(crate) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
-    capacity: usize,
+    rules: Rules,
 }
 
-#[derive(Default)]
 struct State {
-    waiting: VecDeque<Queued>,
+    batcher: Batcher<Queued>,
     /// The instances that wait for a request; what they are about to take does not wait.
     idle: usize,
     is_closed: bool,
 }
 
 impl Queue {
-    /// An empty queue for at most `capacity` requests.
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { state: Mutex::default(), arrived: Condvar::new(), capacity }
+    /// An empty queue that follows these rules.
+    pub(crate) fn new(rules: Rules) -> Self {
+        let batcher = Batcher::new(rules.manner.clone(), rules.max_rows);
+        let state = State { batcher, idle: 0, is_closed: false };
+        Self { state: Mutex::new(state), arrived: Condvar::new(), rules }
     }
 
-    /// Adds a request and wakes one idle instance; refused at once when the queue is full.
-    pub(crate) fn push(&self, queued: Queued) -> Result<()> {
+    /// The rules that it follows.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Adds a request and wakes one idle instance; refused at once when its level is full.
+    pub(crate) fn push(&self, entry: Entry, queued: Queued) -> Result<Place> {
         let mut state = self.state.lock();
         if state.is_closed {
             return Err(stopping());
         }
-        if state.waiting.len() >= self.capacity + state.idle {
+        let waiting = state.batcher.len_of(entry.level);
+        if waiting >= self.rules.capacity(entry.level).saturating_add(state.idle) {
             return Err(full());
         }
-        state.waiting.push_back(queued);
+        let place = state.batcher.add(entry, queued);
         drop(state);
         self.arrived.notify_one();
-        Ok(())
+        Ok(place)
     }
 
     /// Takes out a request whose caller has gone, unless an instance has it already.
-    pub(crate) fn forget(&self, ticket: &Ticket) {
-        let mut state = self.state.lock();
-        let place = state.waiting.iter().position(|queued| queued.ticket.is(ticket));
-        let forgotten = place.and_then(|place| state.waiting.remove(place));
-        drop(state);
+    pub(crate) fn forget(&self, place: Place) {
+        let forgotten = self.state.lock().batcher.remove(place);
+        // Its tensors are given back without the lock.
         drop(forgotten);
     }
 
-    /// The oldest request, waiting for one; `None` once the queue is closed and empty.
-    pub(crate) fn pull(&self) -> Option<Queued> {
+    /// Refuses the requests whose time is up.
+    pub(crate) fn expire(&self) {
+        let expired = self.state.lock().batcher.expire(Instant::now());
+        refuse(expired);
+    }
+
+    /// The next batch, waiting for one; `None` once the queue is closed and empty.
+    pub(crate) fn pull(&self) -> Option<Vec<Queued>> {
         let mut state = self.state.lock();
         loop {
-            if let Some(queued) = state.waiting.pop_front() {
-                return Some(queued);
+            let now = Instant::now();
+            let expired = state.batcher.expire(now);
+            if !expired.is_empty() {
+                drop(state);
+                refuse(expired);
+                state = self.state.lock();
+                continue;
             }
-            if state.is_closed {
-                return None;
+            match state.decide(now) {
+                Decision::Run(batch) => {
+                    let is_more_waiting = state.batcher.len() > 0;
+                    drop(state);
+                    // What is left over may have been reported to this instance alone.
+                    if is_more_waiting {
+                        self.arrived.notify_one();
+                    }
+                    return Some(batch);
+                }
+                Decision::Nothing if state.is_closed => return None,
+                Decision::Nothing => {
+                    state.idle += 1;
+                    self.arrived.wait(&mut state);
+                    state.idle -= 1;
+                }
+                Decision::WaitUntil(at) => {
+                    let at = state.batcher.next_expiry().map_or(at, |expiry| expiry.min(at));
+                    state.idle += 1;
+                    self.arrived.wait_until(&mut state, at);
+                    state.idle -= 1;
+                }
             }
-            state.idle += 1;
-            self.arrived.wait(&mut state);
-            state.idle -= 1;
         }
     }
 
@@ -84,6 +118,28 @@ impl Queue {
     pub(crate) fn close(&self) {
         self.state.lock().is_closed = true;
         self.arrived.notify_all();
+    }
+}
+
+impl State {
+    fn decide(&mut self, now: Instant) -> Decision<Queued> {
+        match self.batcher.decide(now, self.idle) {
+            // Nobody comes any more, so there is nothing to wait for.
+            Decision::WaitUntil(at) if self.is_closed => self.batcher.decide(at, self.idle),
+            decision => decision,
+        }
+    }
+}
+
+/// Tells those whose time is up so.
+fn refuse(expired: Vec<(Expired, Queued)>) {
+    for (why, queued) in expired {
+        let Queued { answer, pending, span, .. } = queued;
+        drop((pending, span));
+        answer.send(Err(match why {
+            Expired::Timeout => Error::new(Code::Overloaded, "Request timeout expired"),
+            Expired::Deadline => Error::deadline_exceeded(),
+        }));
     }
 }
 

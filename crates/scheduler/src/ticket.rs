@@ -19,67 +19,81 @@ pub(crate) struct Ticket(Arc<Mutex<State>>);
 enum State {
     #[default]
     Waiting,
-    /// An instance works on it; the interrupt stops that very run.
-    Running(Option<Interrupt>),
-    Done,
+    /// An instance works on it, or has done so.
+    Riding(Run),
     Cancelled,
 }
 
-/// What a request left when it was cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// It was waiting; no instance will begin it.
-    TheQueue,
-    /// It was running; its instance was told to stop.
-    TheInstance,
-    /// It was over already.
-    Nothing,
+/// One run of an instance, for one request or several.
+#[derive(Clone)]
+pub(crate) struct Run(Arc<Mutex<Ride>>);
+
+struct Ride {
+    /// The requests it is done for; the instance counts as one while it lets them on.
+    riders: usize,
+    /// Stops this very run.
+    interrupt: Option<Interrupt>,
+    is_over: bool,
 }
 
 impl Ticket {
-    /// Waiting → Running, unless the caller has gone: then the instance must not begin.
-    pub(crate) fn begin(&self, interrupt: Option<Interrupt>) -> bool {
+    /// Waiting → Riding, unless the caller has gone: then the instance must not begin it.
+    pub(crate) fn board(&self, run: &Run) -> bool {
         let mut state = self.0.lock();
         let is_waiting = matches!(*state, State::Waiting);
         if is_waiting {
-            *state = State::Running(interrupt);
+            run.0.lock().riders += 1;
+            *state = State::Riding(run.clone());
         }
         is_waiting
     }
 
-    /// Running | Cancelled → Done. After this no interrupt of the run can fire.
+    /// Waiting | Riding → Cancelled, ending a run that nobody else rides in. Whether it was
+    /// waiting, so that no instance will begin it.
+    pub(crate) fn cancel(&self) -> bool {
+        let state = std::mem::replace(&mut *self.0.lock(), State::Cancelled);
+        if let State::Riding(run) = &state {
+            run.leave();
+        }
+        matches!(state, State::Waiting)
+    }
+}
+
+impl Run {
+    /// A run that requests may board until it departs.
+    pub(crate) fn new(interrupt: Option<Interrupt>) -> Self {
+        Self(Arc::new(Mutex::new(Ride { riders: 1, interrupt, is_over: false })))
+    }
+
+    /// Lets no further request on; whether there is anybody to run for.
+    pub(crate) fn depart(&self) -> bool {
+        let mut ride = self.0.lock();
+        ride.riders -= 1;
+        ride.riders > 0
+    }
+
+    /// Says that the run is over. After this no interrupt of it can fire.
     pub(crate) fn end(&self) {
-        *self.0.lock() = State::Done;
+        self.0.lock().is_over = true;
     }
 
-    /// Whether both are the ticket of one request.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// Waiting | Running → Cancelled, interrupting the run; what is done stays done.
-    pub(crate) fn cancel(&self) -> Left {
-        let mut state = self.0.lock();
-        match std::mem::replace(&mut *state, State::Cancelled) {
-            State::Waiting => Left::TheQueue,
-            State::Running(interrupt) => {
-                if let Some(interrupt) = interrupt {
-                    // Called under the lock, so that it cannot reach the instance's next run.
-                    interrupt();
-                    self.clone().insist(interrupt);
-                }
-                Left::TheInstance
-            }
-            over @ (State::Done | State::Cancelled) => {
-                *state = over;
-                Left::Nothing
-            }
+    /// Takes one request off, and interrupts the run when it was the last.
+    fn leave(&self) {
+        let mut ride = self.0.lock();
+        ride.riders -= 1;
+        if ride.riders > 0 || ride.is_over {
+            return;
+        }
+        if let Some(interrupt) = ride.interrupt.clone() {
+            // Called under the lock, so that it cannot reach the instance's next run.
+            interrupt();
+            self.clone().insist(interrupt);
         }
     }
 
     /// Interrupts the run again and again until it is over.
     ///
-    /// An instance is at work for the request a moment before its backend can be interrupted and
+    /// An instance is at work for its requests a moment before its backend can be interrupted and
     /// a moment after; an interrupt that falls into the first would be lost. There is at most one
     /// such thread for each instance, and it lives as long as the rest of the run.
     fn insist(self, interrupt: Interrupt) {
@@ -88,8 +102,8 @@ impl Ticket {
             let (mut pause, longest) = PATIENCE;
             loop {
                 thread::sleep(pause);
-                let state = self.0.lock();
-                if matches!(*state, State::Done) {
+                let ride = self.0.lock();
+                if ride.is_over {
                     return;
                 }
                 interrupt();
@@ -118,18 +132,26 @@ mod tests {
         (interrupts, interrupt)
     }
 
+    /// A run under way, with so many requests.
+    fn ride<const N: usize>(interrupt: Interrupt) -> (Run, [Ticket; N]) {
+        let run = Run::new(Some(interrupt));
+        let tickets = [(); N].map(|()| Ticket::default());
+        assert!(tickets.iter().all(|ticket| ticket.board(&run)));
+        assert!(run.depart());
+        (run, tickets)
+    }
+
     #[test]
     fn a_run_is_interrupted_until_it_ends_and_not_after() {
         let (interrupts, interrupt) = counted();
-        let ticket = Ticket::default();
-        assert!(ticket.begin(Some(interrupt)));
-        assert_eq!(ticket.cancel(), Left::TheInstance);
+        let (run, [ticket]) = ride(interrupt);
+        assert!(!ticket.cancel());
         let begun_at = Instant::now();
         while interrupts.load(Ordering::SeqCst) < 3 {
             assert!(begun_at.elapsed() < Duration::from_secs(10));
             thread::sleep(Duration::from_millis(1));
         }
-        ticket.end();
+        run.end();
         let fired = interrupts.load(Ordering::SeqCst);
         thread::sleep(Duration::from_millis(100));
         assert_eq!(interrupts.load(Ordering::SeqCst), fired);
@@ -138,17 +160,30 @@ mod tests {
     #[test]
     fn a_finished_run_is_not_interrupted() {
         let (interrupts, interrupt) = counted();
-        let ticket = Ticket::default();
-        assert!(ticket.begin(Some(interrupt)));
-        ticket.end();
-        assert_eq!(ticket.cancel(), Left::Nothing);
+        let (run, [ticket]) = ride(interrupt);
+        run.end();
+        assert!(!ticket.cancel());
         assert_eq!(interrupts.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_shared_run_goes_on_until_the_last_has_left() {
+        let (interrupts, interrupt) = counted();
+        let (run, [one, other]) = ride(interrupt);
+        one.cancel();
+        one.cancel();
+        assert_eq!(interrupts.load(Ordering::SeqCst), 0);
+        other.cancel();
+        assert!(interrupts.load(Ordering::SeqCst) > 0);
+        run.end();
     }
 
     #[test]
     fn a_request_whose_caller_left_is_not_begun() {
         let ticket = Ticket::default();
-        assert_eq!(ticket.cancel(), Left::TheQueue);
-        assert!(!ticket.begin(None));
+        assert!(ticket.cancel());
+        let run = Run::new(None);
+        assert!(!ticket.board(&run));
+        assert!(!run.depart(), "nobody is left to run for");
     }
 }

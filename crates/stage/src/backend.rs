@@ -47,6 +47,12 @@ pub trait BatchBackend: Send {
     /// A panic fails this run; the next one starts afresh.
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>>;
 
+    /// Whether a request comes out of a shared run as it does alone, so that requests may share
+    /// runs although the configuration does not ask for it.
+    fn keeps_requests_apart(&self) -> bool {
+        true
+    }
+
     /// What stops a running [`run`](Self::run) from another thread, when the backend can.
     ///
     /// An interrupted run gives an error; the next run starts afresh. An interrupt may come

@@ -12,7 +12,7 @@ use consort_stage::{
 use consort_telemetry::Meter;
 use futures::{FutureExt, StreamExt};
 
-use crate::stage::{ask, counting, number, request, wait_until};
+use crate::stage::{alone, ask, counting, number, request, wait_until};
 
 /// A backend that says which number it works on and goes on when it is told to.
 struct Worker {
@@ -47,7 +47,7 @@ fn works(instances: usize, queue_size: usize) -> Works {
         Box::new(Worker { begun: begun_sender.clone(), go: told.clone() })
     };
     let backends = (0..instances).map(worker).collect();
-    let stage = PoolStage::start("m", backends, queue_size, counting).unwrap();
+    let stage = PoolStage::start("m", backends, alone(queue_size), counting).unwrap();
     Works { stage, begun, go, meter }
 }
 
@@ -219,7 +219,7 @@ async fn a_stage_that_is_dropped_answers_what_it_took_and_then_ends_its_threads(
 
 #[tokio::test]
 async fn a_model_without_instances_says_so() {
-    let stage = PoolStage::start("m", Vec::new(), 8, counting().0).unwrap();
+    let stage = PoolStage::start("m", Vec::new(), alone(8), counting().0).unwrap();
     assert_eq!(ask(&stage, request(1)).await.unwrap_err().code(), Code::Unavailable);
 }
 
@@ -268,7 +268,7 @@ async fn a_running_request_is_interrupted_however_early_its_caller_leaves() {
     for preparation in [Duration::ZERO, Duration::from_millis(20)] {
         let backend = Stubborn { preparation, ..Stubborn::default() };
         let (runs, late) = (backend.runs.clone(), backend.late.clone());
-        let stage = PoolStage::start("m", vec![Box::new(backend)], 8, counting().0).unwrap();
+        let stage = PoolStage::start("m", vec![Box::new(backend)], alone(8), counting().0).unwrap();
         let mut responses = stage.call(request(0));
         assert!(responses.next().now_or_never().is_none());
         wait_until("the request runs", || runs.load(SeqCst) == 1);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consort_scheduler::Counting;
+use consort_scheduler::{Counting, Rules};
 use consort_stage::{Request, Response, Result, Stage, Tensor};
 use consort_telemetry::Meter;
 use futures::StreamExt;
@@ -11,7 +11,14 @@ use futures::StreamExt;
 /// Counts for a model `m` that does not batch.
 pub(crate) fn counting() -> (Counting, Arc<Meter>) {
     let meter = Arc::new(Meter::default());
-    (Counting { model: "m".into(), meter: meter.clone(), is_batching: false }, meter)
+    let counting =
+        Counting { model: "m".into(), version: 1, meter: meter.clone(), is_batching: false };
+    (counting, meter)
+}
+
+/// The rules of a model whose requests run one by one.
+pub(crate) fn alone(queue_size: usize) -> Rules {
+    Rules::alone(Arc::default(), queue_size)
 }
 
 /// A request with one number.

@@ -8,7 +8,7 @@ use consort_scheduler::PoolStage;
 use consort_stage::{Batch, BatchBackend, Code, Error, Interrupt, Result, Stage, Tensor};
 use futures::StreamExt;
 
-use crate::stage::{counting, number, request, wait_until};
+use crate::stage::{alone, counting, number, request, wait_until};
 
 const FOR: Duration = Duration::from_millis(1500);
 
@@ -69,7 +69,7 @@ fn requests_are_neither_lost_nor_doubled_while_callers_come_and_go() {
         Box::new(Busy { runs: runs.clone(), state: Arc::default(), random: Random::seeded() })
     };
     let (counting, meter) = counting();
-    let stage = PoolStage::start("m", (0..3).map(busy).collect(), 6, counting).unwrap();
+    let stage = PoolStage::start("m", (0..3).map(busy).collect(), alone(6), counting).unwrap();
     let stage = Arc::new(stage);
     let next = Arc::new(AtomicI32::new(0));
     let runtime =
