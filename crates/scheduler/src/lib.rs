@@ -18,6 +18,7 @@ use std::time::Duration;
 use consort_stage::{Durations, Request, Spent};
 use consort_telemetry::{Execution, Meter};
 
+pub use guarded::guarded;
 pub use inline::InlineStage;
 pub use pool::PoolStage;
 pub use streaming::StreamingStage;
