@@ -5,6 +5,7 @@
 mod bad_input;
 mod clients;
 mod generate;
+mod instances;
 mod lifecycle;
 mod program;
 mod repository;

@@ -5,6 +5,7 @@ mod ensemble;
 mod metrics;
 mod scheduling;
 mod tensors;
+mod warmup;
 
 use consort_protocol::ModelConfig;
 use consort_protocol::model_config::SchedulingChoice;
@@ -22,6 +23,7 @@ pub(crate) fn check(config: &ModelConfig, report: &mut Report) {
     tensors::check(config, report);
     batch_tensors::check(config, report);
     metrics::check(config, report);
+    warmup::check(config, report);
     scheduling::check(config, report);
     if config.platform == ENSEMBLE {
         ensemble::check(config, report);

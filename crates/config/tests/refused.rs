@@ -340,3 +340,33 @@ output { name: 'logit' }
     "#]]
     .assert_eq(&format!("{problems}\n"));
 }
+
+#[test]
+fn a_warm_up_that_cannot_run_is_refused_at_its_place() {
+    check(
+        "backend: 'python'
+max_batch_size: 4
+input [ { name: 'x' data_type: TYPE_FP32 dims: [ -1, 3 ] },
+        { name: 'y' data_type: TYPE_INT64 dims: [ 1 ] },
+        { name: 'z' data_type: TYPE_INT64 dims: [ 1 ] optional: true } ]
+output { name: 'o' data_type: TYPE_FP32 dims: [ 1 ] }
+model_warmup [
+  { name: 'large' batch_size: 5
+    inputs { key: 'x' value: { data_type: TYPE_FP32 dims: [ 2, 3 ] zero_data: true } }
+    inputs { key: 'y' value: { data_type: TYPE_INT64 dims: [ 1 ] } } },
+  { name: 'strange' batch_size: 1
+    inputs { key: 'x' value: { data_type: TYPE_FP16 dims: [ -1, 4 ] random_data: true } }
+    inputs { key: 'yy' value: { data_type: TYPE_INT64 dims: [ 1 ] zero_data: true } } }
+]
+",
+        &expect![[r#"
+            m/config.pbtxt:8:19: warmup setting 'large' has batch size 5, but the largest for m is 4
+            m/config.pbtxt:10:14: warmup setting expects input 'y' to have input_data_type set; write `zero_data: true`, `random_data: true` or `input_data_file: "…"`
+            m/config.pbtxt:11:3: warmup setting 'strange' lacks the input 'y' that m requires
+            m/config.pbtxt:12:32: warmup input 'x' is TYPE_FP16, but m expects TYPE_FP32
+            m/config.pbtxt:12:53: warmup input 'x' has dims [-1, 4], but m expects [-1, 3], batch dimension left out
+            m/config.pbtxt:12:61: warmup setting expects all variable-size dimensions are specified for input 'x'
+            m/config.pbtxt:13:14: warmup input 'yy' is no input of m; did you mean `y`?
+        "#]],
+    );
+}

@@ -37,16 +37,22 @@ impl Checked {
     }
 }
 
+/// Makes sure that a request fits `signature`, and shows its inputs as the backend sees them.
+pub(crate) fn admit(model: &str, signature: &Signature, request: &mut Request) -> Result<()> {
+    inputs::check(model, signature, request)?;
+    reshape::inputs(signature, &mut request.inputs);
+    Ok(())
+}
+
 impl Stage for Checked {
     fn call(&self, mut request: Request) -> Responses {
         let mut timer = self.meter.request();
-        if let Err(error) = inputs::check(&self.model, &self.signature, &request) {
+        if let Err(error) = admit(&self.model, &self.signature, &mut request) {
             timer.failed(reason(error.code()));
             let id = if request.id.is_empty() { "<id_unknown>" } else { &request.id };
             let error = error.within(format!("[request id: {id}] "));
             return fail(log_once(error, &self.model, &request.id, &request.context));
         }
-        reshape::inputs(&self.signature, &mut request.inputs);
         let wanted = request.outputs.clone();
         Box::pin(Counted {
             unanswered: request.context.span.clone(),

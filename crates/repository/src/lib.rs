@@ -3,6 +3,7 @@
 mod checked;
 mod classification;
 mod failure;
+mod filling;
 mod folder;
 mod identity;
 mod instance_file;
@@ -12,6 +13,7 @@ mod local;
 mod models;
 mod snapshot;
 pub mod statistics;
+mod warmup;
 
 pub use checked::{Checked, reason};
 pub use classification::{classify, classify_outputs};

@@ -15,6 +15,7 @@ use crate::checked::Checked;
 use crate::folder::{ModelFolder, served_versions, versions_in};
 use crate::kind::{Backend, Instance, Kind, ModelFile};
 use crate::models::Served;
+use crate::warmup::WarmUp;
 
 /// What loading needs beside the folder.
 #[derive(Clone)]
@@ -96,11 +97,12 @@ impl Loader {
         version: u64,
     ) -> Result<Vec<Backend>> {
         let version_folder = folder.path.join(version.to_string());
+        let warm_up = WarmUp::prepare(model, &folder.path)?;
         let devices = devices(&model.instances);
         let threads = NonZeroUsize::new(self.cores.get() / devices.len().max(1));
         let mut instances = Vec::new();
         for device in devices {
-            let backend = (kind.load)(&Instance {
+            let mut backend = (kind.load)(&Instance {
                 model,
                 version,
                 model_folder: &folder.path,
@@ -108,6 +110,7 @@ impl Loader {
                 device,
                 threads: threads.unwrap_or(NonZeroUsize::MIN),
             })?;
+            warm_up.run(&mut backend)?;
             let serves_everybody = matches!(backend, Backend::Inline(_));
             instances.push(backend);
             if serves_everybody {

@@ -8,7 +8,7 @@ use consort_stage::{Error, Result};
 /// What `run` gives; a panic is logged and fails this run alone.
 ///
 /// Backends begin every run afresh, so one that panicked is called again.
-pub(crate) fn guarded<T>(model: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn guarded<T>(model: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         report(model, &*panic);
         Err(Error::internal("the backend broke down on this request; see the server's log"))

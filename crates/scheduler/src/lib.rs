@@ -21,6 +21,7 @@ use consort_stage::{Durations, Request, Spent};
 use consort_telemetry::{Execution, Meter};
 
 pub use batching::Rules;
+pub use guarded::guarded;
 pub use inline::InlineStage;
 pub use pool::PoolStage;
 pub use streaming::StreamingStage;

@@ -74,7 +74,8 @@ pub trait InlineBackend: Send + Sync {
 pub trait StreamingBackend: Send {
     /// Works until [`Jobs`] is closed and everything admitted is answered. Owns its thread.
     ///
-    /// After a panic it is called again with new jobs: what it kept of the run before, replies
+    /// It is called once for every warm-up request and then once for all others, never at the same
+    /// time. After a panic it is called again with new jobs: what it kept of the run before, replies
     /// above all, is to be failed and forgotten then.
     fn run(&mut self, jobs: Jobs);
 }
