@@ -9,6 +9,7 @@ mod guarded;
 mod inline;
 mod pool;
 mod queue;
+mod sequence;
 mod streaming;
 mod ticket;
 
