@@ -11,6 +11,7 @@ mod inline;
 mod order;
 mod pool;
 mod queue;
+mod sequence;
 mod streaming;
 mod ticket;
 
