@@ -46,6 +46,9 @@ impl Stage for Checked {
             let error = error.within(format!("[request id: {id}] "));
             return fail(log_once(error, &self.model, &request.id, &request.context));
         }
+        if self.signature.is_decoupled {
+            timer.counts_responses();
+        }
         reshape::inputs(&self.signature, &mut request.inputs);
         let wanted = request.outputs.clone();
         Box::pin(Counted {
@@ -95,7 +98,7 @@ impl Stream for Counted {
                 None
             }
             Some(Ok(mut response)) => {
-                self.timer.responded();
+                self.timer.responded(response.outputs.is_empty());
                 if let Some(span) = self.unanswered.take() {
                     first_response(&span);
                 }

@@ -13,6 +13,7 @@ use crate::checked::Checked;
 use crate::folder::{ModelFolder, served_versions, versions_in};
 use crate::kind::{Backend, Instance, Kind, ModelFile};
 use crate::models::Served;
+use crate::statistics;
 
 /// What loading needs beside the folder.
 #[derive(Clone)]
@@ -63,7 +64,8 @@ impl Loader {
         version: u64,
     ) -> Result<Served> {
         let started_at = Instant::now();
-        let meter = self.metrics.meter(&model.name, &version.to_string());
+        let options = statistics::options(model);
+        let meter = self.metrics.declare(&model.name, &version.to_string(), options);
         let counting = Counting {
             model: model.name.clone(),
             meter: meter.clone(),
