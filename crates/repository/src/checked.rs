@@ -53,6 +53,9 @@ impl Stage for Checked {
             let error = error.within(format!("[request id: {id}] "));
             return fail(log_once(error, &self.model, &request.id, &request.context));
         }
+        if self.signature.is_decoupled {
+            timer.counts_responses();
+        }
         let wanted = request.outputs.clone();
         Box::pin(Counted {
             unanswered: request.context.span.clone(),
@@ -101,7 +104,7 @@ impl Stream for Counted {
                 None
             }
             Some(Ok(mut response)) => {
-                self.timer.responded();
+                self.timer.responded(response.outputs.is_empty());
                 if let Some(span) = self.unanswered.take() {
                     first_response(&span);
                 }

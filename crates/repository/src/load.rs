@@ -15,6 +15,8 @@ use crate::checked::Checked;
 use crate::folder::{ModelFolder, served_versions, versions_in};
 use crate::kind::{Backend, Instance, Kind, ModelFile};
 use crate::models::Served;
+
+use crate::statistics;
 use crate::warmup::WarmUp;
 
 /// What loading needs beside the folder.
@@ -66,7 +68,8 @@ impl Loader {
         version: u64,
     ) -> Result<Served> {
         let started_at = Instant::now();
-        let meter = self.metrics.meter(&model.name, &version.to_string());
+        let options = statistics::options(model);
+        let meter = self.metrics.declare(&model.name, &version.to_string(), options);
         let counting = Counting {
             model: model.name.clone(),
             version,

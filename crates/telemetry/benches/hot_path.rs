@@ -45,7 +45,7 @@ fn main() {
     });
     measure("request", || {
         let mut timer = meter.request();
-        timer.responded();
+        timer.responded(false);
         timer.succeeded();
     });
     measure("pending", || drop(meter.pending()));

@@ -3,7 +3,8 @@
 use std::fmt::{Display, Write};
 
 use crate::histogram::Histogram;
-use crate::semconv::Family;
+use crate::semconv::{Family, label};
+use crate::summary::Quantiles;
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -12,7 +13,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const INFINITY: &str = "+Inf";
 
 /// Label names with their values.
-pub(crate) type Labels<'a> = [(&'static str, &'a str)];
+pub(crate) type Labels<'a> = [(&'a str, &'a str)];
 
 /// A text that grows metric by metric.
 #[derive(Debug, Default)]
@@ -46,6 +47,22 @@ impl Exposition {
         self.line(&bucket, labels, Some(INFINITY), count);
         self.line(&format!("{}_sum", family.name), labels, None, histogram.exposed_sum());
         self.line(&format!("{}_count", family.name), labels, None, count);
+    }
+
+    /// Writes the quantiles, sum and count of one summary.
+    pub(crate) fn summary(
+        &mut self,
+        family: &Family,
+        labels: &Labels,
+        (asked, quantiles): (&[f64], &Quantiles),
+    ) {
+        for (quantile, value) in asked.iter().zip(&quantiles.values) {
+            let quantile = quantile.to_string();
+            let labels = [labels, &[(label::QUANTILE, &*quantile)]].concat();
+            self.line(family.name, &labels, None, value);
+        }
+        self.line(&format!("{}_sum", family.name), labels, None, quantiles.sum_us);
+        self.line(&format!("{}_count", family.name), labels, None, quantiles.count);
     }
 
     /// The whole text.

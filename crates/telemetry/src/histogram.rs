@@ -49,6 +49,11 @@ pub(crate) const SECONDS: Scale = Scale::fixed(
     1e9,
 );
 
+/// Triton's buckets of the time to the first response, observed in nanoseconds and exposed in
+/// milliseconds.
+pub(crate) const MILLISECONDS: Scale =
+    Scale::fixed(&[100 * MILLISECOND, 500 * MILLISECOND, 2 * SECOND, 5 * SECOND], 1e6);
+
 /// Batch sizes: every power of two up to where batches no longer pay.
 pub(crate) const BATCH_SIZES: Scale =
     Scale::fixed(&[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], 1.0);

@@ -9,12 +9,15 @@ mod histogram;
 mod logging;
 mod meter;
 mod metrics;
+mod options;
 mod process;
 mod propagation;
+mod response_counts;
 pub mod semconv;
 mod snapshot;
 mod span;
 mod step;
+mod summary;
 mod upstream;
 
 pub use error::Error;
@@ -22,8 +25,10 @@ pub use exposition::CONTENT_TYPE;
 pub use logging::{Guard, LogFormat, LogOptions, init};
 pub use meter::{Execution, Meter, PendingGuard, Reason, RequestTimer, Unanswered};
 pub use metrics::Metrics;
+pub use options::{MeterOptions, MetricsOptions};
 pub use propagation::{Parent, extract, inject, trace_id};
-pub use snapshot::{BatchSnapshot, Snapshot, Tally};
+pub use response_counts::RESPONSE_PLACES;
+pub use snapshot::{BatchSnapshot, ResponseSnapshot, Snapshot, Tally};
 pub use span::{
     Protocol, batch_span, compute_span, failed, first_response, link, queue_span, request_span,
     step_span,

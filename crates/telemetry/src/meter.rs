@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::batch_sizes::BatchSizes;
-use crate::histogram::{BATCH_SIZES, Histogram, SHARES, nanoseconds};
+use crate::histogram::{BATCH_SIZES, Histogram, MILLISECONDS, SECONDS, SHARES, nanoseconds};
+use crate::options::{MeterOptions, MetricsOptions};
+use crate::response_counts::{Fate, ResponseCounts};
+use crate::semconv::{consort, triton};
 use crate::snapshot::{Snapshot, Tally};
+use crate::summary::Summary;
 
 /// Why a request ended without its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +89,13 @@ impl Execution {
 pub struct Meter {
     pub(crate) request_duration: Histogram,
     pub(crate) first_response_duration: Histogram,
+    /// The same in Triton's unit and buckets, where it is exposed.
+    pub(crate) first_response_ms: Option<Histogram>,
     pub(crate) queue_duration: Histogram,
     pub(crate) compute_duration: Histogram,
     pub(crate) batch_size: Histogram,
     pub(crate) padding_waste: Histogram,
+    pub(crate) summaries: Option<Box<Summaries>>,
     pub(crate) useful: AtomicU64,
     pub(crate) padded: AtomicU64,
     failures: [AtomicU64; Reason::ALL.len()],
@@ -103,17 +110,41 @@ pub struct Meter {
     pending: AtomicU64,
     load_ns: AtomicU64,
     batch_sizes: BatchSizes,
+    responses: ResponseCounts,
+    pub(crate) options: MeterOptions,
+}
+
+/// Triton's summaries, counted only where they are exposed.
+#[derive(Debug, Default)]
+pub(crate) struct Summaries {
+    pub(crate) request: Summary,
+    pub(crate) queue: Summary,
+    pub(crate) compute_input: Summary,
+    pub(crate) compute_infer: Summary,
+    pub(crate) compute_output: Summary,
 }
 
 impl Default for Meter {
     fn default() -> Self {
+        Self::new(&MetricsOptions::default(), MeterOptions::default())
+    }
+}
+
+impl Meter {
+    /// A meter that has counted nothing.
+    pub(crate) fn new(metrics: &MetricsOptions, options: MeterOptions) -> Self {
+        let histogram = |family, usual| Histogram::new(options.scale(family, usual));
         Self {
-            request_duration: Histogram::default(),
-            first_response_duration: Histogram::default(),
-            queue_duration: Histogram::default(),
-            compute_duration: Histogram::default(),
-            batch_size: Histogram::new(BATCH_SIZES),
-            padding_waste: Histogram::new(SHARES),
+            request_duration: histogram(&consort::REQUEST_DURATION, SECONDS),
+            first_response_duration: histogram(&consort::FIRST_RESPONSE_DURATION, SECONDS),
+            first_response_ms: metrics
+                .histogram_latencies
+                .then(|| histogram(&triton::FIRST_RESPONSE_HISTOGRAM, MILLISECONDS)),
+            queue_duration: histogram(&consort::QUEUE_DURATION, SECONDS),
+            compute_duration: histogram(&consort::COMPUTE_DURATION, SECONDS),
+            batch_size: histogram(&consort::BATCH_SIZE, BATCH_SIZES),
+            padding_waste: histogram(&consort::PADDING_WASTE, SHARES),
+            summaries: metrics.summary_latencies.then(Box::default),
             useful: AtomicU64::default(),
             padded: AtomicU64::default(),
             failures: Default::default(),
@@ -128,6 +159,8 @@ impl Default for Meter {
             pending: AtomicU64::default(),
             load_ns: AtomicU64::default(),
             batch_sizes: BatchSizes::default(),
+            responses: ResponseCounts::default(),
+            options,
         }
     }
 }
@@ -141,6 +174,7 @@ impl Meter {
             started_at: Instant::now(),
             failure: Some(Reason::Canceled),
             has_responded: false,
+            responses: None,
         }
     }
 
@@ -161,6 +195,9 @@ impl Meter {
     /// Counts a wait that was measured elsewhere: the sum over the steps of an ensemble.
     pub fn waited(&self, duration: Duration) {
         self.queue_duration.observe(duration);
+        if let Some(summaries) = &self.summaries {
+            summaries.queue.observe(duration, 1);
+        }
     }
 
     /// Counts one execution.
@@ -176,6 +213,11 @@ impl Meter {
         add(&self.compute_infer_ns, execution.compute_infer);
         add(&self.compute_output_ns, execution.compute_output);
         self.compute_duration.observe(execution.passed());
+        if let Some(summaries) = &self.summaries {
+            summaries.compute_input.observe(execution.compute_input, requests);
+            summaries.compute_infer.observe(execution.compute_infer, requests);
+            summaries.compute_output.observe(execution.compute_output, requests);
+        }
         self.batch_size.count_value(execution.inferences);
         self.batch_sizes.record(execution);
         if let Some(waste) = execution.waste() {
@@ -222,12 +264,16 @@ impl Meter {
             last_inference_ms: self.last_inference_ms.load(Relaxed),
             pending: self.pending.load(Relaxed),
             batches: self.batch_sizes.snapshot(),
+            responses: self.responses.snapshot(),
             ..Snapshot::default()
         }
     }
 
     fn succeeded(&self, duration: Duration) {
         self.request_duration.observe(duration);
+        if let Some(summaries) = &self.summaries {
+            summaries.request.observe(duration, 1);
+        }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_ms = since_epoch.unwrap_or_default().as_millis() as u64;
         self.last_inference_ms.store(now_ms, Relaxed);
@@ -246,14 +292,36 @@ pub struct RequestTimer {
     started_at: Instant,
     failure: Option<Reason>,
     has_responded: bool,
+    /// Of a decoupled model, the place of the response to come and when the one before went.
+    responses: Option<(usize, Instant)>,
 }
 
 impl RequestTimer {
-    /// Says that a response is on its way to the caller; only the first one counts.
-    pub fn responded(&mut self) {
+    /// Says that the model is decoupled, so that each response counts for itself.
+    pub fn counts_responses(&mut self) {
+        self.responses = Some((0, self.started_at));
+    }
+
+    /// Says that a response is on its way to the caller, with tensors or without.
+    ///
+    /// Only the first is measured, unless the model is decoupled.
+    pub fn responded(&mut self, is_empty: bool) {
         if !self.has_responded {
             self.has_responded = true;
-            self.meter.first_response_duration.observe(self.started_at.elapsed());
+            let duration = self.started_at.elapsed();
+            self.meter.first_response_duration.observe(duration);
+            if let Some(histogram) = &self.meter.first_response_ms {
+                histogram.observe(duration);
+            }
+        }
+        self.response_ended(if is_empty { Fate::Empty } else { Fate::Success });
+    }
+
+    fn response_ended(&mut self, fate: Fate) {
+        if let Some((place, since)) = &mut self.responses {
+            let now = Instant::now();
+            self.meter.responses.record(*place, fate, now.duration_since(*since));
+            (*place, *since) = (*place + 1, now);
         }
     }
 
@@ -272,7 +340,11 @@ impl Drop for RequestTimer {
     fn drop(&mut self) {
         let duration = self.started_at.elapsed();
         match self.failure {
-            Some(reason) => self.meter.failed(reason, duration),
+            Some(reason) => {
+                let is_cancelled = reason == Reason::Canceled;
+                self.response_ended(if is_cancelled { Fate::Cancel } else { Fate::Fail });
+                self.meter.failed(reason, duration);
+            }
             None => self.meter.succeeded(duration),
         }
     }
@@ -295,7 +367,7 @@ impl PendingGuard {
 impl Drop for PendingGuard {
     fn drop(&mut self) {
         self.meter.pending.fetch_sub(1, Relaxed);
-        self.meter.queue_duration.observe(self.queued_at.elapsed());
+        self.meter.waited(self.queued_at.elapsed());
     }
 }
 
@@ -312,6 +384,7 @@ impl Drop for Unanswered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::response_counts::RESPONSE_PLACES;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -328,8 +401,8 @@ mod tests {
     fn the_last_word_about_a_request_counts() {
         let meter = Arc::new(Meter::default());
         let mut timer = meter.request();
-        timer.responded();
-        timer.responded();
+        timer.responded(false);
+        timer.responded(false);
         timer.succeeded();
         drop(timer);
         let mut timer = meter.request();
@@ -362,6 +435,48 @@ mod tests {
         assert_eq!((snapshot.inference_count, snapshot.execution_count), (4, 1));
         assert_eq!(snapshot.batches[0].batch_size, 4);
         assert_eq!(snapshot.batches[0].compute_infer.ns, 2_000_000);
+    }
+
+    #[test]
+    fn each_response_of_a_decoupled_model_counts_at_its_place() {
+        let meter = Arc::new(Meter::default());
+        let request = || {
+            let mut timer = meter.request();
+            timer.counts_responses();
+            timer.responded(false);
+            timer
+        };
+        let mut whole = request();
+        whole.responded(true);
+        whole.succeeded();
+        let mut broken = request();
+        broken.failed(Reason::Backend);
+        drop((whole, broken, request()));
+        let mut single = meter.request();
+        single.responded(false);
+        drop(single);
+        let places = meter.snapshot().responses;
+        let counts = places.iter().map(|place| {
+            [
+                place.place,
+                place.success.count,
+                place.empty.count,
+                place.fail.count,
+                place.cancel.count,
+            ]
+        });
+        assert_eq!(counts.collect::<Vec<_>>(), [[0, 3, 0, 0, 0], [1, 0, 1, 1, 1]]);
+    }
+
+    #[test]
+    fn places_beyond_those_told_apart_are_left_out() {
+        let meter = Arc::new(Meter::default());
+        let mut timer = meter.request();
+        timer.counts_responses();
+        (0..RESPONSE_PLACES + 3).for_each(|_| timer.responded(false));
+        timer.succeeded();
+        drop(timer);
+        assert_eq!(meter.snapshot().responses.len(), RESPONSE_PLACES);
     }
 
     #[test]

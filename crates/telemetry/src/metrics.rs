@@ -1,47 +1,18 @@
 //! Every meter of the process by its labels, and the text that `/metrics` answers.
 
+mod models;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::RwLock;
 
 use crate::exposition::{Exposition, Labels};
-use crate::histogram::Histogram;
 use crate::meter::{Meter, Reason};
-use crate::semconv::{Family, consort, label, process, triton};
-use crate::snapshot::Snapshot;
+use crate::options::{MeterOptions, MetricsOptions};
+use crate::semconv::{Family, consort, label, process};
 use crate::step::StepMeter;
 use crate::upstream::{Outcome, UpstreamMeter};
-
-/// A value that stands for one model version, read from its statistics.
-type Read = fn(&Snapshot) -> u64;
-
-/// Triton's metrics that have the labels `model` and `version` and nothing else.
-const TRITON: [(Family, Read); 9] = [
-    (triton::REQUEST_SUCCESS, |stats| stats.success.count),
-    (triton::INFERENCE_COUNT, |stats| stats.inference_count),
-    (triton::EXECUTION_COUNT, |stats| stats.execution_count),
-    (triton::REQUEST_DURATION, |stats| us(stats.success.ns)),
-    (triton::QUEUE_DURATION, |stats| us(stats.queue.ns)),
-    (triton::COMPUTE_INPUT_DURATION, |stats| us(stats.compute_input.ns)),
-    (triton::COMPUTE_INFER_DURATION, |stats| us(stats.compute_infer.ns)),
-    (triton::COMPUTE_OUTPUT_DURATION, |stats| us(stats.compute_output.ns)),
-    (triton::PENDING_REQUESTS, |stats| stats.pending),
-];
-
-/// One histogram of a model version.
-type Select = fn(&Meter) -> &Histogram;
-
-/// The histograms of a model version.
-const HISTOGRAMS: [(Family, Select); 6] = [
-    (consort::REQUEST_DURATION, |meter| &meter.request_duration),
-    (consort::FIRST_RESPONSE_DURATION, |meter| &meter.first_response_duration),
-    (consort::QUEUE_DURATION, |meter| &meter.queue_duration),
-    (consort::COMPUTE_DURATION, |meter| &meter.compute_duration),
-    (consort::BATCH_SIZE, |meter| &meter.batch_size),
-    (consort::PADDING_WASTE, |meter| &meter.padding_waste),
-];
 
 /// A value that stands for one step of an ensemble.
 type ReadStep = fn(&StepMeter) -> f64;
@@ -65,8 +36,12 @@ impl<const LABELS: usize, M> Default for Register<LABELS, M> {
 
 impl<const LABELS: usize, M: Default> Register<LABELS, M> {
     fn get(&self, labels: [&str; LABELS]) -> Arc<M> {
+        self.get_or(labels, Arc::default)
+    }
+
+    fn get_or(&self, labels: [&str; LABELS], new: impl FnOnce() -> Arc<M>) -> Arc<M> {
         let key = labels.map(Box::from);
-        Arc::clone(self.0.write().entry(key).or_default())
+        Arc::clone(self.0.write().entry(key).or_insert_with(new))
     }
 
     fn remove(&self, labels: [&str; LABELS]) {
@@ -87,6 +62,7 @@ impl<const LABELS: usize, M: Default> Register<LABELS, M> {
 /// requests themselves never come here.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    options: MetricsOptions,
     meters: Register<2, Meter>,
     upstreams: Register<2, UpstreamMeter>,
     steps: Register<3, StepMeter>,
@@ -98,9 +74,27 @@ impl Metrics {
         Arc::default()
     }
 
+    /// A process without meters that exposes what `options` say.
+    pub fn with(options: MetricsOptions) -> Arc<Self> {
+        Arc::new(Self { options, ..Self::default() })
+    }
+
     /// The meter of one model version; the same names give the same meter.
     pub fn meter(&self, model: &str, version: &str) -> Arc<Meter> {
-        self.meters.get([model, version])
+        let new = || Arc::new(Meter::new(&self.options, MeterOptions::default()));
+        self.meters.get_or([model, version], new)
+    }
+
+    /// The meter of a model version whose configuration says `options`; a meter that was made with
+    /// others is replaced, and what it counted is forgotten.
+    pub fn declare(&self, model: &str, version: &str, options: MeterOptions) -> Arc<Meter> {
+        let found = self.meter(model, version);
+        if found.options == options {
+            return found;
+        }
+        self.meters.remove([model, version]);
+        let new = || Arc::new(Meter::new(&self.options, options));
+        self.meters.get_or([model, version], new)
     }
 
     /// Forgets a model version that was unloaded; what still holds its meter counts for nobody.
@@ -131,55 +125,11 @@ impl Metrics {
     /// The text that `/metrics` answers, of the type [`CONTENT_TYPE`](crate::CONTENT_TYPE).
     pub fn encode(&self) -> String {
         let mut exposition = Exposition::default();
-        self.encode_meters(&mut exposition);
+        models::encode(&self.options, &self.meters.all(), &mut exposition);
         self.encode_upstreams(&mut exposition);
         self.encode_steps(&mut exposition);
         encode_process(&mut exposition);
         exposition.finish()
-    }
-
-    fn encode_meters(&self, exposition: &mut Exposition) {
-        let meters = self.meters.all();
-        if meters.is_empty() {
-            return;
-        }
-        let snapshots: Vec<_> = meters.iter().map(|(_, meter)| meter.snapshot()).collect();
-        for (family, read) in TRITON {
-            exposition.family(&family);
-            for ((key, _), snapshot) in meters.iter().zip(&snapshots) {
-                exposition.sample(&family, &model_labels(key), read(snapshot));
-            }
-        }
-        exposition.family(&triton::REQUEST_FAILURE);
-        for ([model, version], meter) in &meters {
-            for reason in Reason::ALL {
-                let labels = [
-                    (label::MODEL, &**model),
-                    (label::REASON, reason.as_str()),
-                    (label::VERSION, &**version),
-                ];
-                exposition.sample(&triton::REQUEST_FAILURE, &labels, meter.failures(reason));
-            }
-        }
-        exposition.family(&triton::LOAD_DURATION);
-        for (key, meter) in &meters {
-            let seconds = meter.load_duration().as_secs_f64();
-            exposition.sample(&triton::LOAD_DURATION, &model_labels(key), seconds);
-        }
-        exposition.family(&consort::BATCH_ELEMENTS);
-        for ([model, version], meter) in &meters {
-            for (kind, count) in [("useful", &meter.useful), ("padding", &meter.padded)] {
-                let labels =
-                    [(label::MODEL, &**model), (label::VERSION, &**version), (label::KIND, kind)];
-                exposition.sample(&consort::BATCH_ELEMENTS, &labels, count.load(Relaxed));
-            }
-        }
-        for (family, histogram) in HISTOGRAMS {
-            exposition.family(&family);
-            for (key, meter) in &meters {
-                exposition.histogram(&family, &model_labels(key), histogram(meter));
-            }
-        }
     }
 
     fn encode_upstreams(&self, exposition: &mut Exposition) {
@@ -247,16 +197,8 @@ fn encode_process(exposition: &mut Exposition) {
     }
 }
 
-fn model_labels([model, version]: &[Box<str>; 2]) -> [(&'static str, &str); 2] {
-    [(label::MODEL, model), (label::VERSION, version)]
-}
-
 fn step_labels([ensemble, step, model]: &[Box<str>; 3]) -> [(&'static str, &str); 3] {
     [(label::ENSEMBLE, ensemble), (label::STEP, step), (label::MODEL, model)]
-}
-
-fn us(ns: u64) -> u64 {
-    ns / 1_000
 }
 
 #[cfg(test)]
@@ -265,6 +207,7 @@ mod tests {
 
     use super::*;
     use crate::meter::Execution;
+    use crate::semconv::triton;
 
     #[test]
     fn counters_are_named_and_written_as_triton_does() {
@@ -298,6 +241,44 @@ mod tests {
     }
 
     #[test]
+    fn what_operator_and_model_say_of_the_metrics_is_followed() {
+        let metrics = Metrics::with(MetricsOptions {
+            counter_latencies: false,
+            histogram_latencies: true,
+            summary_latencies: true,
+            summary_quantiles: vec![0.5],
+        });
+        let options = MeterOptions {
+            tags: [("team".into(), "search".into())].into(),
+            buckets: [
+                (triton::FIRST_RESPONSE_HISTOGRAM.name.into(), vec![20.0, 10.0]),
+                (consort::QUEUE_DURATION.name.into(), vec![0.5]),
+            ]
+            .into(),
+        };
+        let meter = metrics.declare("m", "1", options.clone());
+        assert!(Arc::ptr_eq(&meter, &metrics.declare("m", "1", options)));
+        meter.request().responded(false);
+        let execution =
+            Execution { compute_infer: Duration::from_micros(7), ..Execution::default() };
+        meter.execution(&Execution { requests: 2, inferences: 2, ..execution });
+        let text = metrics.encode();
+        let labels = "model=\"m\",version=\"1\",_team=\"search\"";
+        for line in [
+            format!("nv_inference_request_success{{{labels}}} 0\n"),
+            format!("nv_inference_first_response_histogram_ms_bucket{{{labels},le=\"10\"}} 1\n"),
+            format!("nv_inference_first_response_histogram_ms_bucket{{{labels},le=\"20\"}} 1\n"),
+            format!("consort_queue_duration_seconds_bucket{{{labels},le=\"0.5\"}} 0\n"),
+            format!("nv_inference_compute_infer_summary_us{{{labels},quantile=\"0.5\"}} 7\n"),
+            format!("nv_inference_compute_infer_summary_us_count{{{labels}}} 2\n"),
+            format!("nv_inference_queue_summary_us{{{labels},quantile=\"0.5\"}} NaN\n"),
+        ] {
+            assert!(text.contains(&line), "{line} is missing in\n{text}");
+        }
+        assert!(!text.contains("_duration_us"), "{text}");
+    }
+
+    #[test]
     fn every_metric_is_announced_once() {
         let metrics = Metrics::new();
         metrics.meter("a", "1");
@@ -320,8 +301,12 @@ mod tests {
     #[test]
     fn every_name_is_documented() {
         let page = include_str!("../../../docs/observability.md");
-        let metrics = Metrics::new();
-        metrics.meter("m", "1");
+        let metrics = Metrics::with(MetricsOptions {
+            histogram_latencies: true,
+            summary_latencies: true,
+            ..MetricsOptions::default()
+        });
+        metrics.meter("m", "1").request().succeeded();
         metrics.upstream("s", "r");
         metrics.step("e", "s", "m");
         let text = metrics.encode();

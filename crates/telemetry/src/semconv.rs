@@ -50,7 +50,7 @@ pub struct Family {
     pub name: &'static str,
     /// One sentence for the person who reads the exposition.
     pub help: &'static str,
-    /// The Prometheus type: `counter`, `gauge` or `histogram`.
+    /// The Prometheus type: `counter`, `gauge`, `histogram` or `summary`.
     pub kind: &'static str,
 }
 
@@ -60,6 +60,10 @@ const fn counter(name: &'static str, help: &'static str) -> Family {
 
 const fn gauge(name: &'static str, help: &'static str) -> Family {
     Family { name, help, kind: "gauge" }
+}
+
+const fn summary(name: &'static str, help: &'static str) -> Family {
+    Family { name, help, kind: "summary" }
 }
 
 const fn histogram(name: &'static str, help: &'static str) -> Family {
@@ -78,6 +82,8 @@ pub mod label {
     pub const STAGE: &str = "stage";
     /// The address of one process of a service.
     pub const REPLICA: &str = "replica";
+    /// The share of values at or below a summary's value.
+    pub const QUANTILE: &str = "quantile";
     /// What was computed: `useful` for what requests asked for, `padding` for the rest.
     pub const KIND: &str = "kind";
     /// How a call ended: `success`, `failure`, `unavailable` or `cancelled`.
@@ -90,8 +96,38 @@ pub mod label {
 
 /// Metrics that Triton has too, under Triton's names; durations are cumulative microseconds.
 pub mod triton {
-    use super::{Family, counter, gauge};
+    use super::{Family, counter, gauge, histogram, summary};
 
+    /// From reception to the first response; only where histograms are asked for.
+    pub const FIRST_RESPONSE_HISTOGRAM: Family = histogram(
+        "nv_inference_first_response_histogram_ms",
+        "Duration from request to first response in milliseconds",
+    );
+    /// From reception to the last response; this and the next only where summaries are asked for.
+    pub const REQUEST_SUMMARY: Family = summary(
+        "nv_inference_request_summary_us",
+        "Summary of inference request duration in microseconds",
+    );
+    /// Waiting for an instance.
+    pub const QUEUE_SUMMARY: Family = summary(
+        "nv_inference_queue_summary_us",
+        "Summary of inference queuing duration in microseconds",
+    );
+    /// Gathering the inputs.
+    pub const COMPUTE_INPUT_SUMMARY: Family = summary(
+        "nv_inference_compute_input_summary_us",
+        "Summary of compute input duration in microseconds",
+    );
+    /// Running the model.
+    pub const COMPUTE_INFER_SUMMARY: Family = summary(
+        "nv_inference_compute_infer_summary_us",
+        "Summary of compute inference duration in microseconds",
+    );
+    /// Scattering the outputs.
+    pub const COMPUTE_OUTPUT_SUMMARY: Family = summary(
+        "nv_inference_compute_output_summary_us",
+        "Summary of compute output duration in microseconds",
+    );
     /// Requests answered.
     pub const REQUEST_SUCCESS: Family = counter(
         "nv_inference_request_success",

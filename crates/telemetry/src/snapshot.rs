@@ -41,6 +41,32 @@ pub struct Snapshot {
     pub pending: u64,
     /// The executions by batch size, in ascending order.
     pub batches: Vec<BatchSnapshot>,
+    /// The responses of a decoupled model by their place, in ascending order.
+    pub responses: Vec<ResponseSnapshot>,
+}
+
+/// The responses at one place of a decoupled model's answers; each duration is the time since the
+/// response before, or since the request came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResponseSnapshot {
+    /// The place among the responses to one request, from 0.
+    pub place: u64,
+    /// Those with tensors.
+    pub success: Tally,
+    /// Errors that came in the place of a response.
+    pub fail: Tally,
+    /// Those without a tensor, such as one that only says that it is the last.
+    pub empty: Tally,
+    /// Responses that the caller did not wait for.
+    pub cancel: Tally,
+}
+
+impl ResponseSnapshot {
+    /// Whether nothing happened here.
+    pub(crate) fn is_unused(&self) -> bool {
+        let Self { success, fail, empty, cancel, .. } = self;
+        [success, fail, empty, cancel].iter().all(|tally| tally.count == 0)
+    }
 }
 
 /// The executions of one batch size; each counts once, however many requests rode in it.

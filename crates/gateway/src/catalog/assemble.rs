@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use consort_config::{Model, Scheduling};
 use consort_ensemble::{Defect, Ensemble, Nested, Plan, Spec, StepSpec, check, nesting};
-use consort_repository::{Checked, Entry, Models, Served, State};
+use consort_repository::{Checked, Entry, Models, Served, State, statistics};
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
@@ -109,7 +109,8 @@ impl<'a> Assembly<'a> {
     }
 
     fn serve(&self, model: &Model, version: u64, plan: Plan, models: &[Arc<Served>]) -> Served {
-        let meter = self.metrics.meter(&model.name, &version.to_string());
+        let options = statistics::options(model);
+        let meter = self.metrics.declare(&model.name, &version.to_string(), options);
         let signature = Arc::new(plan.signature.clone());
         let step = |(index, served): (usize, &Arc<Served>)| {
             let meter = self.metrics.step(&model.name, &index.to_string(), &served.name);
