@@ -5,6 +5,6 @@ mod ensemble_stage;
 mod http;
 mod options;
 
-pub use catalog::Catalog;
+pub use catalog::{Catalog, CatalogOptions};
 pub use http::{Options as HttpOptions, router};
 pub use options::FrontOptions;
