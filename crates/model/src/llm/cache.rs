@@ -82,7 +82,7 @@ impl Cache {
         let mut past = Vec::with_capacity(self.past.len());
         // The outputs come in the order they were first bound in: the cache's, then the logits.
         for (name, value) in outputs {
-            if name == graph.logits {
+            if name == graph.logits.name {
                 logits = Some(value);
             } else if graph.carrying == Carrying::PresentToPast {
                 past.push(value);
@@ -131,7 +131,7 @@ impl Cache {
             let has_past = Tensor::from_array(([1_i64], vec![self.length > 0]))?;
             binding.bind_input(branch.as_str(), &has_past)?;
         }
-        binding.bind_output_to_device(graph.logits.as_str(), &memory.host)
+        binding.bind_output_to_device(graph.logits.name.as_str(), &memory.host)
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Graph {
     /// Whether the past counts, BOOL[1], in graphs that hold a first step beside the later ones.
     pub(crate) cache_branch: Option<String>,
     /// The scores of every token of the vocabulary, [batch, sequence, vocabulary].
-    pub(crate) logits: String,
+    pub(crate) logits: Logits,
     /// How many tokens there are, where the graph says so.
     pub(crate) vocabulary: Option<usize>,
     /// Keys and values of every layer.
@@ -37,6 +37,36 @@ pub(crate) struct Integers {
     pub(crate) name: String,
     /// Whether its elements have 64 bits, not 32.
     pub(crate) is_wide: bool,
+}
+
+impl Integers {
+    /// The type of its elements.
+    pub(crate) fn element(&self) -> TensorElementType {
+        if self.is_wide { TensorElementType::Int64 } else { TensorElementType::Int32 }
+    }
+}
+
+/// The output with the scores of the next token.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Logits {
+    /// Its name.
+    pub(crate) name: String,
+    /// The type of its numbers.
+    pub(crate) element: TensorElementType,
+    /// Whether it has those after the last token alone, [batch, 1, vocabulary].
+    pub(crate) is_last_only: bool,
+}
+
+impl Logits {
+    fn of(output: &Outlet) -> Self {
+        let element = output.dtype().tensor_type();
+        let shape = output.dtype().tensor_shape();
+        Self {
+            name: output.name().to_owned(),
+            element: element.unwrap_or(TensorElementType::Undefined),
+            is_last_only: shape.is_some_and(|shape| matches!(&**shape, [_, 1, _])),
+        }
+    }
 }
 
 /// The keys or the values of one layer, [batch, heads, tokens, head size].
@@ -81,7 +111,7 @@ impl Graph {
             mask,
             positions,
             cache_branch: find(inputs, CACHE_BRANCH).map(|_| CACHE_BRANCH.to_owned()),
-            logits: names.outputs.logits.clone(),
+            logits: Logits::of(logits),
             vocabulary: last_dim(logits).and_then(|dim| usize::try_from(dim).ok()),
             cache,
             carrying: if config.shares_buffer {
@@ -99,6 +129,15 @@ impl Graph {
     pub(crate) fn shares_fp32_buffer(&self) -> bool {
         self.carrying == Carrying::SharedBuffer
             && self.cache.iter().any(|tensor| tensor.element == TensorElementType::Float32)
+    }
+
+    /// How many bytes of cache a sequence of `context` tokens takes.
+    pub(crate) fn cache_bytes(&self, context: usize) -> usize {
+        let each = |tensor: &CacheTensor| {
+            let numbers = (tensor.heads * tensor.head_size) as usize;
+            tensor.element.byte_size(numbers.saturating_mul(context)).unwrap_or(0)
+        };
+        self.cache.iter().map(each).fold(0, usize::saturating_add)
     }
 
     /// Refuses a graph with an input that nobody here would feed.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use consort_config::Model;
 use consort_stage::{Code, Request, Response, Responses, Result, Signature, Tensor};
 
+use crate::crowd;
 use crate::generating::{Generating, prompt, request};
 use crate::loaded::{Folder, graphs, model, root};
 use crate::reference;
@@ -457,5 +458,13 @@ fn nothing_is_lost_between_many_callers() {
         asked.into_iter().map(|responses| ferris.read(responses)).collect();
     for answer in answers.unwrap() {
         assert_eq!(tokens(&answer), case.greedy_ids[..10]);
+    }
+}
+
+#[test]
+fn a_busy_batch_gives_each_what_it_gets_alone() {
+    let conventions = [ferris(&[("max_active_requests", "5"), ("prefill_chunk_size", "16")])];
+    for model in conventions {
+        crowd::check(&model, 60);
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::loaded::root;
 
 /// A prompt and its 64 likeliest tokens.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub(crate) struct Case {
     pub(crate) prompt: String,
     pub(crate) input_ids: Vec<i32>,
