@@ -69,7 +69,7 @@ impl Logits {
     }
 }
 
-/// The keys or the values of one layer, [batch, heads, tokens, head size].
+/// The keys or the values of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CacheTensor {
     /// The input with those of the tokens before.
@@ -82,6 +82,31 @@ pub(crate) struct CacheTensor {
     pub(crate) heads: i64,
     /// How many numbers each head has for a token.
     pub(crate) head_size: i64,
+    /// How its numbers lie.
+    pub(crate) layout: Layout,
+}
+
+/// How the numbers of a cache tensor lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// [batch, heads, tokens, head size], as in nearly every export.
+    Heads,
+    /// [batch x heads, tokens, head size], the values of older Bloom exports.
+    FlatHeads,
+    /// [batch x heads, head size, tokens], the keys of older Bloom exports.
+    FlatTransposed,
+}
+
+impl CacheTensor {
+    /// Its shape with so many rows and tokens.
+    pub(crate) fn shape(&self, rows: usize, tokens: usize) -> Vec<i64> {
+        let (rows, tokens) = (rows as i64, tokens as i64);
+        match self.layout {
+            Layout::Heads => vec![rows, self.heads, tokens, self.head_size],
+            Layout::FlatHeads => vec![rows * self.heads, tokens, self.head_size],
+            Layout::FlatTransposed => vec![rows * self.heads, self.head_size, tokens],
+        }
+    }
 }
 
 /// How the cache goes from one step to the next.
@@ -168,19 +193,19 @@ fn cache_tensors(
 ) -> Result<Vec<CacheTensor>> {
     let names = &config.names;
     let patterns = [
-        (&names.past_keys, &names.outputs.present_keys),
-        (&names.past_values, &names.outputs.present_values),
+        (&names.past_keys, &names.outputs.present_keys, true),
+        (&names.past_values, &names.outputs.present_values, false),
     ];
     let mut tensors = Vec::new();
     for layer in 0.. {
         let layer = layer.to_string();
         let before = tensors.len();
-        for (past, present) in patterns {
+        for (past, present, is_key) in patterns {
             let (past, present) = (past.replace("%d", &layer), present.replace("%d", &layer));
             if let Some(input) = find(inputs, &past) {
                 let output = find(outputs, &present)
                     .ok_or_else(|| unknown_layout(outputs, &format!("an output `{present}`")))?;
-                tensors.push(cache_tensor(input, output, config)?);
+                tensors.push(cache_tensor(input, output, config, is_key)?);
             }
         }
         match tensors.len() - before {
@@ -198,19 +223,38 @@ fn cache_tensors(
     unreachable!("a graph has fewer layers than there are numbers")
 }
 
-fn cache_tensor(input: &Outlet, output: &Outlet, config: &Config) -> Result<CacheTensor> {
+fn cache_tensor(
+    input: &Outlet,
+    output: &Outlet,
+    config: &Config,
+    is_key: bool,
+) -> Result<CacheTensor> {
     let odd = |what: &str| {
         Error::unsupported(format!("cache input `{}` is a {}: {what}", input.name(), input.dtype()))
     };
     let ValueType::Tensor { ty, shape, .. } = input.dtype() else {
         return Err(odd("it is not a tensor"));
     };
-    let &[_, heads, _, head_size] = &**shape else {
-        return Err(odd("only [batch, heads, tokens, head size] is known"));
+    let (layout, heads, head_size) = match (&**shape, is_key) {
+        (&[_, heads, _, head_size], _) => (Layout::Heads, heads, head_size),
+        (&[_, head_size, _], true) => (Layout::FlatTransposed, -1, head_size),
+        (&[_, _, head_size], false) => (Layout::FlatHeads, -1, head_size),
+        _ => {
+            return Err(odd(
+                "only [batch, heads, tokens, head size] and, in older Bloom exports, \
+                            [batch x heads, head size, tokens] for keys and [batch x heads, \
+                            tokens, head size] for values are known",
+            ));
+        }
     };
+    if layout != Layout::Heads && config.shares_buffer {
+        return Err(odd("a shared buffer is [batch, heads, tokens, head size]"));
+    }
     let known = |dim: i64, configured: Option<i64>| {
         let dim = Some(dim).filter(|dim| *dim > 0).or(configured);
-        dim.ok_or_else(|| odd("heads and head size must be fixed, or said in `genai_config.json`"))
+        dim.ok_or_else(|| {
+            odd("heads and head size must be fixed, or said in `genai_config.json` or `config.json`")
+        })
     };
     Ok(CacheTensor {
         past: input.name().to_owned(),
@@ -218,6 +262,7 @@ fn cache_tensor(input: &Outlet, output: &Outlet, config: &Config) -> Result<Cach
         element: *ty,
         heads: known(heads, config.kv_heads)?,
         head_size: known(head_size, config.head_size)?,
+        layout,
     })
 }
 

@@ -10,7 +10,7 @@ const FEWEST_REUSED: usize = 8;
 /// The rows of a cache. A row without a sequence keeps its contents until another needs it.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    rows: Vec<Contents>,
+    contents: Vec<Contents>,
     /// The row of each slot that has one.
     of_slot: Vec<Option<usize>>,
     /// Counts releases, to tell which contents are the oldest.
@@ -41,7 +41,7 @@ impl Rows {
     pub(crate) fn new(rows: usize, context: usize) -> Self {
         let row = || Contents { tokens: Vec::with_capacity(context), ..Contents::default() };
         Self {
-            rows: std::iter::repeat_with(row).take(rows).collect(),
+            contents: std::iter::repeat_with(row).take(rows).collect(),
             of_slot: vec![None; rows],
             clock: 0,
         }
@@ -49,7 +49,7 @@ impl Rows {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.rows.len()
+        self.contents.len()
     }
 
     /// The row that a slot has.
@@ -59,12 +59,12 @@ impl Rows {
 
     /// What a row holds.
     pub(crate) fn tokens(&self, row: usize) -> &[Token] {
-        &self.rows[row].tokens
+        &self.contents[row].tokens
     }
 
     /// Notes that tokens were fed to a row.
     pub(crate) fn extend(&mut self, row: usize, tokens: &[Token]) {
-        self.rows[row].tokens.extend_from_slice(tokens);
+        self.contents[row].tokens.extend_from_slice(tokens);
     }
 
     /// Gives a slot the row that is best for its prompt, and what is to be copied there so that
@@ -76,13 +76,13 @@ impl Rows {
         let most = prompt.len().saturating_sub(1);
         let shared = |row: &Contents| common(&row.tokens, &prompt[..most]);
         let (from, tokens) = (0..self.len())
-            .map(|row| (row, shared(&self.rows[row])))
-            .max_by_key(|(row, tokens)| (*tokens, self.rows[*row].owner.is_none()))
+            .map(|row| (row, shared(&self.contents[row])))
+            .max_by_key(|(row, tokens)| (*tokens, self.contents[*row].owner.is_none()))
             .filter(|(_, tokens)| *tokens >= FEWEST_REUSED)
             .unwrap_or((0, 0));
-        let is_free = |row: usize| self.rows[row].owner.is_none();
+        let is_free = |row: usize| self.contents[row].owner.is_none();
         let to = if tokens > 0 && is_free(from) { from } else { self.oldest()? };
-        let row = &mut self.rows[to];
+        let row = &mut self.contents[to];
         row.owner = Some(slot);
         self.of_slot[slot] = Some(to);
         let copy = Copy { from, to, tokens };
@@ -98,27 +98,30 @@ impl Rows {
     pub(crate) fn release(&mut self, slot: Slot) {
         if let Some(row) = self.of_slot[slot].take() {
             self.clock += 1;
-            let contents = &mut self.rows[row];
+            let contents = &mut self.contents[row];
             (contents.owner, contents.released_at) = (None, self.clock);
         }
     }
 
     /// Moves the last of some slots' rows into a free row between them, when there is one; gives
     /// what is to be copied. Called until it gives nothing, it leaves no gap.
-    pub(crate) fn close_gap(&mut self, slots: impl Iterator<Item = Slot> + Clone) -> Option<Copy> {
+    pub(crate) fn close_gap(
+        &mut self,
+        slots: &(impl Iterator<Item = Slot> + Clone),
+    ) -> Option<Copy> {
         let range = self.span(slots);
-        let to = range.clone().find(|row| self.rows[*row].owner.is_none())?;
+        let to = range.clone().find(|row| self.contents[*row].owner.is_none())?;
         let from = range.end - 1;
-        let slot = self.rows[from].owner.take()?;
-        self.rows[to].owner = Some(slot);
+        let slot = self.contents[from].owner.take()?;
+        self.contents[to].owner = Some(slot);
         self.of_slot[slot] = Some(to);
-        let copy = Copy { from, to, tokens: self.rows[from].tokens.len() };
+        let copy = Copy { from, to, tokens: self.contents[from].tokens.len() };
         self.note_copy(copy);
         Some(copy)
     }
 
     /// The rows from the first to the last that some slots have.
-    pub(crate) fn span(&self, slots: impl Iterator<Item = Slot> + Clone) -> Range<usize> {
+    pub(crate) fn span(&self, slots: &(impl Iterator<Item = Slot> + Clone)) -> Range<usize> {
         let rows = || slots.clone().filter_map(|slot| self.of_slot[slot]);
         let end = rows().max().map_or(0, |last| last + 1);
         rows().min().unwrap_or(0)..end
@@ -127,17 +130,17 @@ impl Rows {
     /// The free row whose contents are the oldest, next to the taken ones where it can be: a run
     /// over neighbours computes nothing in vain.
     fn oldest(&self) -> Option<usize> {
-        let is_taken = |row: usize| self.rows.get(row).is_some_and(|row| row.owner.is_some());
+        let is_taken = |row: usize| self.contents.get(row).is_some_and(|row| row.owner.is_some());
         let is_beside = |row: usize| is_taken(row + 1) || row.checked_sub(1).is_some_and(is_taken);
         let free = (0..self.len()).filter(|row| !is_taken(*row));
-        free.min_by_key(|row| (!is_beside(*row), self.rows[*row].released_at))
+        free.min_by_key(|row| (!is_beside(*row), self.contents[*row].released_at))
     }
 
     fn note_copy(&mut self, copy: Copy) {
-        let mut tokens = std::mem::take(&mut self.rows[copy.to].tokens);
+        let mut tokens = std::mem::take(&mut self.contents[copy.to].tokens);
         tokens.clear();
-        tokens.extend_from_slice(&self.rows[copy.from].tokens[..copy.tokens]);
-        self.rows[copy.to].tokens = tokens;
+        tokens.extend_from_slice(&self.contents[copy.from].tokens[..copy.tokens]);
+        self.contents[copy.to].tokens = tokens;
     }
 }
 
@@ -200,10 +203,10 @@ mod tests {
         let gap = rows.row(1).unwrap();
         rows.release(1);
         let left = [0, 2, 3];
-        let copy = rows.close_gap(left.into_iter());
+        let copy = rows.close_gap(&left.into_iter());
         assert!(copy.is_none_or(|copy| copy.to == gap && copy.tokens == 1));
-        assert_eq!(rows.close_gap(left.into_iter()), None);
-        assert_eq!(rows.span(left.into_iter()).len(), 3);
+        assert_eq!(rows.close_gap(&left.into_iter()), None);
+        assert_eq!(rows.span(&left.into_iter()).len(), 3);
         for slot in left {
             assert_eq!(held(&rows, slot), [slot as Token]);
         }

@@ -92,31 +92,29 @@ impl Shared {
     /// The prepared run over some rows, with tensors of these shapes.
     fn call(&mut self, rows: &Range<usize>, shapes: Shapes) -> ort::Result<CallId> {
         let key = (rows.start, rows.len());
-        match self.calls.get_mut(&key) {
-            Some((call, before)) => {
-                if *before != shapes {
-                    let (inputs, logits) = self.blocks.parts(&self.graph, self.size, shapes);
-                    for (index, (_, part)) in inputs.iter().enumerate() {
-                        self.buffers.set_input(*call, index, part)?;
-                    }
-                    self.buffers.set_output(*call, 0, &logits.1)?;
-                    *before = shapes;
-                }
-                Ok(*call)
-            }
-            None => {
-                let (mut inputs, logits) = self.blocks.parts(&self.graph, self.size, shapes);
-                let mut outputs = vec![logits];
-                for (tensor, stripes) in self.graph.cache.iter().zip(&self.cache) {
-                    let part = stripes.part(self.blocks.cache, rows);
-                    inputs.push((&tensor.past, part.clone()));
-                    outputs.push((&tensor.present, part));
-                }
-                let call = self.buffers.prepare(&inputs, &outputs)?;
-                self.calls.insert(key, (call, shapes));
-                Ok(call)
-            }
+        if let Some((call, before)) = self.calls.get(&key)
+            && *before == shapes
+        {
+            return Ok(*call);
         }
+        let (mut inputs, logits) = self.blocks.parts(&self.graph, self.size, shapes);
+        if let Some((call, before)) = self.calls.get_mut(&key) {
+            for (index, (_, part)) in inputs.iter().enumerate() {
+                self.buffers.set_input(*call, index, part)?;
+            }
+            self.buffers.set_output(*call, 0, &logits.1)?;
+            *before = shapes;
+            return Ok(*call);
+        }
+        let mut outputs = vec![logits];
+        for (tensor, stripes) in self.graph.cache.iter().zip(&self.cache) {
+            let part = stripes.part(self.blocks.cache, rows);
+            inputs.push((&tensor.past, part.clone()));
+            outputs.push((&tensor.present, part));
+        }
+        let call = self.buffers.prepare(&inputs, &outputs)?;
+        self.calls.insert(key, (call, shapes));
+        Ok(call)
     }
 
     /// Copies what one row holds to another.
@@ -184,10 +182,10 @@ impl Decoder for Shared {
 
     fn decode(&mut self, rows: &[Row]) -> Result<Logits<'_>> {
         let slots = rows.iter().map(|row| row.slot);
-        while let Some(copy) = self.rows.close_gap(slots.clone()) {
+        while let Some(copy) = self.rows.close_gap(&slots) {
             self.copy(copy);
         }
-        let span = self.rows.span(slots);
+        let span = self.rows.span(&slots);
         self.places.clear();
         self.next.fill(0);
         for row in rows {

@@ -7,7 +7,7 @@ use consort_config::{Model, Settings};
 use consort_stage::{Error, Result};
 
 use super::Opened;
-use crate::llm::{Carrying, Decoder, Graph, Limits, Memory, Parts, Serial, Shared, Size};
+use crate::llm::{Carrying, Decoder, Graph, Limits, Memory, Padded, Parts, Serial, Shared, Size};
 use crate::provider::Provider;
 
 /// How many sequences are worked on at once on a processor, where a step over so many costs about
@@ -41,7 +41,11 @@ pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<
     }
     let memory = Memory::new(provider, limits.context)?;
     let parts = Parts { model: name, graph, memory, slots, prefill_tokens, vocabulary };
-    Ok(Box::new(Serial::new(session, parts)))
+    if is_on_card {
+        Ok(Box::new(Serial::new(session, parts)))
+    } else {
+        Ok(Box::new(Padded::new(session, parts)?))
+    }
 }
 
 /// How many sequences have a cache at once: as many as the configuration says, else as many as

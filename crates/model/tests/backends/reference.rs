@@ -1,6 +1,7 @@
 //! What ferris continues six prompts with, as the Hugging Face implementation computed it.
 
 use std::fs;
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -16,7 +17,11 @@ pub(crate) struct Case {
 
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
-    let file = root().join("tests/fixtures/ferris/reference.json");
+    read(&root().join("tests/fixtures/ferris/reference.json"))
+}
+
+/// Those in a file.
+pub(crate) fn read(file: &Path) -> Vec<Case> {
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
 }
 
