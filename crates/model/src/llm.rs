@@ -1,23 +1,33 @@
 //! The generation loop of language models, from the graph they come as to the tokens they give.
 
+mod buffers;
 mod cache;
 mod config;
 mod decoder;
 mod engine;
 mod graph;
+mod logits;
+mod padded;
 mod random;
 mod request;
 mod response;
+mod rows;
 mod sampler;
 mod sequence;
 mod serial;
+mod shared;
 mod stop;
+mod stripes;
+mod waiting;
 mod word_list;
 
 pub(crate) use cache::Memory;
 pub(crate) use config::Config;
+pub(crate) use decoder::Decoder;
 pub(crate) use engine::Engine;
-pub(crate) use graph::Graph;
+pub(crate) use graph::{Carrying, Graph};
+pub(crate) use padded::Padded;
 pub(crate) use request::{INPUTS, Limits};
 pub(crate) use response::OUTPUTS;
 pub(crate) use serial::{Parts, Serial};
+pub(crate) use shared::{Shared, Size};

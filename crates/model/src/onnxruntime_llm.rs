@@ -1,36 +1,29 @@
 //! The backend `onnxruntime_llm`: generates text with an ONNX decoder, token by token.
 
+mod placement;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
 
-use consort_config::{Device, Model};
+use consort_config::{Device, Priorities, Scheduling};
 use consort_repository::{Backend, Instance, Kind, ModelFile};
 use consort_stage::{Error, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
 
-use crate::llm::{Config, Engine, Graph, INPUTS, Limits, Memory, OUTPUTS, Parts, Serial};
+use crate::llm::{Config, Engine, Graph, INPUTS, Limits, OUTPUTS};
 use crate::provider::Provider;
 use crate::session;
 
 /// How the repository finds this backend.
 pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", signature, load };
 
-/// How many sequences have a cache at once. Each shared buffer takes the memory of a full
-/// context, so that more is for whoever knows the machine to ask for.
-const MAX_ACTIVE_REQUESTS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 /// How many tokens a request gets that does not say; enough to see that it works.
 const DEFAULT_MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
-/// How much of a prompt is fed at a time: long enough for large products, short enough that the
-/// other sequences, and a caller that goes away, wait for tens of milliseconds and not more.
-const PREFILL_CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
-/// The same on a card, which is idle with less.
-const PREFILL_CHUNK_SIZE_ON_CARD: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 /// The checkpoint's `config.json`, where a graph carries it.
 const METADATA: &str = "config.json";
 
 /// The loop and what it needs to start.
-struct OnnxRuntimeLlm(Engine<Serial>);
+struct OnnxRuntimeLlm(Engine);
 
 impl StreamingBackend for OnnxRuntimeLlm {
     fn run(&mut self, mut jobs: Jobs) {
@@ -66,8 +59,8 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         _ => return Err(no_kernel()),
     };
     let limits = limits(instance, &opened.config, &opened.graph)?;
-    let engine =
-        Engine::new(decoder(model, opened, &limits)?, limits, model.signature.is_batching());
+    let decoder = placement::decoder(model, opened, &limits)?;
+    let engine = Engine::new(decoder, limits, model.signature.is_batching());
     Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm(engine))))
 }
 
@@ -105,25 +98,6 @@ fn no_kernel() -> Error {
          only, and the cache of this graph is FP32; export the model in FP16, or use \
          `kind: KIND_CPU`",
     )
-}
-
-fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<Serial> {
-    let settings = &model.settings;
-    let slots = settings.parse_or("max_active_requests", MAX_ACTIVE_REQUESTS)?;
-    let chunk = match opened.provider {
-        Provider::Cpu => PREFILL_CHUNK_SIZE,
-        Provider::Cuda(_) => PREFILL_CHUNK_SIZE_ON_CARD,
-    };
-    let prefill_tokens = settings.parse_or("prefill_chunk_size", chunk)?;
-    let parts = Parts {
-        model: Arc::clone(&model.name),
-        memory: Memory::new(opened.provider, limits.context)?,
-        graph: opened.graph,
-        slots: slots.get(),
-        prefill_tokens: prefill_tokens.get(),
-        vocabulary: limits.vocabulary,
-    };
-    Ok(Serial::new(opened.session, parts))
 }
 
 fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {
@@ -188,5 +162,14 @@ fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Lim
         end_ids,
         default_max_tokens: max_tokens.get(),
         is_decoupled: model.signature.is_decoupled,
+        priorities: priorities(&model.scheduling),
     })
+}
+
+/// The levels of priority that a configuration has.
+fn priorities(scheduling: &Scheduling) -> Option<Priorities> {
+    match scheduling {
+        Scheduling::Dynamic(batching) => Some(batching.priorities.clone()),
+        _ => None,
+    }
 }

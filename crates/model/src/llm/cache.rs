@@ -17,6 +17,20 @@ pub(crate) struct Cache {
     length: usize,
 }
 
+/// The inputs of a run beside the cache, row after row.
+pub(crate) struct Step {
+    /// How many rows there are.
+    pub(crate) rows: usize,
+    /// The new tokens.
+    pub(crate) tokens: Vec<i64>,
+    /// Ones for the tokens to look at, those of the past and the new ones.
+    pub(crate) mask: Vec<i64>,
+    /// The places of the new tokens in their texts.
+    pub(crate) positions: Vec<i64>,
+    /// Whether there is a past.
+    pub(crate) has_past: bool,
+}
+
 /// Where the caches of a session lie, and how long they may get.
 pub(crate) struct Memory {
     device: MemoryInfo<'static>,
@@ -67,7 +81,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Feeds tokens behind those it holds and writes the logits of the last into `logits`.
+    /// Feeds tokens behind those it holds and gives the logits of all of them.
     pub(crate) fn feed(
         &mut self,
         session: &mut Session,
@@ -75,14 +89,34 @@ impl Cache {
         memory: &Memory,
         tokens: &[u32],
     ) -> ort::Result<DynValue> {
-        self.bind_step(graph, memory, tokens)?;
+        let total = self.length + tokens.len();
+        let step = Step {
+            rows: 1,
+            tokens: tokens.iter().map(|token| i64::from(*token)).collect(),
+            mask: vec![1; total],
+            positions: (self.length as i64..total as i64).collect(),
+            has_past: self.length > 0,
+        };
+        let logits = self.run(session, graph, memory, step)?;
+        self.length = total;
+        Ok(logits)
+    }
+
+    /// Runs a step over the past it holds, and gives its logits.
+    pub(crate) fn run(
+        &mut self,
+        session: &mut Session,
+        graph: &Graph,
+        memory: &Memory,
+        step: Step,
+    ) -> ort::Result<DynValue> {
+        self.bind_step(graph, memory, step)?;
         let outputs = session.run_binding(&self.binding)?;
-        self.length += tokens.len();
         let mut logits = None;
         let mut past = Vec::with_capacity(self.past.len());
         // The outputs come in the order they were first bound in: the cache's, then the logits.
         for (name, value) in outputs {
-            if name == graph.logits {
+            if name == graph.logits.name {
                 logits = Some(value);
             } else if graph.carrying == Carrying::PresentToPast {
                 past.push(value);
@@ -90,6 +124,21 @@ impl Cache {
         }
         self.past = past;
         logits.ok_or_else(|| ort::Error::new("the run gave no logits"))
+    }
+
+    /// The keys and values it holds, in the graph's order, where they are no shared buffer.
+    pub(crate) fn past(&self) -> &[DynValue] {
+        &self.past
+    }
+
+    /// Puts others in the place of the keys and values it holds.
+    pub(crate) fn set_past(&mut self, past: Vec<DynValue>) {
+        self.past = past;
+    }
+
+    /// How many tokens it was fed.
+    pub(crate) fn length(&self) -> usize {
+        self.length
     }
 
     /// Binds one buffer for each of the graph's cache tensors as both its past and its present.
@@ -101,7 +150,7 @@ impl Cache {
     ) -> ort::Result<()> {
         let allocator = Allocator::new(session, memory.device.clone())?;
         for tensor in &graph.cache {
-            let shape = [1, tensor.heads, memory.context as i64, tensor.head_size];
+            let shape = tensor.shape(1, memory.context);
             let mut buffer = DynTensor::new(&allocator, tensor.element, shape)?;
             self.binding.bind_input(tensor.past.as_str(), &buffer)?;
             self.binding.bind_output(tensor.present.as_str(), &mut buffer)?;
@@ -110,8 +159,7 @@ impl Cache {
     }
 
     /// Binds what changes from step to step.
-    fn bind_step(&mut self, graph: &Graph, memory: &Memory, tokens: &[u32]) -> ort::Result<()> {
-        let total = self.length + tokens.len();
+    fn bind_step(&mut self, graph: &Graph, memory: &Memory, step: Step) -> ort::Result<()> {
         let binding = &mut self.binding;
         if graph.carrying == Carrying::PresentToPast {
             for (tensor, past) in graph.cache.iter().zip(&self.past) {
@@ -119,19 +167,18 @@ impl Cache {
                 binding.bind_output_to_device(tensor.present.as_str(), &memory.device)?;
             }
         }
-        let ids = tokens.iter().map(|token| i64::from(*token));
-        bind_integers(binding, &graph.tokens, ids.collect())?;
+        bind_integers(binding, &graph.tokens, step.rows, step.tokens)?;
         if let Some(mask) = &graph.mask {
-            bind_integers(binding, mask, vec![1; total])?;
+            bind_integers(binding, mask, step.rows, step.mask)?;
         }
         if let Some(positions) = &graph.positions {
-            bind_integers(binding, positions, (self.length as i64..total as i64).collect())?;
+            bind_integers(binding, positions, step.rows, step.positions)?;
         }
         if let Some(branch) = &graph.cache_branch {
-            let has_past = Tensor::from_array(([1_i64], vec![self.length > 0]))?;
+            let has_past = Tensor::from_array(([1_i64], vec![step.has_past]))?;
             binding.bind_input(branch.as_str(), &has_past)?;
         }
-        binding.bind_output_to_device(graph.logits.as_str(), &memory.host)
+        binding.bind_output_to_device(graph.logits.name.as_str(), &memory.host)
     }
 }
 
@@ -139,14 +186,18 @@ impl Cache {
 fn empty_past(graph: &Graph) -> ort::Result<Vec<DynValue>> {
     let allocator = Allocator::default();
     let empty = |tensor: &super::graph::CacheTensor| {
-        let shape = [1, tensor.heads, 0, tensor.head_size];
-        DynTensor::new(&allocator, tensor.element, shape).map(DynTensor::into_dyn)
+        DynTensor::new(&allocator, tensor.element, tensor.shape(1, 0)).map(DynTensor::into_dyn)
     };
     graph.cache.iter().map(empty).collect()
 }
 
-fn bind_integers(binding: &mut IoBinding, input: &Integers, values: Vec<i64>) -> ort::Result<()> {
-    let shape = [1, values.len() as i64];
+fn bind_integers(
+    binding: &mut IoBinding,
+    input: &Integers,
+    rows: usize,
+    values: Vec<i64>,
+) -> ort::Result<()> {
+    let shape = [rows as i64, (values.len() / rows) as i64];
     if input.is_wide {
         binding.bind_input(input.name.as_str(), &Tensor::from_array((shape, values))?)
     } else {

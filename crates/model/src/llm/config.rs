@@ -190,6 +190,9 @@ struct Checkpoint {
     vocab_size: Option<usize>,
     #[serde(default)]
     eos_token_id: Ids,
+    num_key_value_heads: Option<i64>,
+    #[serde(alias = "n_head")]
+    num_attention_heads: Option<i64>,
 }
 
 impl From<Checkpoint> for Config {
@@ -198,6 +201,7 @@ impl From<Checkpoint> for Config {
             context: file.max_position_embeddings,
             vocabulary: file.vocab_size,
             end_ids: file.eos_token_id.into(),
+            kv_heads: file.num_key_value_heads.or(file.num_attention_heads),
             ..Self::default()
         }
     }

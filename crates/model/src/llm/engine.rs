@@ -1,4 +1,4 @@
-//! The generation loop: admit requests, step each sequence by a token, emit, retire.
+//! The generation loop: admit requests, step every sequence by a token, emit, retire.
 
 use std::thread;
 use std::time::Duration;
@@ -9,29 +9,51 @@ use super::decoder::{Decoder, Row, Slot};
 use super::request::Limits;
 use super::response::Outputs;
 use super::sequence::{Due, Sequence};
+use super::waiting::Waiting;
 
 /// How long the loop rests when every caller reads too slowly: far below what a reader notices,
 /// and long enough to cost nothing.
 const REST: Duration = Duration::from_millis(1);
 
+/// How much of a step's tokens is left to prompts at least, however many sequences take theirs: a
+/// quarter.
+const PROMPTS_SHARE: usize = 4;
+
 /// A decoder and the sequences in it.
-pub(crate) struct Engine<D> {
-    decoder: D,
+pub(crate) struct Engine {
+    decoder: Box<dyn Decoder>,
     limits: Limits,
     outputs: Outputs,
+    waiting: Waiting,
+    /// The sequences that have a slot, in the order they were given it.
     active: Vec<Sequence>,
     free: Vec<Slot>,
+    /// What one step works with, kept from step to step.
+    step: Step,
 }
 
-impl<D: Decoder> Engine<D> {
+/// What one step works with.
+#[derive(Default)]
+struct Step {
+    /// The sequences that take a token.
+    decoding: Vec<usize>,
+    /// The same as the decoder is told.
+    rows: Vec<Row>,
+    /// The sequences that are over, and the errors of those that failed.
+    over: Vec<(usize, Option<Error>)>,
+}
+
+impl Engine {
     /// An engine without sequences.
-    pub(crate) fn new(decoder: D, limits: Limits, is_batching: bool) -> Self {
+    pub(crate) fn new(decoder: Box<dyn Decoder>, limits: Limits, is_batching: bool) -> Self {
         Self {
             free: (0..decoder.slots()).rev().collect(),
             decoder,
             limits,
             outputs: Outputs::new(is_batching),
+            waiting: Waiting::default(),
             active: Vec::new(),
+            step: Step::default(),
         }
     }
 
@@ -39,11 +61,13 @@ impl<D: Decoder> Engine<D> {
     pub(crate) fn run(&mut self, jobs: &mut Jobs) {
         self.begin_afresh();
         loop {
-            let closed = self.admit(jobs).is_err();
-            if closed && self.active.is_empty() {
-                return;
-            }
-            if !self.step() && !self.active.is_empty() {
+            let closed = self.receive(jobs).is_err();
+            self.admit();
+            if self.active.is_empty() {
+                if closed {
+                    return;
+                }
+            } else if !self.step() {
                 thread::sleep(REST);
             }
         }
@@ -51,118 +75,154 @@ impl<D: Decoder> Engine<D> {
 
     /// Fails and forgets what is left of a run before this one, which then ended in a panic.
     fn begin_afresh(&mut self) {
-        for sequence in self.active.drain(..) {
+        for sequence in self.active.drain(..).chain(self.waiting.drain()) {
             sequence.fail(Error::internal("the model broke down beside this request"));
         }
+        self.step = Step::default();
         self.free = (0..self.decoder.slots()).rev().collect();
         for slot in &self.free {
             self.decoder.release(*slot);
         }
     }
 
-    /// Gives a slot to each request that waits, and waits for one when there is nothing to do.
-    fn admit(&mut self, jobs: &mut Jobs) -> Result<(), JobsClosed> {
-        while let Some(slot) = self.free.last().copied() {
-            let job = if self.active.is_empty() { Some(jobs.wait()?) } else { jobs.poll()? };
+    /// Takes in the requests that came, and waits for one when there is nothing to do. One that
+    /// cannot be done is answered at once.
+    fn receive(&mut self, jobs: &mut Jobs) -> Result<(), JobsClosed> {
+        while self.waiting.has_room() {
+            let is_idle = self.active.is_empty() && self.waiting.is_empty();
+            let job = if is_idle { Some(jobs.wait()?) } else { jobs.poll()? };
             let Some(job) = job else {
                 break;
             };
-            if let Some(sequence) = Sequence::admit(job, slot, &self.limits, &self.outputs) {
-                self.free.pop();
-                self.active.push(sequence);
+            if let Some(sequence) = Sequence::read(job, &self.limits, &self.outputs) {
+                self.waiting.push(sequence);
             }
         }
         Ok(())
     }
 
+    /// Lets those go that nobody waits for any more, and gives every free slot to the most urgent
+    /// request.
+    fn admit(&mut self) {
+        self.waiting.retire();
+        for index in (0..self.active.len()).rev() {
+            if self.active[index].is_over() {
+                self.remove(index).retire();
+            }
+        }
+        while let Some(slot) = self.free.last().copied()
+            && let Some(mut sequence) = self.waiting.pop()
+        {
+            self.free.pop();
+            sequence.place(slot);
+            self.active.push(sequence);
+        }
+    }
+
     /// Does what is due for each sequence, once; whether anything was.
+    ///
+    /// Sequences that take a token go first and together. What the step's tokens leave goes to
+    /// prompts, in the order they came, so that neither waits for all of the other.
     fn step(&mut self) -> bool {
-        let due: Vec<_> =
-            self.active.drain(..).map(|sequence| (sequence.due(), sequence)).collect();
-        let mut is_busy = false;
-        let mut decoding = Vec::new();
-        for (due, sequence) in due {
-            is_busy |= due != Due::Wait;
-            match due {
-                Due::Wait => self.active.push(sequence),
-                Due::Retire => self.retire(sequence),
-                Due::Prefill => self.prefill(sequence),
-                Due::Decode => decoding.push(sequence),
-            }
-        }
-        while !decoding.is_empty() {
-            let rest = decoding.split_off(self.decoder.max_rows().min(decoding.len()));
-            self.decode(std::mem::replace(&mut decoding, rest));
-        }
-        is_busy
-    }
-
-    /// Feeds one piece of a prompt, so that a long one does not keep the others waiting.
-    fn prefill(&mut self, mut sequence: Sequence) {
+        let decoded = self.decode();
         let most = self.decoder.prefill_tokens();
+        let budget = most.saturating_sub(decoded).max(most / PROMPTS_SHARE).max(1);
+        let fed = self.prefill(budget);
+        decoded + fed > 0
+    }
+
+    /// Feeds the last token of every sequence that has given one; how many those were.
+    fn decode(&mut self) -> usize {
+        let mut step = std::mem::take(&mut self.step);
+        let due = |index: &usize| self.active[*index].due() == Due::Decode;
+        step.decoding.clear();
+        step.decoding.extend((0..self.active.len()).filter(due));
+        step.over.clear();
+        for decoding in step.decoding.chunks(self.decoder.max_rows()) {
+            step.rows.clear();
+            step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
+            match self.decoder.decode(&step.rows) {
+                Ok(mut logits) => {
+                    for (row, index) in decoding.iter().enumerate() {
+                        match self.active[*index].advance(logits.row(row)) {
+                            Ok(None) => {}
+                            Ok(Some(_)) => step.over.push((*index, None)),
+                            Err(error) => step.over.push((*index, Some(error))),
+                        }
+                    }
+                }
+                Err(error) => {
+                    let failed = decoding.iter().map(|index| (*index, Some(error.clone())));
+                    step.over.extend(failed);
+                }
+            }
+        }
+        // From the last, so that the numbers of the others stay true.
+        while let Some((index, error)) = step.over.pop() {
+            self.settle(index, error);
+        }
+        let decoded = step.decoding.len();
+        self.step = step;
+        decoded
+    }
+
+    /// Feeds so many tokens of prompts, the oldest first; how many those were.
+    fn prefill(&mut self, budget: usize) -> usize {
+        let (mut fed, mut index) = (0, 0);
+        while fed < budget && index < self.active.len() {
+            if self.active[index].due() != Due::Prefill {
+                index += 1;
+                continue;
+            }
+            match self.feed(index, budget - fed) {
+                Ok((tokens, true)) => fed += tokens,
+                Ok((tokens, false)) => {
+                    fed += tokens;
+                    self.settle(index, None);
+                    continue;
+                }
+                Err(error) => {
+                    self.settle(index, Some(error));
+                    continue;
+                }
+            }
+            index += 1;
+        }
+        fed
+    }
+
+    /// Feeds a piece of a sequence's prompt: how many tokens those were, and whether it goes on.
+    fn feed(&mut self, index: usize, most: usize) -> Result<(usize, bool), Error> {
+        let sequence = &mut self.active[index];
         let slot = sequence.slot();
-        match self.decoder.prefill(slot, sequence.feed(most)) {
-            Ok(_) if !sequence.is_fed() => self.active.push(sequence),
-            Ok(logits) => {
-                let outcome = sequence.advance(logits);
-                self.settle(sequence, outcome.map(|finish| finish.is_some()));
-            }
-            Err(error) => self.fail(sequence, error),
+        if !sequence.has_begun() {
+            let held = self.decoder.begin(slot, sequence.prompt())?;
+            sequence.begin(held);
+        }
+        let tokens = sequence.feed(most);
+        let fed = tokens.len();
+        let logits = self.decoder.prefill(slot, tokens)?;
+        if !sequence.is_fed() {
+            return Ok((fed, true));
+        }
+        let finish = sequence.advance(logits)?;
+        Ok((fed, finish.is_none()))
+    }
+
+    /// Frees the slot of a sequence that is over, and tells its caller when it failed.
+    fn settle(&mut self, index: usize, error: Option<Error>) {
+        let sequence = self.remove(index);
+        if let Some(error) = error {
+            sequence.fail(error);
         }
     }
 
-    /// Feeds the last token of each of some sequences, in one run.
-    fn decode(&mut self, mut sequences: Vec<Sequence>) {
-        let rows: Vec<_> = sequences
-            .iter_mut()
-            .flat_map(|sequence| {
-                let slot = sequence.slot();
-                let tokens = sequence.feed(1).iter();
-                tokens.map(move |token| Row { slot, token: *token })
-            })
-            .collect();
-        match self.decoder.decode(&rows) {
-            Ok(logits) => {
-                let row = logits.len() / rows.len();
-                let outcomes: Vec<_> = sequences
-                    .iter_mut()
-                    .zip(logits.chunks_mut(row))
-                    .map(|(sequence, logits)| sequence.advance(logits).map(|end| end.is_some()))
-                    .collect();
-                for (sequence, outcome) in sequences.into_iter().zip(outcomes) {
-                    self.settle(sequence, outcome);
-                }
-            }
-            Err(error) => {
-                for sequence in sequences {
-                    self.fail(sequence, error.clone());
-                }
-            }
-        }
-    }
-
-    /// Keeps a sequence that goes on and frees the slot of one that is over.
-    fn settle(&mut self, sequence: Sequence, is_over: Result<bool, Error>) {
-        match is_over {
-            Ok(false) => self.active.push(sequence),
-            Ok(true) => self.free_slot(sequence.slot()),
-            Err(error) => self.fail(sequence, error),
-        }
-    }
-
-    fn fail(&mut self, sequence: Sequence, error: Error) {
-        self.free_slot(sequence.slot());
-        sequence.fail(error);
-    }
-
-    fn retire(&mut self, sequence: Sequence) {
-        self.free_slot(sequence.slot());
-        sequence.retire();
-    }
-
-    fn free_slot(&mut self, slot: Slot) {
+    fn remove(&mut self, index: usize) -> Sequence {
+        let sequence = self.active.remove(index);
+        let slot = sequence.slot();
         self.decoder.release(slot);
         self.free.push(slot);
+        sequence
     }
 }
 
@@ -174,7 +234,7 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
-    use crate::llm::decoder::Token;
+    use crate::llm::decoder::{Logits, Token};
 
     /// Finds token 2 the likeliest, and breaks down over token 1.
     struct Fragile([f32; 4]);
@@ -198,9 +258,13 @@ mod tests {
             Ok(&mut self.0)
         }
 
-        fn decode(&mut self, _: &[Row]) -> Result<&mut [f32]> {
+        fn begin(&mut self, _: Slot, _: &[Token]) -> Result<usize> {
+            Ok(0)
+        }
+
+        fn decode(&mut self, _: &[Row]) -> Result<Logits<'_>> {
             self.0 = [0.0, 0.0, 1.0, 0.0];
-            Ok(&mut self.0)
+            Ok(Logits { values: &mut self.0, vocabulary: 4, places: &[0] })
         }
 
         fn release(&mut self, _: Slot) {}
@@ -221,8 +285,9 @@ mod tests {
             end_ids: vec![3],
             default_max_tokens: 4,
             is_decoupled: true,
+            priorities: None,
         };
-        let mut engine = Engine::new(Fragile([0.0; 4]), limits, true);
+        let mut engine = Engine::new(Box::new(Fragile([0.0; 4])), limits, true);
         let (sender, mut jobs) = Jobs::channel(4);
         let ((bystander, beside), (fatal, over)) = (job(0), job(1));
         sender.try_send(bystander).unwrap();

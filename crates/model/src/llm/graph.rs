@@ -21,7 +21,7 @@ pub(crate) struct Graph {
     /// Whether the past counts, BOOL[1], in graphs that hold a first step beside the later ones.
     pub(crate) cache_branch: Option<String>,
     /// The scores of every token of the vocabulary, [batch, sequence, vocabulary].
-    pub(crate) logits: String,
+    pub(crate) logits: Logits,
     /// How many tokens there are, where the graph says so.
     pub(crate) vocabulary: Option<usize>,
     /// Keys and values of every layer.
@@ -39,7 +39,37 @@ pub(crate) struct Integers {
     pub(crate) is_wide: bool,
 }
 
-/// The keys or the values of one layer, [batch, heads, tokens, head size].
+impl Integers {
+    /// The type of its elements.
+    pub(crate) fn element(&self) -> TensorElementType {
+        if self.is_wide { TensorElementType::Int64 } else { TensorElementType::Int32 }
+    }
+}
+
+/// The output with the scores of the next token.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Logits {
+    /// Its name.
+    pub(crate) name: String,
+    /// The type of its numbers.
+    pub(crate) element: TensorElementType,
+    /// Whether it has those after the last token alone, [batch, 1, vocabulary].
+    pub(crate) is_last_only: bool,
+}
+
+impl Logits {
+    fn of(output: &Outlet) -> Self {
+        let element = output.dtype().tensor_type();
+        let shape = output.dtype().tensor_shape();
+        Self {
+            name: output.name().to_owned(),
+            element: element.unwrap_or(TensorElementType::Undefined),
+            is_last_only: shape.is_some_and(|shape| matches!(&**shape, [_, 1, _])),
+        }
+    }
+}
+
+/// The keys or the values of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CacheTensor {
     /// The input with those of the tokens before.
@@ -52,6 +82,31 @@ pub(crate) struct CacheTensor {
     pub(crate) heads: i64,
     /// How many numbers each head has for a token.
     pub(crate) head_size: i64,
+    /// How its numbers lie.
+    pub(crate) layout: Layout,
+}
+
+/// How the numbers of a cache tensor lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// [batch, heads, tokens, head size], as in nearly every export.
+    Heads,
+    /// [batch x heads, tokens, head size], the values of older Bloom exports.
+    FlatHeads,
+    /// [batch x heads, head size, tokens], the keys of older Bloom exports.
+    FlatTransposed,
+}
+
+impl CacheTensor {
+    /// Its shape with so many rows and tokens.
+    pub(crate) fn shape(&self, rows: usize, tokens: usize) -> Vec<i64> {
+        let (rows, tokens) = (rows as i64, tokens as i64);
+        match self.layout {
+            Layout::Heads => vec![rows, self.heads, tokens, self.head_size],
+            Layout::FlatHeads => vec![rows * self.heads, tokens, self.head_size],
+            Layout::FlatTransposed => vec![rows * self.heads, self.head_size, tokens],
+        }
+    }
 }
 
 /// How the cache goes from one step to the next.
@@ -81,7 +136,7 @@ impl Graph {
             mask,
             positions,
             cache_branch: find(inputs, CACHE_BRANCH).map(|_| CACHE_BRANCH.to_owned()),
-            logits: names.outputs.logits.clone(),
+            logits: Logits::of(logits),
             vocabulary: last_dim(logits).and_then(|dim| usize::try_from(dim).ok()),
             cache,
             carrying: if config.shares_buffer {
@@ -99,6 +154,15 @@ impl Graph {
     pub(crate) fn shares_fp32_buffer(&self) -> bool {
         self.carrying == Carrying::SharedBuffer
             && self.cache.iter().any(|tensor| tensor.element == TensorElementType::Float32)
+    }
+
+    /// How many bytes of cache a sequence of `context` tokens takes.
+    pub(crate) fn cache_bytes(&self, context: usize) -> usize {
+        let each = |tensor: &CacheTensor| {
+            let numbers = (tensor.heads * tensor.head_size) as usize;
+            tensor.element.byte_size(numbers.saturating_mul(context)).unwrap_or(0)
+        };
+        self.cache.iter().map(each).fold(0, usize::saturating_add)
     }
 
     /// Refuses a graph with an input that nobody here would feed.
@@ -129,19 +193,19 @@ fn cache_tensors(
 ) -> Result<Vec<CacheTensor>> {
     let names = &config.names;
     let patterns = [
-        (&names.past_keys, &names.outputs.present_keys),
-        (&names.past_values, &names.outputs.present_values),
+        (&names.past_keys, &names.outputs.present_keys, true),
+        (&names.past_values, &names.outputs.present_values, false),
     ];
     let mut tensors = Vec::new();
     for layer in 0.. {
         let layer = layer.to_string();
         let before = tensors.len();
-        for (past, present) in patterns {
+        for (past, present, is_key) in patterns {
             let (past, present) = (past.replace("%d", &layer), present.replace("%d", &layer));
             if let Some(input) = find(inputs, &past) {
                 let output = find(outputs, &present)
                     .ok_or_else(|| unknown_layout(outputs, &format!("an output `{present}`")))?;
-                tensors.push(cache_tensor(input, output, config)?);
+                tensors.push(cache_tensor(input, output, config, is_key)?);
             }
         }
         match tensors.len() - before {
@@ -159,19 +223,38 @@ fn cache_tensors(
     unreachable!("a graph has fewer layers than there are numbers")
 }
 
-fn cache_tensor(input: &Outlet, output: &Outlet, config: &Config) -> Result<CacheTensor> {
+fn cache_tensor(
+    input: &Outlet,
+    output: &Outlet,
+    config: &Config,
+    is_key: bool,
+) -> Result<CacheTensor> {
     let odd = |what: &str| {
         Error::unsupported(format!("cache input `{}` is a {}: {what}", input.name(), input.dtype()))
     };
     let ValueType::Tensor { ty, shape, .. } = input.dtype() else {
         return Err(odd("it is not a tensor"));
     };
-    let &[_, heads, _, head_size] = &**shape else {
-        return Err(odd("only [batch, heads, tokens, head size] is known"));
+    let (layout, heads, head_size) = match (&**shape, is_key) {
+        (&[_, heads, _, head_size], _) => (Layout::Heads, heads, head_size),
+        (&[_, head_size, _], true) => (Layout::FlatTransposed, -1, head_size),
+        (&[_, _, head_size], false) => (Layout::FlatHeads, -1, head_size),
+        _ => {
+            return Err(odd(
+                "only [batch, heads, tokens, head size] and, in older Bloom exports, \
+                            [batch x heads, head size, tokens] for keys and [batch x heads, \
+                            tokens, head size] for values are known",
+            ));
+        }
     };
+    if layout != Layout::Heads && config.shares_buffer {
+        return Err(odd("a shared buffer is [batch, heads, tokens, head size]"));
+    }
     let known = |dim: i64, configured: Option<i64>| {
         let dim = Some(dim).filter(|dim| *dim > 0).or(configured);
-        dim.ok_or_else(|| odd("heads and head size must be fixed, or said in `genai_config.json`"))
+        dim.ok_or_else(|| {
+            odd("heads and head size must be fixed, or said in `genai_config.json` or `config.json`")
+        })
     };
     Ok(CacheTensor {
         past: input.name().to_owned(),
@@ -179,6 +262,7 @@ fn cache_tensor(input: &Outlet, output: &Outlet, config: &Config) -> Result<Cach
         element: *ty,
         heads: known(heads, config.kv_heads)?,
         head_size: known(head_size, config.head_size)?,
+        layout,
     })
 }
 

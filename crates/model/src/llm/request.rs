@@ -2,7 +2,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use consort_stage::{DataType, Error, Request, Result, Tensor};
+use consort_config::Priorities;
+use consort_stage::{DataType, Error, Parameter, Request, Result, Tensor};
 
 use super::decoder::Token;
 use super::sampler::{Penalties, Sampling};
@@ -48,6 +49,16 @@ pub(crate) struct Limits {
     pub(crate) default_max_tokens: usize,
     /// Whether a request may have more than one response.
     pub(crate) is_decoupled: bool,
+    /// The levels that a request's priority may put it on; without any, all are equal.
+    pub(crate) priorities: Option<Priorities>,
+}
+
+impl Limits {
+    /// The level of priority that a request is on, 1 being served first.
+    pub(crate) fn level(&self, request: &Request) -> u64 {
+        let priority = request.parameters.get("priority").and_then(Parameter::as_u64);
+        self.priorities.as_ref().map_or(0, |levels| levels.level(priority.unwrap_or(0)))
+    }
 }
 
 /// A request for text, checked.

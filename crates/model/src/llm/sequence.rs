@@ -2,14 +2,18 @@
 
 use consort_stage::{Error, Job, Result};
 
-use super::decoder::{Slot, Token};
+use super::decoder::{Row, Slot, Token};
 use super::request::{Generation, Limits};
 use super::response::{Finish, Outputs, Part};
 use super::sampler::Sampler;
+use super::waiting::Urgency;
 
-/// A sequence in a slot of the decoder.
+/// A sequence that waits for a slot of the decoder, or has one.
 pub(crate) struct Sequence {
     slot: Slot,
+    urgency: Urgency,
+    /// Whether the decoder knows of it.
+    has_begun: bool,
     job: Job,
     outputs: Outputs,
     generation: Generation,
@@ -33,20 +37,20 @@ pub(crate) enum Due {
     Decode,
     /// Nothing: its caller reads too slowly.
     Wait,
-    /// Leave it: nobody waits for it any more.
-    Retire,
 }
 
 impl Sequence {
     /// Checks what a job asks for; a job that cannot be done is answered at once.
-    pub(crate) fn admit(job: Job, slot: Slot, limits: &Limits, outputs: &Outputs) -> Option<Self> {
+    pub(crate) fn read(job: Job, limits: &Limits, outputs: &Outputs) -> Option<Self> {
         if job.request.context.is_expired() {
             job.reply.fail(Error::deadline_exceeded());
             return None;
         }
         match Generation::read(&job.request, limits) {
             Ok(generation) => Some(Self {
-                slot,
+                slot: Slot::MAX,
+                urgency: Urgency::new(limits.level(&job.request), job.request.context.deadline),
+                has_begun: false,
                 outputs: outputs.wanted_by(&job.request),
                 sampler: Sampler::new(generation.sampling.clone(), &generation.prompt),
                 text: generation.prompt.clone(),
@@ -63,22 +67,57 @@ impl Sequence {
         }
     }
 
+    /// Whose turn it is while it waits.
+    pub(crate) fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
+    /// Gives it a slot.
+    pub(crate) fn place(&mut self, slot: Slot) {
+        self.slot = slot;
+    }
+
     /// Its place in the decoder.
     pub(crate) fn slot(&self) -> Slot {
         self.slot
     }
 
+    /// Whether nobody waits for it any more, or not any longer.
+    pub(crate) fn is_over(&self) -> bool {
+        self.job.reply.is_gone() || self.job.request.context.is_expired()
+    }
+
     /// What is to be done for it now.
     pub(crate) fn due(&self) -> Due {
-        if self.job.reply.is_gone() || self.job.request.context.is_expired() {
-            Due::Retire
-        } else if self.job.reply.is_full() {
+        if self.job.reply.is_full() {
             Due::Wait
-        } else if self.text.len() - self.fed > 1 || self.fed == 0 {
+        } else if self.text.len() - self.fed > 1 || self.fed == 0 || !self.has_begun {
             Due::Prefill
         } else {
             Due::Decode
         }
+    }
+
+    /// Whether the decoder knows of it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Notes that the decoder knows of it and holds so many tokens of its prompt.
+    pub(crate) fn begin(&mut self, held: usize) {
+        (self.has_begun, self.fed) = (true, held);
+    }
+
+    /// The tokens it began with.
+    pub(crate) fn prompt(&self) -> &[Token] {
+        &self.generation.prompt
+    }
+
+    /// Its last token, which the decoder is fed now.
+    pub(crate) fn next_row(&mut self) -> Row {
+        let token = self.text[self.fed];
+        self.fed += 1;
+        Row { slot: self.slot, token }
     }
 
     /// The tokens to feed next, at most so many.

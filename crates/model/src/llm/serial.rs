@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use consort_stage::{Error, Result};
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
+use consort_stage::Result;
 use ort::session::Session;
-use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
 
 use super::cache::{Cache, Memory};
-use super::decoder::{Decoder, Row, Slot, Token};
+use super::decoder::{Decoder, Logits, Row, Slot, Token};
 use super::graph::Graph;
+use super::logits;
 use crate::run_error::RunError;
 
 /// A session and the caches of the sequences it may have.
@@ -24,6 +22,8 @@ pub(crate) struct Serial {
     prefill_tokens: usize,
     vocabulary: usize,
     logits: Vec<f32>,
+    /// Every row's logits are where it was asked for.
+    places: Vec<usize>,
 }
 
 /// What a [`Serial`] is made of beside its session.
@@ -52,6 +52,7 @@ impl Serial {
             caches: std::iter::repeat_with(|| None).take(parts.slots).collect(),
             vocabulary: parts.vocabulary,
             logits: Vec::new(),
+            places: (0..parts.slots).collect(),
         }
     }
 
@@ -63,7 +64,7 @@ impl Serial {
         let logits = cache
             .feed(&mut self.session, &self.graph, &self.memory, tokens)
             .map_err(|error| RunError::from(&error).with_own_inputs().within(&self.model))?;
-        read_last(&logits, self.vocabulary, &mut self.logits)
+        logits::read_last(&logits, 1, self.vocabulary, &mut self.logits)
     }
 }
 
@@ -80,18 +81,23 @@ impl Decoder for Serial {
         self.prefill_tokens
     }
 
+    fn begin(&mut self, _slot: Slot, _prompt: &[Token]) -> Result<usize> {
+        Ok(0)
+    }
+
     fn prefill(&mut self, slot: Slot, tokens: &[Token]) -> Result<&mut [f32]> {
         self.logits.clear();
         self.feed(slot, tokens)?;
         Ok(&mut self.logits)
     }
 
-    fn decode(&mut self, rows: &[Row]) -> Result<&mut [f32]> {
+    fn decode(&mut self, rows: &[Row]) -> Result<Logits<'_>> {
         self.logits.clear();
         for row in rows {
             self.feed(row.slot, &[row.token])?;
         }
-        Ok(&mut self.logits)
+        let (vocabulary, places) = (self.vocabulary, self.places.as_slice());
+        Ok(Logits { values: &mut self.logits, vocabulary, places })
     }
 
     fn release(&mut self, slot: Slot) {
@@ -100,48 +106,4 @@ impl Decoder for Serial {
             *cache = None;
         }
     }
-}
-
-/// Appends the logits of the last position, as `f32`.
-fn read_last(logits: &DynValue, vocabulary: usize, into: &mut Vec<f32>) -> Result<()> {
-    match logits.dtype().tensor_type() {
-        Some(TensorElementType::Float32) => {
-            into.extend_from_slice(last::<f32>(logits, vocabulary)?);
-        }
-        Some(TensorElementType::Float16) => {
-            widen(last::<f16>(logits, vocabulary)?, into, HalfFloatSliceExt::convert_to_f32_slice);
-        }
-        Some(TensorElementType::Bfloat16) => {
-            widen(last::<bf16>(logits, vocabulary)?, into, HalfFloatSliceExt::convert_to_f32_slice);
-        }
-        _ => {
-            return Err(Error::unsupported(format!(
-                "the logits are a {}; only FP32, FP16 and BF16 are known",
-                logits.dtype()
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn widen<T>(half: &[T], into: &mut Vec<f32>, convert: impl Fn(&[T], &mut [f32])) {
-    let start = into.len();
-    into.resize(start + half.len(), 0.0);
-    convert(half, &mut into[start..]);
-}
-
-/// The logits of the last position, as the graph computed them.
-fn last<T: PrimitiveTensorElementType>(logits: &DynValue, vocabulary: usize) -> Result<&[T]> {
-    let (shape, values) = logits
-        .try_extract_tensor::<T>()
-        .map_err(|error| Error::internal(format!("the logits cannot be read: {error}")))?;
-    let start = values.len().checked_sub(vocabulary);
-    start
-        .filter(|_| shape.last() == Some(&(vocabulary as i64)))
-        .map(|start| &values[start..])
-        .ok_or_else(|| {
-            Error::internal(format!(
-                "the logits have shape {shape}; their last dimension should be {vocabulary}"
-            ))
-        })
 }

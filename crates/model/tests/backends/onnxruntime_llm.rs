@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use consort_config::Model;
 use consort_stage::{Code, Request, Response, Responses, Result, Signature, Tensor};
 
+use crate::crowd;
 use crate::generating::{Generating, prompt, request};
 use crate::loaded::{Folder, graphs, model, root};
 use crate::reference;
@@ -457,5 +458,34 @@ fn nothing_is_lost_between_many_callers() {
         asked.into_iter().map(|responses| ferris.read(responses)).collect();
     for answer in answers.unwrap() {
         assert_eq!(tokens(&answer), case.greedy_ids[..10]);
+    }
+}
+
+#[test]
+fn a_busy_batch_gives_each_what_it_gets_alone() {
+    let settings = [("max_active_requests", "5"), ("prefill_chunk_size", "16")];
+    crowd::check(&ferris(&settings), &reference::cases(), 60);
+    for convention in ["llama_gqa", "llama_optimum", "llama_optimum_unplaced"] {
+        let alone = tiny(convention, &[("max_active_requests", "1")]);
+        let cases: Vec<_> = (0..12).map(|index| alone_case(&alone, index)).collect();
+        crowd::check(&tiny(convention, &settings), &cases, 100);
+    }
+    let cases = reference::read(&graphs().join("bloom/reference.json"));
+    crowd::check(&tiny("bloom", &settings), &cases, 100);
+}
+
+/// What a small model answers to a prompt of its own, alone.
+fn alone_case(model: &Generating, index: i32) -> reference::Case {
+    let input_ids: Vec<i32> = (0..=3 * index).map(|place| (place * 7 + index * 5) % 64).collect();
+    let greedy_ids = tokens(&model.answer(crowd::endless(&input_ids, 24)).unwrap());
+    reference::Case { prompt: format!("prompt {index}"), input_ids, greedy_ids }
+}
+
+#[test]
+fn the_layout_of_older_bloom_exports_is_known() {
+    let bloom = tiny("bloom", &[("prefill_chunk_size", "5")]);
+    for case in reference::read(&graphs().join("bloom/reference.json")) {
+        let answer = bloom.answer(request(&case.input_ids, 24)).unwrap();
+        assert_eq!(tokens(&answer), case.greedy_ids);
     }
 }

@@ -1,13 +1,14 @@
 //! What ferris continues six prompts with, as the Hugging Face implementation computed it.
 
 use std::fs;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::loaded::root;
 
 /// A prompt and its 64 likeliest tokens.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub(crate) struct Case {
     pub(crate) prompt: String,
     pub(crate) input_ids: Vec<i32>,
@@ -16,7 +17,11 @@ pub(crate) struct Case {
 
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
-    let file = root().join("tests/fixtures/ferris/reference.json");
+    read(&root().join("tests/fixtures/ferris/reference.json"))
+}
+
+/// Those in a file.
+pub(crate) fn read(file: &Path) -> Vec<Case> {
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
 }
 

@@ -1,0 +1,70 @@
+//! Where the keys or values of each row and head lie in a cache that all rows share.
+
+use std::ops::Range;
+
+use ort::value::TensorElementType;
+
+use super::buffers::{BlockId, Part};
+use super::graph::{CacheTensor, Graph};
+use super::rows::Copy;
+
+/// One of the graph's cache tensors, [rows, heads, context, head size], within a block.
+#[derive(Clone, Debug)]
+pub(crate) struct Stripes {
+    offset: usize,
+    element: TensorElementType,
+    /// Rows, heads, context, head size.
+    shape: [usize; 4],
+}
+
+impl Stripes {
+    /// The cache tensors of a graph, one behind the other.
+    pub(crate) fn of_cache(graph: &Graph, rows: usize, context: usize) -> Vec<Self> {
+        let mut offset = 0;
+        let place = |tensor: &CacheTensor| {
+            let shape = [rows, tensor.heads as usize, context, tensor.head_size as usize];
+            let stripes = Self { offset, element: tensor.element, shape };
+            offset = stripes.end();
+            stripes
+        };
+        graph.cache.iter().map(place).collect()
+    }
+
+    /// How many bytes of the block are taken up to its end.
+    pub(crate) fn end(&self) -> usize {
+        self.shape[0].saturating_mul(self.row()).saturating_add(self.offset)
+    }
+
+    /// The tensor of some rows.
+    pub(crate) fn part(&self, block: BlockId, rows: &Range<usize>) -> Part {
+        let [_, heads, context, head_size] = self.shape.map(|size| size as i64);
+        Part {
+            block,
+            offset: self.offset + rows.start * self.row(),
+            element: self.element,
+            shape: vec![rows.len() as i64, heads, context, head_size],
+        }
+    }
+
+    /// Copies the first tokens of one row to another.
+    pub(crate) fn copy(&self, bytes: &mut [u8], copy: Copy) {
+        let [_, heads, context, _] = self.shape;
+        let stripe = context * self.token();
+        for head in 0..heads {
+            let start = |row: usize| self.offset + row * self.row() + head * stripe;
+            let from = start(copy.from);
+            bytes.copy_within(from..from + copy.tokens * self.token(), start(copy.to));
+        }
+    }
+
+    /// Bytes of one row.
+    fn row(&self) -> usize {
+        let [_, heads, context, _] = self.shape;
+        heads.saturating_mul(context).saturating_mul(self.token())
+    }
+
+    /// Bytes that one head has for a token.
+    fn token(&self) -> usize {
+        self.element.byte_size(self.shape[3]).unwrap_or(0)
+    }
+}

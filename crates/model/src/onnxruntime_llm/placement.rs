@@ -1,0 +1,66 @@
+//! Chooses the decoder for a graph and where it runs, and how many sequences it can hold.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use consort_config::{Model, Settings};
+use consort_stage::{Error, Result};
+
+use super::Opened;
+use crate::llm::{Carrying, Decoder, Graph, Limits, Memory, Padded, Parts, Serial, Shared, Size};
+use crate::provider::Provider;
+
+/// How many sequences are worked on at once on a processor, where a step over so many costs about
+/// four times what a step over one does.
+const MAX_ACTIVE_REQUESTS: NonZeroUsize = NonZeroUsize::new(16).expect("sixteen is not zero");
+/// The same on a card, where they are computed one after the other.
+const MAX_ACTIVE_REQUESTS_ON_CARD: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
+/// What the caches of all of them take at most when the configuration does not say how many there
+/// are: an eighth of a small machine's memory. Pages that no sequence reached are never taken.
+const MOST_CACHE: usize = 1 << 30;
+/// How much of a prompt is fed at a time: long enough for large products, short enough that the
+/// other sequences, and a caller that goes away, wait for tens of milliseconds and not more.
+const PREFILL_CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
+/// The same on a card, which is idle with less.
+const PREFILL_CHUNK_SIZE_ON_CARD: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
+
+/// The decoder that a graph needs where its session runs.
+pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<Box<dyn Decoder>> {
+    let Opened { session, provider, graph, .. } = opened;
+    let settings = &model.settings;
+    let is_on_card = provider != Provider::Cpu;
+    let slots = slots(settings, &graph, limits.context, is_on_card)?;
+    let chunk = if is_on_card { PREFILL_CHUNK_SIZE_ON_CARD } else { PREFILL_CHUNK_SIZE };
+    let prefill_tokens = settings.parse_or("prefill_chunk_size", chunk)?.get();
+    let prefill_tokens = prefill_tokens.min(limits.context);
+    let name = Arc::clone(&model.name);
+    let vocabulary = limits.vocabulary;
+    if graph.carrying == Carrying::SharedBuffer && !is_on_card {
+        let size = Size { slots, context: limits.context, prefill_tokens, vocabulary };
+        return Ok(Box::new(Shared::new(session, name, graph, size)?));
+    }
+    let memory = Memory::new(provider, limits.context)?;
+    let parts = Parts { model: name, graph, memory, slots, prefill_tokens, vocabulary };
+    if is_on_card {
+        Ok(Box::new(Serial::new(session, parts)))
+    } else {
+        Ok(Box::new(Padded::new(session, parts)?))
+    }
+}
+
+/// How many sequences have a cache at once: as many as the configuration says, else as many as
+/// are worth it and fit the memory that nobody would mind.
+fn slots(settings: &Settings, graph: &Graph, context: usize, is_on_card: bool) -> Result<usize> {
+    let usual = if is_on_card { MAX_ACTIVE_REQUESTS_ON_CARD } else { MAX_ACTIVE_REQUESTS };
+    let each = graph.cache_bytes(context).max(1);
+    let most = settings.parse_or("max_cache_bytes", MOST_CACHE)?;
+    let fitting = NonZeroUsize::new(usual.get().min(most / each)).unwrap_or(NonZeroUsize::MIN);
+    let slots = settings.parse_or("max_active_requests", fitting)?.get();
+    if settings.get("max_cache_bytes").is_some() && slots.saturating_mul(each) > most {
+        return Err(Error::invalid(format!(
+            "`max_active_requests` is {slots}, and each takes {each} bytes of cache, more than \
+             `max_cache_bytes` together; lower it or `max_sequence_length`"
+        )));
+    }
+    Ok(slots)
+}
