@@ -8,6 +8,7 @@ mod control;
 mod generate;
 mod instances;
 mod lifecycle;
+mod numbers;
 mod program;
 mod repository;
 mod scenarios;

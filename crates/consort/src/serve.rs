@@ -8,7 +8,6 @@ use clap::Args;
 use consort_gateway::{Catalog, CatalogOptions, FrontOptions, router};
 use consort_repository::{Foreign, IDENTITY, Kind, Loader, Local, Models, State};
 use consort_server::{Lifecycle, Options, Service, block_on, cores, finish, healthcheck, run};
-use consort_telemetry::Metrics;
 
 const NAME: &str = "consort";
 
@@ -41,7 +40,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     if server.model_repository.is_empty() {
         bail!("no model repository; give one with `--model-repository DIR`");
     }
-    let metrics = Metrics::new();
+    let metrics = server.shown.to_metrics();
     let loader = Loader { kinds: kinds().into(), metrics: metrics.clone(), cores: cores() };
     let local = Local::open(server.local(Foreign::Reported)?, loader)?;
     let options = CatalogOptions {
@@ -53,7 +52,8 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     let http = router(models.clone(), front.to_http());
     let http = Some((front.address(), http));
     tokio::spawn(invite(models.clone(), front.clone()));
-    run(server, Service { name: NAME, models, metrics, http, loads_models: true }).await
+    let gpus = consort_model::gpus();
+    run(server, Service { name: NAME, models, metrics, gpus, http, loads_models: true }).await
 }
 
 /// Says, once everything is loaded, what is served where and what to try.

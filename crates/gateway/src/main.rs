@@ -8,7 +8,6 @@ use clap::Parser;
 use consort_client::{Fleet, FleetOptions, StageAddress};
 use consort_gateway::{Catalog, CatalogOptions, FrontOptions, router};
 use consort_server::{Lifecycle, Options, Service, block_on, finish, healthcheck, run};
-use consort_telemetry::Metrics;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -42,7 +41,7 @@ async fn serve(program: &Program) -> Result<()> {
     if program.stage.is_empty() {
         tracing::warn!("no stage is named, so nothing can be served; give `--stage NAME=ADDRESS`");
     }
-    let metrics = Metrics::new();
+    let metrics = program.server.shown.to_metrics();
     let fleet = Fleet::start(program.stage.clone(), FleetOptions::new(metrics.clone()));
     let control = &program.server.control;
     let options = CatalogOptions {
@@ -58,6 +57,6 @@ async fn serve(program: &Program) -> Result<()> {
     let http = router(models.clone(), program.front.to_http());
     let http = Some((program.front.address(), http));
     // Its services say what they cannot load; it may start before any of them.
-    let service = Service { name: NAME, models, metrics, http, loads_models: false };
+    let service = Service { name: NAME, models, metrics, gpus: None, http, loads_models: false };
     run(&program.server, service).await
 }

@@ -1,6 +1,7 @@
 //! The model service's backends: ONNX models, and ONNX language models with their generation loop.
 
 mod agreement;
+mod gpus;
 mod llm;
 mod onnxruntime;
 mod onnxruntime_llm;
@@ -13,6 +14,8 @@ mod termination;
 mod values;
 
 use consort_repository::Kind;
+
+pub use gpus::gpus;
 
 /// Every backend of this service.
 pub const ALL: &[Kind] = &[onnxruntime::KIND, onnxruntime_llm::KIND];

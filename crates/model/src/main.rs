@@ -6,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    consort_server::stage_main("consort-model", consort_model::ALL)
+    consort_server::stage_main_on_gpus("consort-model", consort_model::ALL, consort_model::gpus)
 }

@@ -10,6 +10,7 @@ use consort_repository::{Foreign, LocalOptions};
 use consort_telemetry::LogFormat;
 
 use crate::control_options::ControlOptions;
+use crate::metrics_config::ShownMetrics;
 
 /// The options that every program has.
 #[derive(Args, Clone, Debug)]
@@ -65,6 +66,10 @@ pub struct Options {
     /// Ask this program's running server whether it is ready, and exit with 0 or 1
     #[arg(long)]
     pub healthcheck: bool,
+
+    /// What the metrics show
+    #[command(flatten)]
+    pub shown: ShownMetrics,
 
     /// How to log
     #[command(flatten)]

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
 use consort_repository::{Models, State};
-use consort_telemetry::Metrics;
+use consort_telemetry::{Metrics, Sampler};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -32,6 +32,8 @@ pub struct Service {
     pub models: Arc<Lifecycle>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// What looks at the GPUs, in programs that compute on them; `None` where there are none.
+    pub gpus: Option<Box<dyn Sampler>>,
     /// The HTTP front and where it listens, for programs that have one.
     pub http: Option<(SocketAddr, Router)>,
     /// Whether it loads models itself, so that `--exit-on-error` is about them.
@@ -79,6 +81,7 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
     }
 
     if options.allow_metrics {
+        options.shown.sample(&service.metrics, service.gpus);
         let address = SocketAddr::new(options.metrics_address, options.metrics_port);
         let listener = listen(address, "--metrics-port").await?;
         tracing::info!("Started Metrics Service at {}", listener.local_addr()?);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Parser;
 use consort_repository::{Foreign, IDENTITY, Kind, Loader, Local};
-use consort_telemetry::Metrics;
+use consort_telemetry::Sampler;
 
 use crate::lifecycle::Lifecycle;
 use crate::options::Options;
@@ -20,25 +20,39 @@ struct Program {
     options: Options,
 }
 
+/// What looks for GPUs and says what it finds.
+pub type FindGpus = fn() -> Option<Box<dyn Sampler>>;
+
 /// Runs the service `name`, which has the backends `kinds` and `identity`.
 pub fn stage_main(name: &'static str, kinds: &[Kind]) -> ExitCode {
+    stage_main_on_gpus(name, kinds, || None)
+}
+
+/// The same for a service whose backends compute on GPUs, which it shows among its metrics.
+pub fn stage_main_on_gpus(name: &'static str, kinds: &[Kind], find: FindGpus) -> ExitCode {
     let options = Program::parse().options;
     if options.healthcheck {
         return crate::healthcheck(&options);
     }
     let kinds: Vec<Kind> = kinds.iter().copied().chain([IDENTITY]).collect();
-    finish(name, block_on(name, &options, || serve(name, &options, kinds)))
+    finish(name, block_on(name, &options, || serve(name, &options, kinds, find)))
 }
 
-async fn serve(name: &'static str, options: &Options, kinds: Vec<Kind>) -> Result<()> {
+async fn serve(
+    name: &'static str,
+    options: &Options,
+    kinds: Vec<Kind>,
+    find_gpus: FindGpus,
+) -> Result<()> {
     if options.model_repository.is_empty() {
         bail!("no model repository; give one with `--model-repository DIR`");
     }
-    let metrics = Metrics::new();
+    let metrics = options.shown.to_metrics();
     let loader = Loader { kinds: kinds.into(), metrics: metrics.clone(), cores: cores() };
     let models = Local::open(options.local(Foreign::Ignored)?, loader)?;
     let models = Lifecycle::new(models as Arc<_>);
-    run(options, Service { name, models, metrics, http: None, loads_models: true }).await
+    let gpus = find_gpus();
+    run(options, Service { name, models, metrics, gpus, http: None, loads_models: true }).await
 }
 
 /// The cores that the instances of a model share.

@@ -4,10 +4,12 @@ mod models;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
 use crate::exposition::{Exposition, Labels};
+use crate::gauges::{self, Gauges, Sampler};
 use crate::meter::{Meter, Reason};
 use crate::options::{MeterOptions, MetricsOptions};
 use crate::semconv::{Family, consort, label, process};
@@ -66,6 +68,7 @@ pub struct Metrics {
     meters: Register<2, Meter>,
     upstreams: Register<2, UpstreamMeter>,
     steps: Register<3, StepMeter>,
+    gauges: Gauges,
 }
 
 impl Metrics {
@@ -122,6 +125,16 @@ impl Metrics {
         self.steps.remove([ensemble, step, model]);
     }
 
+    /// Reads `samplers` now and again every so often, on a thread of its own, for as long as the
+    /// metrics are there: a scrape shows what was read last and waits for no device.
+    pub fn sample(self: &Arc<Self>, samplers: Vec<Box<dyn Sampler>>, every: Duration) {
+        let metrics = Arc::downgrade(self);
+        gauges::follow(samplers, every, move |readings| {
+            let metrics = metrics.upgrade();
+            metrics.map(|metrics| metrics.gauges.replace(readings)).is_some()
+        });
+    }
+
     /// The text that `/metrics` answers, of the type [`CONTENT_TYPE`](crate::CONTENT_TYPE).
     pub fn encode(&self) -> String {
         let mut exposition = Exposition::default();
@@ -129,6 +142,7 @@ impl Metrics {
         self.encode_upstreams(&mut exposition);
         self.encode_steps(&mut exposition);
         encode_process(&mut exposition);
+        self.gauges.encode(&mut exposition);
         exposition.finish()
     }
 
@@ -203,8 +217,6 @@ fn step_labels([ensemble, step, model]: &[Box<str>; 3]) -> [(&'static str, &str)
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::meter::Execution;
     use crate::semconv::triton;
@@ -316,7 +328,10 @@ mod tests {
         let constants = include_str!("semconv.rs").lines();
         let constants = constants.filter_map(|line| line.split_once(": &str = \""));
         let constants = constants.filter_map(|(_, rest)| rest.strip_suffix("\";"));
-        let names: Vec<_> = families.chain(constants).collect();
+        // Those that depend on the machine or the options as well: every literal that is a name.
+        let literals = include_str!("semconv.rs").split('"');
+        let literals = literals.filter(|text| text.starts_with("nv_"));
+        let names: Vec<_> = families.chain(constants).chain(literals).collect();
         assert!(names.len() > 40, "{names:?}");
         let is_internal = |name: &str| name == crate::semconv::span::TARGET;
         for name in names.into_iter().filter(|name| !is_internal(name)) {

@@ -84,6 +84,8 @@ pub mod label {
     pub const REPLICA: &str = "replica";
     /// The share of values at or below a summary's value.
     pub const QUANTILE: &str = "quantile";
+    /// The GPU that a number speaks of.
+    pub const GPU_UUID: &str = "gpu_uuid";
     /// What was computed: `useful` for what requests asked for, `padding` for the rest.
     pub const KIND: &str = "kind";
     /// How a call ended: `success`, `failure`, `unavailable` or `cancelled`.
@@ -175,6 +177,34 @@ pub mod triton {
     pub const PENDING_REQUESTS: Family = gauge(
         "nv_inference_pending_request_count",
         "Instantaneous number of pending requests awaiting execution",
+    );
+    /// How busy the processors of the machine were since the reading before.
+    pub const CPU_UTILIZATION: Family =
+        gauge("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]");
+    /// The machine's memory.
+    pub const CPU_MEMORY_TOTAL: Family =
+        gauge("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes");
+    /// What of it is in use.
+    pub const CPU_MEMORY_USED: Family =
+        gauge("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes");
+    /// How busy a GPU is.
+    pub const GPU_UTILIZATION: Family =
+        gauge("nv_gpu_utilization", "GPU utilization rate [0.0 - 1.0)");
+    /// What of a GPU's memory is in use.
+    pub const GPU_MEMORY_USED: Family =
+        gauge("nv_gpu_memory_used_bytes", "GPU used memory, in bytes");
+    /// A GPU's memory.
+    pub const GPU_MEMORY_TOTAL: Family =
+        gauge("nv_gpu_memory_total_bytes", "GPU total memory, in bytes");
+    /// What a GPU draws now.
+    pub const GPU_POWER_USAGE: Family = gauge("nv_gpu_power_usage", "GPU power usage in watts");
+    /// What it may draw.
+    pub const GPU_POWER_LIMIT: Family =
+        gauge("nv_gpu_power_limit", "GPU power management limit in watts");
+    /// What it has used since the program began to read it.
+    pub const ENERGY_CONSUMPTION: Family = counter(
+        "nv_energy_consumption",
+        "GPU energy consumption in joules since the server started",
     );
     /// How long the load took.
     pub const LOAD_DURATION: Family =

@@ -1,0 +1,90 @@
+//! The GPUs of the machine as Triton's metrics show them, through NVML where the driver has it.
+
+use consort_telemetry::semconv::{Family, label, triton};
+use consort_telemetry::{Reading, Sampler};
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
+
+/// What a device says, in the metric's unit; an error where this device does not tell.
+type Read = fn(&Device<'_>) -> Result<f64, NvmlError>;
+
+/// Used memory stands before the total, as `model_analyzer` reads them in this order.
+const READINGS: [(Family, Read); 6] = [
+    (triton::GPU_UTILIZATION, |gpu| Ok(f64::from(gpu.utilization_rates()?.gpu) / 100.0)),
+    (triton::GPU_MEMORY_USED, |gpu| Ok(gpu.memory_info()?.used as f64)),
+    (triton::GPU_MEMORY_TOTAL, |gpu| Ok(gpu.memory_info()?.total as f64)),
+    (triton::GPU_POWER_USAGE, |gpu| Ok(f64::from(gpu.power_usage()?) / 1000.0)),
+    (triton::GPU_POWER_LIMIT, |gpu| Ok(f64::from(gpu.enforced_power_limit()?) / 1000.0)),
+    (triton::ENERGY_CONSUMPTION, joules),
+];
+
+/// Every GPU that the driver shows to this process.
+struct Gpus {
+    nvml: Nvml,
+    /// Index, unique name, and the energy it had used when the program began.
+    gpus: Vec<Gpu>,
+}
+
+struct Gpu {
+    index: u32,
+    uuid: String,
+    joules_before: f64,
+}
+
+/// The GPUs, where there are any and the driver's library can be loaded.
+pub fn gpus() -> Option<Box<dyn Sampler>> {
+    let nvml = Nvml::init()
+        .inspect_err(|error| tracing::debug!("no GPU is shown among the metrics: {error}"))
+        .ok()?;
+    let indexes = 0..nvml.device_count().ok()?;
+    let gpus: Vec<Gpu> = indexes.filter_map(|index| find(&nvml, index)).collect();
+    (!gpus.is_empty()).then(|| Box::new(Gpus { nvml, gpus }) as Box<_>)
+}
+
+fn find(nvml: &Nvml, index: u32) -> Option<Gpu> {
+    let device = nvml.device_by_index(index).ok()?;
+    let uuid = device.uuid().ok()?;
+    Some(Gpu { index, uuid, joules_before: joules(&device).unwrap_or_default() })
+}
+
+fn joules(gpu: &Device<'_>) -> Result<f64, NvmlError> {
+    Ok(gpu.total_energy_consumption()? as f64 / 1000.0)
+}
+
+impl Sampler for Gpus {
+    fn sample(&mut self) -> Vec<Reading> {
+        let devices = self.gpus.iter().filter_map(|gpu| {
+            let device = self.nvml.device_by_index(gpu.index).ok()?;
+            Some((gpu, device))
+        });
+        let devices: Vec<_> = devices.collect();
+        let mut readings = Vec::with_capacity(READINGS.len() * devices.len());
+        for (family, read) in READINGS {
+            for (gpu, device) in &devices {
+                let Ok(value) = read(device) else { continue };
+                let is_energy = family.name == triton::ENERGY_CONSUMPTION.name;
+                let value = if is_energy { value - gpu.joules_before } else { value };
+                let labels = vec![(label::GPU_UUID, gpu.uuid.clone())];
+                readings.push(Reading { family, labels, value });
+            }
+        }
+        readings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_tells_of_its_gpus_or_has_none() {
+        // Without a driver there is no sampler and no error; with one, every value is in range.
+        let Some(mut gpus) = gpus() else { return };
+        let readings = gpus.sample();
+        for Reading { family, labels, value } in &readings {
+            assert!(labels[0].1.starts_with("GPU-"), "{labels:?}");
+            let is_share = family.name == triton::GPU_UTILIZATION.name;
+            assert!(*value >= 0.0 && (!is_share || *value <= 1.0), "{} {value}", family.name);
+        }
+    }
+}
