@@ -3,6 +3,7 @@
 //! `cargo xtask test` builds the programs and the Python environment that these tests use.
 
 mod bad_input;
+mod batching;
 mod clients;
 mod control;
 mod generate;

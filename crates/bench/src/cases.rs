@@ -1,5 +1,6 @@
 //! The cases, in the order they run.
 
+mod batching;
 mod embed;
 mod identity;
 mod memory;
@@ -26,6 +27,8 @@ pub(crate) enum Case {
     Steps,
     /// Sentence embeddings, beside the same libraries called directly.
     Embed,
+    /// The same from many callers at once, beside the same libraries in batches.
+    Batching,
     /// How long a program takes to be ready.
     Start,
     /// How much memory the programs occupy when nobody calls.
@@ -62,6 +65,7 @@ impl Case {
             Self::Identity => "`identity` FP32[1,16] in one process",
             Self::Steps => "Three `identity` steps in one ensemble, one caller, gRPC",
             Self::Embed => "`embed`, a short sentence, one caller",
+            Self::Batching => "`embed`, many callers, in batches",
             Self::Start => "From the start of a process until it is ready",
             Self::Memory => "Resident memory, idle",
         }
@@ -78,6 +82,7 @@ impl Case {
                 Self::Identity => identity::run(settings, title).await,
                 Self::Steps => steps::run(settings, title).await,
                 Self::Embed => embed::run(settings, title).await,
+                Self::Batching => batching::run(settings, title).await,
                 Self::Start => start::run(settings, title),
                 Self::Memory => memory::run(settings, title).await,
             }

@@ -28,6 +28,22 @@ impl<C: Caller> Caller for InTurn<C> {
     }
 }
 
+/// Sends one of several requests after another, and counts each as a call of its own.
+pub(crate) struct ByTurns<C> {
+    /// The callers with the requests.
+    pub(crate) callers: Vec<C>,
+    /// Which one is next.
+    pub(crate) next: usize,
+}
+
+impl<C: Caller> Caller for ByTurns<C> {
+    async fn call(&mut self) -> Result<()> {
+        let place = self.next % self.callers.len();
+        self.next += 1;
+        self.callers[place].call().await
+    }
+}
+
 /// Callers of one server, and the processes whose processor time counts for it.
 pub(crate) struct Contender<'a, C> {
     /// What it is called in the tables.
@@ -68,7 +84,11 @@ pub(crate) async fn interleave<C: Caller>(
     Ok(all)
 }
 
-async fn round_of<C: Caller>(contender: &mut Contender<'_, C>, time: Duration) -> Result<Sample> {
+/// One round of a contender.
+pub(crate) async fn round_of<C: Caller>(
+    contender: &mut Contender<'_, C>,
+    time: Duration,
+) -> Result<Sample> {
     let cpu_before = cpu(&contender.programs)?;
     let started_at = Instant::now();
     let until = started_at + time;

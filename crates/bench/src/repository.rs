@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 /// How many elements each request has.
@@ -56,6 +56,19 @@ impl Repository {
         let folder =
             folder.with_context(|| format!("no model `{name}` in `{}`", other.display()))?;
         symlink(folder, self.path().join(name))?;
+        Ok(self)
+    }
+
+    /// Adds a model of another repository with another configuration: that one, with `from` in it
+    /// replaced by `to`.
+    pub(crate) fn altered(self, other: &Path, name: &str, from: &str, to: &str) -> Result<Self> {
+        let folder = other.join(name).canonicalize()?;
+        let config = fs::read_to_string(folder.join("config.pbtxt"))?;
+        ensure!(config.contains(from), "the configuration of `{name}` does not say `{from}`");
+        let own = self.path().join(name);
+        fs::create_dir_all(&own)?;
+        symlink(folder.join("1"), own.join("1"))?;
+        fs::write(own.join("config.pbtxt"), config.replace(from, to))?;
         Ok(self)
     }
 

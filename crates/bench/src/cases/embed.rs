@@ -1,6 +1,6 @@
 //! Sentence embeddings: the served ensemble beside the same libraries called directly in one loop.
 
-mod direct;
+pub(super) mod direct;
 
 use std::time::Instant;
 
@@ -17,8 +17,8 @@ use crate::repository::Repository;
 use crate::sample::{Sample, Series, micros};
 
 /// Twelve tokens with the two that the tokenizer adds.
-const SENTENCE: &str = "The borrow checker keeps every reference valid.";
-const MODELS: [&str; 4] = ["embed", "minilm", "minilm_tokenize", "minilm_pool"];
+pub(super) const SENTENCE: &str = "The borrow checker keeps every reference valid.";
+pub(super) const MODELS: [&str; 4] = ["embed", "minilm", "minilm_tokenize", "minilm_pool"];
 /// How many sentences each contender embeds before the other has its turn: few, so that a moment
 /// in which the machine is busy meets both.
 const TURN: usize = 5;
@@ -34,7 +34,7 @@ pub(super) async fn run(settings: &Settings, title: &str) -> Result<Section> {
     let mut direct = Direct::open(&settings.models)?;
     let expected = direct.embed(SENTENCE)?;
     let is_right = |answer: &ModelInferResponse| is_close(answer, &expected);
-    let mut callers = grpc::callers(server.grpc, 1, &request(), is_right).await?;
+    let mut callers = grpc::callers(server.grpc, 1, &request(SENTENCE), is_right).await?;
     let caller = &mut callers[0];
     for _ in 0..WARM_UP {
         direct.embed(SENTENCE)?;
@@ -98,9 +98,10 @@ async fn round(
     Ok((Sample::new(own, elapsed.0, cpu), Sample::new(remote, elapsed.1, cpu)))
 }
 
-fn request() -> ModelInferRequest {
-    let length = SENTENCE.len() as u32;
-    let element = [&length.to_le_bytes()[..], SENTENCE.as_bytes()].concat();
+/// A request for the vector of a sentence.
+pub(super) fn request(sentence: &str) -> ModelInferRequest {
+    let length = sentence.len() as u32;
+    let element = [&length.to_le_bytes()[..], sentence.as_bytes()].concat();
     ModelInferRequest {
         model_name: "embed".into(),
         inputs: vec![InferInputTensor {
@@ -115,7 +116,7 @@ fn request() -> ModelInferRequest {
 }
 
 /// Whether the served vector points where the one computed directly does; both have length 1.
-fn is_close(answer: &ModelInferResponse, expected: &[f32]) -> bool {
+pub(super) fn is_close(answer: &ModelInferResponse, expected: &[f32]) -> bool {
     let [data] = &answer.raw_output_contents[..] else { return false };
     let (elements, rest) = data.as_chunks::<4>();
     let elements = elements.iter().map(|element| f32::from_le_bytes(*element));

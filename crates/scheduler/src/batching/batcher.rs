@@ -83,3 +83,6 @@ impl<T> Batcher<T> {
         self.waiting.len_of(level)
     }
 }
+
+#[cfg(test)]
+mod tests;

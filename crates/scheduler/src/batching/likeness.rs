@@ -14,6 +14,12 @@ pub(crate) struct Likeness {
 }
 
 impl Likeness {
+    /// A likeness of its own for each number.
+    #[cfg(test)]
+    pub(crate) fn with_shape(shape: i64) -> Self {
+        Self { shapes: vec![shape], ..Self::default() }
+    }
+
     /// The likeness of a request whose inputs have `length` along their variable axis.
     pub(crate) fn of(request: &Request, layout: &Layout, length: Option<i64>) -> Self {
         let is_padded = layout.pads() && length.is_some();
