@@ -9,7 +9,9 @@ use clap::{Args, ValueEnum};
 use consort_repository::{Foreign, LocalOptions};
 use consort_telemetry::LogFormat;
 
+use crate::cache_options::CacheOptions;
 use crate::control_options::ControlOptions;
+use crate::limit_options::LimitOptions;
 
 /// The options that every program has.
 #[derive(Args, Clone, Debug)]
@@ -65,6 +67,14 @@ pub struct Options {
     /// Ask this program's running server whether it is ready, and exit with 0 or 1
     #[arg(long)]
     pub healthcheck: bool,
+
+    /// The response cache
+    #[command(flatten)]
+    pub cache: CacheOptions,
+
+    /// The rate limiter
+    #[command(flatten)]
+    pub limit: LimitOptions,
 
     /// How to log
     #[command(flatten)]

@@ -35,7 +35,13 @@ async fn serve(name: &'static str, options: &Options, kinds: Vec<Kind>) -> Resul
         bail!("no model repository; give one with `--model-repository DIR`");
     }
     let metrics = Metrics::new();
-    let loader = Loader { kinds: kinds.into(), metrics: metrics.clone(), cores: cores() };
+    let loader = Loader {
+        kinds: kinds.into(),
+        metrics: metrics.clone(),
+        cores: cores(),
+        cache: options.cache.cache(),
+        limiter: options.limit.limiter(),
+    };
     let models = Local::open(options.local(Foreign::Ignored)?, loader)?;
     let models = Lifecycle::new(models as Arc<_>);
     run(options, Service { name, models, metrics, http: None, loads_models: true }).await

@@ -9,6 +9,7 @@ mod histogram;
 mod logging;
 mod meter;
 mod metrics;
+mod occurrences;
 mod options;
 mod process;
 mod propagation;
