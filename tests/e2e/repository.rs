@@ -66,6 +66,11 @@ impl Repository {
     /// Adds an ensemble `x → step → … → y` of FP32[4] over models that take `x` and give `y`.
     #[must_use]
     pub(crate) fn with_chain(self, ensemble: &str, models: &[&str]) -> Self {
+        self.with(ensemble, &Self::chain(models))
+    }
+
+    /// The configuration of such an ensemble.
+    pub(crate) fn chain(models: &[&str]) -> String {
         let tensor = |index: usize| match index {
             0 => "x".to_owned(),
             last if last == models.len() => "y".to_owned(),
@@ -80,14 +85,13 @@ impl Repository {
             )
         };
         let steps: Vec<String> = models.iter().enumerate().map(step).collect();
-        let config = format!(
+        format!(
             r#"platform: "ensemble"
             input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }} ]
             output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }} ]
             ensemble_scheduling {{ step [ {} ] }}"#,
             steps.join(", ")
-        );
-        self.with(ensemble, &config)
+        )
     }
 }
 

@@ -41,11 +41,19 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         bail!("no model repository; give one with `--model-repository DIR`");
     }
     let metrics = server.shown.to_metrics();
-    let loader = Loader { kinds: kinds().into(), metrics: metrics.clone(), cores: cores() };
+    let cache = server.cache.cache();
+    let loader = Loader {
+        kinds: kinds().into(),
+        metrics: metrics.clone(),
+        cores: cores(),
+        cache: cache.clone(),
+        limiter: server.limit.limiter(),
+    };
     let local = Local::open(server.local(Foreign::Reported)?, loader)?;
     let options = CatalogOptions {
         repositories: server.model_repository.clone(),
         mode: server.control.mode()?,
+        cache,
     };
     let catalog = Catalog::open(options, local, metrics.clone())?;
     let models = Lifecycle::new(catalog as Arc<_>);

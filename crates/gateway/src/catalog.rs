@@ -15,8 +15,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use consort_protocol::ModelStatistics;
 use consort_repository::{
-    Change, ControlMode, Entry, IndexEntry, Models, Served, Snapshot, Stated, Turns, Watching,
-    statistics,
+    Change, ControlMode, Entry, IndexEntry, Models, ResponseCache, Served, Snapshot, Stated, Turns,
+    Watching, statistics,
 };
 use consort_stage::{Error, Result};
 use consort_telemetry::Metrics;
@@ -29,12 +29,14 @@ use assemble::Assembly;
 use statement::Statement;
 
 /// Where the ensembles lie and what decides which of them are served.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct CatalogOptions {
     /// The model repositories.
     pub repositories: Vec<PathBuf>,
     /// What decides which ensembles are served.
     pub mode: ControlMode,
+    /// Where the responses of ensembles are kept, when they are.
+    pub cache: Option<Arc<ResponseCache>>,
 }
 
 /// The models of a gateway: ensembles, and what they are made of.
@@ -109,7 +111,8 @@ impl Catalog {
     }
 
     fn assembled(&self, statements: &BTreeMap<Arc<str>, Statement>) -> BTreeMap<Arc<str>, Entry> {
-        Assembly::new(statements, &*self.leaves, &self.metrics).all()
+        let cache = self.options.cache.as_ref();
+        Assembly::new(statements, &*self.leaves, &self.metrics, cache).all()
     }
 
     /// Makes these plans the ones that are served; the statements they follow from are locked.

@@ -47,6 +47,7 @@ async fn serve(program: &Program) -> Result<()> {
     let options = CatalogOptions {
         repositories: program.server.model_repository.clone(),
         mode: control.mode()?,
+        cache: program.server.cache.cache(),
     };
     let catalog = Catalog::open(options, fleet, metrics.clone())?;
     let misstated = catalog.misstated();

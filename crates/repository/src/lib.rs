@@ -1,5 +1,6 @@
 //! The model repository on disk: versions, loading, and the models being served.
 
+mod cached;
 mod checked;
 mod classification;
 mod control;
@@ -8,10 +9,12 @@ mod filling;
 mod folder;
 mod identity;
 mod instance_file;
+mod instances;
 mod kind;
 mod load;
 mod local;
 mod models;
+mod response_cache;
 mod snapshot;
 mod stamp;
 mod stand_in;
@@ -21,6 +24,7 @@ mod turns;
 mod warmup;
 mod watching;
 
+pub use cached::Cached;
 pub use checked::{Checked, reason};
 pub use classification::{classify, classify_outputs};
 pub use control::{
@@ -34,6 +38,7 @@ pub use kind::{Backend, Instance, Kind, ModelFile};
 pub use load::Loader;
 pub use local::{Foreign, LOAD_THREADS, Local, LocalOptions};
 pub use models::{IndexEntry, Models, Served, State};
+pub use response_cache::ResponseCache;
 pub use snapshot::{Entry, Snapshot};
 pub use stated::{Stated, is_ensemble};
 pub use turns::{Turn, Turns};

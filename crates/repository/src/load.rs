@@ -5,20 +5,21 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use consort_config::{Device, Draft, InstanceGroup, Model, Problems, Scheduling};
+use consort_config::{Device, Draft, Model, Problems, Scheduling};
 use consort_scheduler::{
-    Counting, DEFAULT_QUEUE_SIZE, InlineStage, PoolStage, Rules, StreamingStage,
+    Counting, DEFAULT_QUEUE_SIZE, InlineStage, Limiter, PoolStage, Rules, StreamingStage,
 };
 use consort_stage::{BatchBackend, Error, Result, Stage};
-use consort_telemetry::Metrics;
+use consort_telemetry::{Meter, Metrics};
 
+use crate::cached::Cached;
 use crate::checked::Checked;
 use crate::folder::ModelFolder;
-use crate::kind::{Backend, Instance, Kind, ModelFile};
+use crate::instances::Instances;
+use crate::kind::{Backend, Kind, ModelFile};
 use crate::models::Served;
-
+use crate::response_cache::ResponseCache;
 use crate::statistics;
-use crate::warmup::WarmUp;
 
 /// What loading needs beside the folder.
 #[derive(Clone)]
@@ -29,6 +30,10 @@ pub struct Loader {
     pub metrics: Arc<Metrics>,
     /// The cores that the instances of a model share.
     pub cores: NonZeroUsize,
+    /// Where responses are kept, when they are.
+    pub cache: Option<Arc<ResponseCache>>,
+    /// What the instances of all models share, when they wait for it.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 impl Loader {
@@ -83,8 +88,9 @@ impl Loader {
             meter: meter.clone(),
             is_batching: model.signature.is_batching(),
         };
-        let instances = self.load_instances(kind, folder, model, version)?;
-        let stage = start(model, instances, counting)?;
+        let mut instances = Instances::load(self, kind, &folder.path, model, version)?;
+        let stage = start(model, std::mem::take(&mut instances.active), counting)?;
+        let stage = self.cached(model, instances.keep_passive(stage), &meter);
         let checked =
             Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone());
         meter.loaded(started_at.elapsed());
@@ -99,48 +105,22 @@ impl Loader {
         })
     }
 
-    fn load_instances(
-        &self,
-        kind: &Kind,
-        folder: &ModelFolder,
-        model: &Model,
-        version: u64,
-    ) -> Result<Vec<Backend>> {
-        let version_folder = folder.path.join(version.to_string());
-        let warm_up = WarmUp::prepare(model, &folder.path)?;
-        let devices = devices(&model.instances);
-        let threads = NonZeroUsize::new(self.cores.get() / devices.len().max(1));
-        let mut instances = Vec::new();
-        for device in devices {
-            let mut backend = (kind.load)(&Instance {
-                model,
-                version,
-                model_folder: &folder.path,
-                version_folder: &version_folder,
-                device,
-                threads: threads.unwrap_or(NonZeroUsize::MIN),
-            })?;
-            warm_up.run(&mut backend)?;
-            let serves_everybody = matches!(backend, Backend::Inline(_));
-            instances.push(backend);
-            if serves_everybody {
-                break;
+    /// `stage` behind the response cache, when the model asks for it and there is one.
+    fn cached(&self, model: &Model, stage: Arc<dyn Stage>, meter: &Arc<Meter>) -> Arc<dyn Stage> {
+        match &self.cache {
+            Some(cache) if model.caches_responses => {
+                Arc::new(Cached::new(stage, cache.clone(), meter.clone()))
             }
+            None if model.caches_responses => {
+                tracing::warn!(
+                    model = &*model.name,
+                    "`response_cache` has no effect without `--cache-config local,size=BYTES`"
+                );
+                stage
+            }
+            _ => stage,
         }
-        Ok(instances)
     }
-}
-
-/// The device of each instance.
-fn devices(groups: &[InstanceGroup]) -> Vec<Device> {
-    let each = |group: &InstanceGroup| {
-        let devices = group.devices.clone();
-        devices
-            .into_iter()
-            .flat_map(|device| std::iter::repeat_n(device, group.count.get()))
-            .collect::<Vec<_>>()
-    };
-    groups.iter().flat_map(each).collect()
 }
 
 fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -> Result<Model> {
@@ -176,8 +156,8 @@ fn start(model: &Model, instances: Vec<Backend>, counting: Counting) -> Result<A
 
 /// How the requests of a model with these instances are batched.
 fn rules(model: &Model, instances: &[Box<dyn BatchBackend>]) -> Result<Rules> {
-    let devices = devices(&model.instances);
-    let is_gpu = devices.iter().any(|device| *device != Device::Cpu);
+    let mut devices = model.instances.iter().flat_map(|group| &group.devices);
+    let is_gpu = devices.any(|device| *device != Device::Cpu);
     Rules::of(model, is_gpu, instances.iter().all(|instance| instance.keeps_requests_apart()))
 }
 

@@ -8,6 +8,7 @@ mod assembly;
 mod batching;
 mod guarded;
 mod inline;
+mod limiter;
 mod order;
 mod pool;
 mod queue;
@@ -24,6 +25,7 @@ use consort_telemetry::{Execution, Meter};
 pub use batching::Rules;
 pub use guarded::guarded;
 pub use inline::InlineStage;
+pub use limiter::{Limiter, Need, Needs, Supply};
 pub use pool::PoolStage;
 pub use streaming::StreamingStage;
 

@@ -2,11 +2,13 @@
 //!
 //! A service is a list of backends: [`stage_main`] makes a whole program of it.
 
+mod cache_options;
 mod control_options;
 mod grpc;
 mod healthcheck;
 mod identity;
 mod lifecycle;
+mod limit_options;
 mod listen;
 mod metrics;
 mod metrics_config;
@@ -15,11 +17,13 @@ mod run;
 mod stage_main;
 mod table;
 
+pub use cache_options::CacheOptions;
 pub use control_options::{ControlOptions, Mode};
 pub use grpc::Grpc;
 pub use healthcheck::check as healthcheck;
 pub use identity::{EXTENSIONS, NAME, VERSION};
 pub use lifecycle::Lifecycle;
+pub use limit_options::LimitOptions;
 pub use metrics_config::{MetricsSetting, ShownMetrics};
 pub use options::{LogOptions, Options};
 pub use run::{Service, block_on, finish, run};

@@ -9,7 +9,9 @@ use clap::{Args, ValueEnum};
 use consort_repository::{Foreign, LocalOptions};
 use consort_telemetry::LogFormat;
 
+use crate::cache_options::CacheOptions;
 use crate::control_options::ControlOptions;
+use crate::limit_options::LimitOptions;
 use crate::metrics_config::ShownMetrics;
 
 /// The options that every program has.
@@ -70,6 +72,14 @@ pub struct Options {
     /// What the metrics show
     #[command(flatten)]
     pub shown: ShownMetrics,
+
+    /// The response cache
+    #[command(flatten)]
+    pub cache: CacheOptions,
+
+    /// The rate limiter
+    #[command(flatten)]
+    pub limit: LimitOptions,
 
     /// How to log
     #[command(flatten)]

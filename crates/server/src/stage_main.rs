@@ -48,7 +48,13 @@ async fn serve(
         bail!("no model repository; give one with `--model-repository DIR`");
     }
     let metrics = options.shown.to_metrics();
-    let loader = Loader { kinds: kinds.into(), metrics: metrics.clone(), cores: cores() };
+    let loader = Loader {
+        kinds: kinds.into(),
+        metrics: metrics.clone(),
+        cores: cores(),
+        cache: options.cache.cache(),
+        limiter: options.limit.limiter(),
+    };
     let models = Local::open(options.local(Foreign::Ignored)?, loader)?;
     let models = Lifecycle::new(models as Arc<_>);
     let gpus = find_gpus();

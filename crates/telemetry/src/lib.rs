@@ -11,6 +11,7 @@ mod logging;
 mod machine;
 mod meter;
 mod metrics;
+mod occurrences;
 mod options;
 mod process;
 mod propagation;

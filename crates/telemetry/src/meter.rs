@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::batch_sizes::BatchSizes;
 use crate::histogram::{BATCH_SIZES, Histogram, MILLISECONDS, SECONDS, SHARES, nanoseconds};
+use crate::occurrences::Occurrences;
 use crate::options::{MeterOptions, MetricsOptions};
 use crate::response_counts::{Fate, ResponseCounts};
 use crate::semconv::{consort, triton};
@@ -109,6 +110,8 @@ pub struct Meter {
     last_inference_ms: AtomicU64,
     pending: AtomicU64,
     load_ns: AtomicU64,
+    cache_hits: Occurrences,
+    cache_misses: Occurrences,
     batch_sizes: BatchSizes,
     responses: ResponseCounts,
     pub(crate) options: MeterOptions,
@@ -158,6 +161,8 @@ impl Meter {
             last_inference_ms: AtomicU64::default(),
             pending: AtomicU64::default(),
             load_ns: AtomicU64::default(),
+            cache_hits: Occurrences::default(),
+            cache_misses: Occurrences::default(),
             batch_sizes: BatchSizes::default(),
             responses: ResponseCounts::default(),
             options,
@@ -227,6 +232,16 @@ impl Meter {
         }
     }
 
+    /// Counts a request that was answered without a run, and what that took.
+    pub fn cache_hit(&self, duration: Duration) {
+        self.cache_hits.add(duration);
+    }
+
+    /// Counts a request that was looked for in vain, and what looking and keeping took.
+    pub fn cache_miss(&self, duration: Duration) {
+        self.cache_misses.add(duration);
+    }
+
     /// Says how long the load of the model took.
     pub fn loaded(&self, duration: Duration) {
         self.load_ns.store(nanoseconds(duration), Relaxed);
@@ -265,7 +280,8 @@ impl Meter {
             pending: self.pending.load(Relaxed),
             batches: self.batch_sizes.snapshot(),
             responses: self.responses.snapshot(),
-            ..Snapshot::default()
+            cache_hit: self.cache_hits.tally(),
+            cache_miss: self.cache_misses.tally(),
         }
     }
 
@@ -487,6 +503,17 @@ mod tests {
         }
         assert_eq!((meter.batch_size.count(), meter.batch_size.sum()), (4, 12));
         assert_eq!((meter.padding_waste.count(), meter.padding_waste.sum()), (3, 750_000));
+    }
+
+    #[test]
+    fn hits_and_misses_are_counted_with_their_time() {
+        let meter = Meter::default();
+        meter.cache_hit(MS);
+        meter.cache_hit(MS);
+        meter.cache_miss(5 * MS);
+        let snapshot = meter.snapshot();
+        assert_eq!(snapshot.cache_hit, Tally { count: 2, ns: 2_000_000 });
+        assert_eq!(snapshot.cache_miss, Tally { count: 1, ns: 5_000_000 });
     }
 
     #[test]

@@ -206,6 +206,22 @@ pub mod triton {
         "nv_energy_consumption",
         "GPU energy consumption in joules since the server started",
     );
+    /// Requests answered without a run, thanks to the response cache.
+    pub const CACHE_HITS: Family =
+        counter("nv_cache_num_hits_per_model", "Number of cache hits per model");
+    /// Requests looked for in the response cache in vain.
+    pub const CACHE_MISSES: Family =
+        counter("nv_cache_num_misses_per_model", "Number of cache misses per model");
+    /// Finding responses in the cache.
+    pub const CACHE_HIT_DURATION: Family = counter(
+        "nv_cache_hit_duration_per_model",
+        "Cumulative time to answer from the cache in microseconds",
+    );
+    /// Looking in vain, and keeping what was computed instead.
+    pub const CACHE_MISS_DURATION: Family = counter(
+        "nv_cache_miss_duration_per_model",
+        "Cumulative time to look for responses in vain and to keep new ones in microseconds",
+    );
     /// How long the load took.
     pub const LOAD_DURATION: Family =
         gauge("nv_model_load_duration_secs", "Model load time in seconds");

@@ -27,9 +27,9 @@ pub struct Snapshot {
     pub compute_infer: Tally,
     /// Scattering outputs.
     pub compute_output: Tally,
-    /// Requests answered from a response cache; zero, as there is none.
+    /// Requests answered without a run, from the response cache or together with an equal one.
     pub cache_hit: Tally,
-    /// Requests not found in a response cache; zero, as there is none.
+    /// Requests looked for in the response cache in vain.
     pub cache_miss: Tally,
     /// Inferences; a batch of n counts n.
     pub inference_count: u64,

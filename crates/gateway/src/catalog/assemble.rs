@@ -7,7 +7,9 @@ use consort_config::{Model, Scheduling};
 use consort_ensemble::{Defect, Ensemble, Nested, Plan, Spec, StepSpec, check, nesting};
 use consort_protocol::model_config::SchedulingChoice;
 use consort_protocol::model_ensembling::Step as WireStep;
-use consort_repository::{Checked, Entry, Models, Served, State, statistics};
+use consort_repository::{
+    Cached, Checked, Entry, Models, ResponseCache, Served, State, statistics,
+};
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
@@ -20,6 +22,7 @@ pub(super) struct Assembly<'a> {
     stated: &'a BTreeMap<Arc<str>, Statement>,
     leaves: &'a dyn Models,
     metrics: &'a Arc<Metrics>,
+    cache: Option<&'a Arc<ResponseCache>>,
     done: BTreeMap<Arc<str>, Entry>,
 }
 
@@ -28,8 +31,9 @@ impl<'a> Assembly<'a> {
         stated: &'a BTreeMap<Arc<str>, Statement>,
         leaves: &'a dyn Models,
         metrics: &'a Arc<Metrics>,
+        cache: Option<&'a Arc<ResponseCache>>,
     ) -> Self {
-        Self { stated, leaves, metrics, done: BTreeMap::new() }
+        Self { stated, leaves, metrics, cache, done: BTreeMap::new() }
     }
 
     /// Every ensemble, ready or with the reason why not.
@@ -78,6 +82,9 @@ impl<'a> Assembly<'a> {
             step.map(|(_, served)| served.signature.clone())
         };
         let plan = check(spec, &lookup).map_err(|defects| Reason::defects(model, &defects))?;
+        if model.caches_responses && plan.signature.is_decoupled {
+            return Err(Reason::failed(never_cached(model)));
+        }
         Ok(self.serve(model, version, plan, &models))
     }
 
@@ -127,6 +134,10 @@ impl<'a> Assembly<'a> {
         let steps = models.iter().enumerate().map(step).collect();
         let ensemble = Ensemble::new(Arc::new(plan), steps);
         let stage = EnsembleStage::new(ensemble, signature.clone(), meter.clone());
+        let stage: Arc<dyn Stage> = match self.cache.filter(|_| model.caches_responses) {
+            Some(cache) => Arc::new(Cached::new(Arc::new(stage), cache.clone(), meter.clone())),
+            None => Arc::new(stage),
+        };
         let mut config = (*model.wire).clone();
         if signature.is_decoupled {
             config.model_transaction_policy.get_or_insert_default().decoupled = true;
@@ -138,7 +149,7 @@ impl<'a> Assembly<'a> {
             platform: "ensemble".into(),
             config: Arc::new(config),
             signature: signature.clone(),
-            stage: Arc::new(Checked::new(model.name.clone(), signature, Arc::new(stage), meter)),
+            stage: Arc::new(Checked::new(model.name.clone(), signature, stage, meter)),
         }
     }
 }
@@ -169,6 +180,16 @@ fn steps_of(served: &Served) -> impl Iterator<Item = (Arc<str>, usize, String)> 
     let name =
         |(index, step): (usize, &WireStep)| (served.name.clone(), index, step.model_name.clone());
     steps.iter().enumerate().map(name)
+}
+
+/// What is wrong with an ensemble that answers many times and wants its answers kept.
+fn never_cached(model: &Model) -> String {
+    let message = format!(
+        "Response Cache does not currently support model {} with 'decoupled' transaction policy. \
+         Please disable the response cache.",
+        model.name
+    );
+    model.problem("response_cache", message).to_string()
 }
 
 /// Why an ensemble is not ready.

@@ -135,8 +135,17 @@ impl Repository {
         let repositories = vec![self.path().to_owned()];
         let options = LocalOptions { mode, ..LocalOptions::new(repositories, Foreign::Ignored) };
         let metrics = Metrics::new();
-        Local::open(options, Loader { kinds: [CONSTANT].into(), metrics, cores: LOAD_THREADS })
-            .unwrap()
+        Local::open(
+            options,
+            Loader {
+                kinds: [CONSTANT].into(),
+                metrics,
+                cores: LOAD_THREADS,
+                cache: None,
+                limiter: None,
+            },
+        )
+        .unwrap()
     }
 }
 

@@ -16,20 +16,24 @@ use crate::summary::Summary;
 type Read = fn(&Snapshot) -> u64;
 
 /// Triton's metrics that have the labels of a model and nothing else.
-const TRITON: [(Family, Read); 4] = [
+const TRITON: [(Family, Read); 6] = [
     (triton::REQUEST_SUCCESS, |stats| stats.success.count),
     (triton::INFERENCE_COUNT, |stats| stats.inference_count),
     (triton::EXECUTION_COUNT, |stats| stats.execution_count),
     (triton::PENDING_REQUESTS, |stats| stats.pending),
+    (triton::CACHE_HITS, |stats| stats.cache_hit.count),
+    (triton::CACHE_MISSES, |stats| stats.cache_miss.count),
 ];
 
 /// Triton's cumulative durations.
-const DURATIONS: [(Family, Read); 5] = [
+const DURATIONS: [(Family, Read); 7] = [
     (triton::REQUEST_DURATION, |stats| us(stats.success.ns)),
     (triton::QUEUE_DURATION, |stats| us(stats.queue.ns)),
     (triton::COMPUTE_INPUT_DURATION, |stats| us(stats.compute_input.ns)),
     (triton::COMPUTE_INFER_DURATION, |stats| us(stats.compute_infer.ns)),
     (triton::COMPUTE_OUTPUT_DURATION, |stats| us(stats.compute_output.ns)),
+    (triton::CACHE_HIT_DURATION, |stats| us(stats.cache_hit.ns)),
+    (triton::CACHE_MISS_DURATION, |stats| us(stats.cache_miss.ns)),
 ];
 
 /// One histogram of a model version, where it is counted.

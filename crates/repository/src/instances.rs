@@ -1,0 +1,263 @@
+//! Loads the instances that a model's groups ask for, each on its device with its share of the cores.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use consort_config::{Device, InstanceGroup, Model, RateLimiter};
+use consort_scheduler::{Limiter, Need, Needs};
+use consort_stage::{BatchBackend, Request, Responses, Result, Stage};
+use parking_lot::Mutex;
+
+use crate::kind::{Backend, Instance, Kind};
+use crate::load::Loader;
+use crate::warmup::WarmUp;
+
+/// The loaded instances of one version of a model.
+#[derive(Default)]
+pub(crate) struct Instances {
+    /// Those that are given requests; an inline backend is one for all.
+    pub(crate) active: Vec<Backend>,
+    /// Those of `passive` groups.
+    passive: Vec<Backend>,
+}
+
+/// One instance before it is loaded.
+struct Placement<'a> {
+    group: &'a InstanceGroup,
+    /// Named as Triton names it: the group's name and a number.
+    name: String,
+    device: Device,
+}
+
+impl Instances {
+    /// Loads and warms up every instance of `model` whose folder is `folder`.
+    ///
+    /// The instances that are given requests share the cores: each has as many threads as there
+    /// are cores for each, and at least one. Other models share the same cores and are not
+    /// counted, since who is busy when is not known here.
+    pub(crate) fn load(
+        loader: &Loader,
+        kind: &Kind,
+        folder: &Path,
+        model: &Model,
+        version: u64,
+    ) -> Result<Self> {
+        let warm_up = WarmUp::prepare(model, folder)?;
+        let placements = placements(&model.instances);
+        let active = placements.iter().filter(|placement| !placement.group.is_passive).count();
+        let threads = NonZeroUsize::new(loader.cores.get() / active.max(1));
+        let mut instances = Self::default();
+        for placement in placements {
+            let mut backend = (kind.load)(&Instance {
+                model,
+                version,
+                model_folder: folder,
+                version_folder: &folder.join(version.to_string()),
+                device: placement.device,
+                threads: threads.unwrap_or(NonZeroUsize::MIN),
+            })?;
+            warm_up.run(&mut backend)?;
+            tracing::debug!(model = &*model.name, version, "loaded instance {}", placement.name);
+            if instances.add(&placement, backend, loader.limiter.as_ref())? {
+                break;
+            }
+        }
+        Ok(instances)
+    }
+
+    /// Adds a loaded instance; whether it serves everybody, so that there need be no other.
+    fn add(
+        &mut self,
+        placement: &Placement<'_>,
+        backend: Backend,
+        limiter: Option<&Arc<Limiter>>,
+    ) -> Result<bool> {
+        if placement.group.is_passive {
+            self.passive.push(backend);
+            return Ok(false);
+        }
+        let serves_everybody = matches!(backend, Backend::Inline(_));
+        self.active.push(match (limiter, backend) {
+            (Some(limiter), Backend::Batch(backend)) => {
+                Backend::Batch(limit(limiter, placement, backend)?)
+            }
+            (_, backend) => {
+                warn_of_no_limit(placement, &backend, limiter.is_some());
+                backend
+            }
+        });
+        Ok(serves_everybody)
+    }
+
+    /// `stage`, which runs the active instances, with the passive ones kept beside it.
+    pub(crate) fn keep_passive(self, stage: Arc<dyn Stage>) -> Arc<dyn Stage> {
+        if self.passive.is_empty() {
+            return stage;
+        }
+        Arc::new(WithPassive { active: stage, _passive: Mutex::new(self.passive) })
+    }
+}
+
+/// A stage whose model has instances that are loaded and given no requests.
+struct WithPassive {
+    active: Arc<dyn Stage>,
+    // Instances may be handed from thread to thread but not shared, which a lock makes up for.
+    _passive: Mutex<Vec<Backend>>,
+}
+
+impl Stage for WithPassive {
+    fn call(&self, request: Request) -> Responses {
+        self.active.call(request)
+    }
+}
+
+/// Every instance, in the order of the groups, their devices and their numbers.
+fn placements(groups: &[InstanceGroup]) -> Vec<Placement<'_>> {
+    groups.iter().flat_map(placements_of).collect()
+}
+
+fn placements_of(group: &InstanceGroup) -> Vec<Placement<'_>> {
+    let on_device = |device: &Device| {
+        let device = *device;
+        (0..group.count.get()).map(move |number| Placement {
+            group,
+            name: format!("{}_{number}", group.name),
+            device,
+        })
+    };
+    group.devices.iter().flat_map(on_device).collect()
+}
+
+fn limit(
+    limiter: &Arc<Limiter>,
+    placement: &Placement<'_>,
+    backend: Box<dyn BatchBackend>,
+) -> Result<Box<dyn BatchBackend>> {
+    let RateLimiter { resources, priority } = &placement.group.rate_limiter;
+    let resources = resources.iter().map(|resource| Need {
+        name: resource.name.clone(),
+        count: resource.count,
+        is_global: resource.is_global,
+    });
+    let device = match placement.device {
+        Device::Gpu(index) => index,
+        // As in Triton, a processor is device 0.
+        Device::Auto | Device::Cpu => 0,
+    };
+    let needs = Needs { device, resources: resources.collect(), priority: *priority };
+    limiter.limit(&needs, backend)
+}
+
+fn warn_of_no_limit(placement: &Placement<'_>, backend: &Backend, is_limiting: bool) {
+    let why = match backend {
+        Backend::Inline(_) => "runs where it is called",
+        Backend::Streaming(_) => "owns its loop",
+        Backend::Batch(_) => return,
+    };
+    if is_limiting && !placement.group.rate_limiter.resources.is_empty() {
+        let group = &placement.group.name;
+        tracing::warn!("`rate_limiter` of instance group {group} has no effect: its backend {why}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consort_config::Resource;
+    use consort_scheduler::Supply;
+    use consort_stage::{Batch, Signature, Tensor};
+    use consort_telemetry::Metrics;
+
+    use super::*;
+
+    /// Gives its inputs back, from a thread of its own.
+    struct Echo;
+
+    impl BatchBackend for Echo {
+        fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
+            Ok(batch.inputs)
+        }
+    }
+
+    fn kind(load: fn(&Instance<'_>) -> Result<Backend>) -> Kind {
+        Kind { name: "fake", signature: |_| Ok(None), load }
+    }
+
+    fn group(name: &str, count: usize) -> InstanceGroup {
+        InstanceGroup {
+            name: name.into(),
+            count: NonZeroUsize::new(count).unwrap(),
+            devices: vec![Device::Cpu],
+            rate_limiter: RateLimiter::default(),
+            is_passive: false,
+        }
+    }
+
+    fn load(
+        kind: &Kind,
+        groups: Vec<InstanceGroup>,
+        limiter: Option<Limiter>,
+    ) -> Result<Instances> {
+        let loader = Loader {
+            kinds: [*kind].into(),
+            metrics: Metrics::new(),
+            cores: NonZeroUsize::new(8).unwrap(),
+            cache: None,
+            limiter: limiter.map(Arc::new),
+        };
+        let model = Model { instances: groups, ..Model::plain("fake", Signature::default()) };
+        Instances::load(&loader, kind, Path::new("nowhere"), &model, 1)
+    }
+
+    #[test]
+    fn instances_are_named_by_group_and_number() {
+        let two_devices =
+            InstanceGroup { devices: vec![Device::Gpu(0), Device::Gpu(2)], ..group("m_1", 2) };
+        let groups = [group("m_0", 1), two_devices];
+        let placed = placements(&groups);
+        let shown: Vec<_> = placed.iter().map(|one| (one.name.as_str(), one.device)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("m_0_0", Device::Cpu),
+                ("m_1_0", Device::Gpu(0)),
+                ("m_1_1", Device::Gpu(0)),
+                ("m_1_0", Device::Gpu(2)),
+                ("m_1_1", Device::Gpu(2)),
+            ]
+        );
+    }
+
+    #[test]
+    fn passive_instances_are_loaded_and_take_no_share_of_the_cores() {
+        let kind = kind(|instance| {
+            assert_eq!(instance.threads.get(), 4);
+            Ok(Backend::Batch(Box::new(Echo)))
+        });
+        let passive = InstanceGroup { is_passive: true, ..group("m_1", 3) };
+        let instances = load(&kind, vec![group("m_0", 2), passive], None).unwrap();
+        assert_eq!((instances.active.len(), instances.passive.len()), (2, 3));
+    }
+
+    #[test]
+    fn more_instances_than_cores_have_a_thread_each() {
+        let kind = kind(|instance| {
+            assert_eq!(instance.threads.get(), 1);
+            Ok(Backend::Batch(Box::new(Echo)))
+        });
+        assert_eq!(load(&kind, vec![group("m", 9)], None).unwrap().active.len(), 9);
+    }
+
+    #[test]
+    fn a_model_that_needs_more_than_there_is_is_not_loaded() {
+        let resource = Resource { name: "R".into(), is_global: true, count: 6 };
+        let rate_limiter = RateLimiter { resources: vec![resource], priority: 1 };
+        let needy = InstanceGroup { rate_limiter, ..group("m", 1) };
+        let kind = kind(|_| Ok(Backend::Batch(Box::new(Echo))));
+        let supplies = vec![Supply { name: "R".into(), count: 5, device: None }];
+        let error = load(&kind, vec![needy.clone()], Some(Limiter::new(supplies))).err().unwrap();
+        assert!(error.message().contains("\"R\" is limited to 5"), "{error}");
+        // Without the option the limits have no effect.
+        assert!(load(&kind, vec![needy], None).is_ok());
+    }
+}
