@@ -12,6 +12,7 @@ mod kind;
 mod load;
 mod local;
 mod models;
+mod sequences;
 mod snapshot;
 mod stamp;
 mod stand_in;

@@ -16,7 +16,7 @@ use crate::checked::Checked;
 use crate::folder::ModelFolder;
 use crate::kind::{Backend, Instance, Kind, ModelFile};
 use crate::models::Served;
-
+use crate::sequences;
 use crate::statistics;
 use crate::warmup::WarmUp;
 
@@ -84,7 +84,12 @@ impl Loader {
             is_batching: model.signature.is_batching(),
         };
         let instances = self.load_instances(kind, folder, model, version)?;
-        let stage = start(model, instances, counting)?;
+        let stage = match &model.scheduling {
+            Scheduling::Sequence(batching) => {
+                sequences::start(model, batching, &folder.path, instances, counting)?
+            }
+            _ => start(model, instances, counting)?,
+        };
         let checked =
             Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone());
         meter.loaded(started_at.elapsed());

@@ -14,6 +14,7 @@ mod queue;
 mod sequence;
 mod streaming;
 mod ticket;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use batching::Rules;
 pub use guarded::guarded;
 pub use inline::InlineStage;
 pub use pool::PoolStage;
+pub use sequence::{SequenceStage, Sequences};
 pub use streaming::StreamingStage;
 
 /// The requests that may wait for an instance when the configuration does not say: at 1 ms each
