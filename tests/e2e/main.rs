@@ -11,5 +11,6 @@ mod lifecycle;
 mod program;
 mod repository;
 mod scenarios;
+mod sequences;
 mod system;
 mod telemetry;
