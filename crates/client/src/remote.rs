@@ -7,9 +7,7 @@ use arc_swap::ArcSwap;
 use async_stream::stream;
 use consort_protocol::infer_parameter::ParameterChoice;
 use consort_protocol::{InferParameter, ModelInferRequest};
-use consort_stage::{
-    Code, CorrelationId, Error, Request, Responses, Result, Signature, Stage,
-};
+use consort_stage::{Code, CorrelationId, Error, Request, Responses, Result, Signature, Stage};
 
 use crate::affinity::weight;
 use crate::call::{Call, Outgoing};
@@ -91,7 +89,8 @@ impl Remote {
             return Err(Error::deadline_exceeded());
         }
         let place = if self.has_sequences { request.sequence()? } else { None };
-        let first = place.as_ref().map_or_else(|| self.pick(None), |place| self.pick_for(&place.id));
+        let first =
+            place.as_ref().map_or_else(|| self.pick(None), |place| self.pick_for(&place.id));
         let first = first.ok_or_else(|| self.nobody())?;
         let outgoing = self.outgoing(request);
         match Call::open(&first, &outgoing).await {
