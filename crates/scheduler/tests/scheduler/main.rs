@@ -4,6 +4,7 @@
 
 mod inline;
 mod pool;
+mod sequence;
 mod stage;
 mod streaming;
 mod stress;
