@@ -13,5 +13,6 @@ mod numbers;
 mod program;
 mod repository;
 mod scenarios;
+mod sequences;
 mod system;
 mod telemetry;

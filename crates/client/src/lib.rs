@@ -4,6 +4,7 @@
 //! offers these models like local ones.
 
 mod address;
+mod affinity;
 mod call;
 mod control;
 mod discovery;

@@ -7,10 +7,12 @@ use arc_swap::ArcSwap;
 use async_stream::stream;
 use consort_protocol::infer_parameter::ParameterChoice;
 use consort_protocol::{InferParameter, ModelInferRequest};
-use consort_stage::{Code, Error, Request, Responses, Result, Signature, Stage};
+use consort_stage::{Code, CorrelationId, Error, Request, Responses, Result, Signature, Stage};
 
+use crate::affinity::weight;
 use crate::call::{Call, Outgoing};
 use crate::replica::Replica;
+use crate::report::Description;
 
 /// The parameter by which a decoupled model is asked to say when it has sent everything.
 const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
@@ -22,6 +24,8 @@ pub(crate) struct Remote {
     model: Arc<str>,
     version: u64,
     signature: Arc<Signature>,
+    /// Whether its requests belong to sequences, each of which stays with one replica.
+    has_sequences: bool,
     replicas: ArcSwap<Vec<Arc<Replica>>>,
     /// Where the search for the least busy replica begins, so that equals take turns.
     turn: AtomicUsize,
@@ -29,18 +33,25 @@ pub(crate) struct Remote {
 
 impl Remote {
     /// A model version that no replica has yet.
-    pub(crate) fn new(model: Arc<str>, version: u64, signature: Arc<Signature>) -> Self {
-        Self { model, version, signature, replicas: ArcSwap::default(), turn: AtomicUsize::new(0) }
+    pub(crate) fn new(model: Arc<str>, version: u64, description: &Description) -> Self {
+        Self {
+            model,
+            version,
+            signature: description.signature.clone(),
+            has_sequences: description.has_sequences(),
+            replicas: ArcSwap::default(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a model that is described so is called in the same way.
+    pub(crate) fn is_like(&self, description: &Description) -> bool {
+        self.signature == description.signature && self.has_sequences == description.has_sequences()
     }
 
     /// The model's name.
     pub(crate) fn model(&self) -> &Arc<str> {
         &self.model
-    }
-
-    /// What it takes and gives, which does not change.
-    pub(crate) fn signature(&self) -> &Arc<Signature> {
-        &self.signature
     }
 
     /// Exchanges the replicas; calls that have begun go on.
@@ -66,18 +77,28 @@ impl Remote {
         least.or(tried).cloned()
     }
 
+    /// The replica that has the sequence.
+    fn pick_for(&self, id: &CorrelationId) -> Option<Arc<Replica>> {
+        let replicas = self.replicas.load();
+        replicas.iter().max_by_key(|replica| weight(id, replica.address)).cloned()
+    }
+
     /// Sends the request to a replica, and to another one when the first got nothing of it.
     async fn open(&self, request: Request) -> Result<Call> {
         if request.context.is_expired() {
             return Err(Error::deadline_exceeded());
         }
-        let mut first = self.pick(None).ok_or_else(|| self.nobody())?;
+        let place = if self.has_sequences { request.sequence()? } else { None };
+        let first =
+            place.as_ref().map_or_else(|| self.pick(None), |place| self.pick_for(&place.id));
+        let first = first.ok_or_else(|| self.nobody())?;
         let outgoing = self.outgoing(request);
         match Call::open(&first, &outgoing).await {
             Err(error) if error.code() == Code::Unavailable && outgoing.is_unsent() => {
                 first.suspected.notify_one();
-                first = self.pick(Some(&first)).ok_or(error)?;
-                Call::open(&first, &outgoing).await
+                // No other replica knows the sequence.
+                let other = self.pick(Some(&first)).filter(|_| place.is_none());
+                Call::open(&other.ok_or(error)?, &outgoing).await
             }
             opened => opened,
         }

@@ -51,10 +51,9 @@ impl Remotes {
 
     /// The stage of a model version; a new one when its tensors are no longer the same.
     fn keep(&mut self, name: &Arc<str>, version: u64, description: &Description) -> Arc<Remote> {
-        let signature = &description.signature;
-        let new = || Arc::new(Remote::new(name.clone(), version, signature.clone()));
+        let new = || Arc::new(Remote::new(name.clone(), version, description));
         let kept = self.0.entry((name.clone(), version)).or_insert_with(new);
-        if *kept.signature() != *signature {
+        if !kept.is_like(description) {
             kept.set_replicas(Vec::new());
             *kept = new();
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use consort_protocol::ModelConfig;
+use consort_protocol::model_config::SchedulingChoice;
 use consort_repository::State;
 use consort_stage::Signature;
 
@@ -46,6 +47,13 @@ pub(crate) struct Reported {
 pub(crate) struct Description {
     pub(crate) config: Arc<ModelConfig>,
     pub(crate) signature: Arc<Signature>,
+}
+
+impl Description {
+    /// Whether the model's requests belong to sequences.
+    pub(crate) fn has_sequences(&self) -> bool {
+        matches!(self.config.scheduling_choice, Some(SchedulingChoice::SequenceBatching(_)))
+    }
 }
 
 /// The reason that Triton gives for a version that somebody unloaded; this is no failure.

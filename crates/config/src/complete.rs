@@ -2,6 +2,8 @@
 
 mod fit;
 
+use std::collections::BTreeSet;
+
 use consort_protocol::model_config::SchedulingChoice;
 use consort_protocol::{
     DataType as WireType, ModelConfig, ModelDynamicBatching, ModelInput, ModelOutput,
@@ -32,16 +34,30 @@ pub(crate) fn complete(config: &mut ModelConfig, file: &Signature, report: &mut 
     fit::inputs(&file, &mut config.input, report);
     fit::outputs(&file, &mut config.output, report);
     // What a request may leave out is served when the configuration asks for it.
+    let of_sequences = names_of_sequences(config);
     let is_new = |spec: &&TensorSpec| {
-        !spec.is_optional && config.input.iter().all(|input| *input.name != *spec.name)
+        !spec.is_optional
+            && config.input.iter().all(|input| *input.name != *spec.name)
+            && !of_sequences.contains(&*spec.name)
     };
     let inputs: Vec<_> = file.signature.inputs.iter().filter(is_new).collect();
     config.input.extend(inputs.into_iter().map(|spec| file.input(spec)));
     // Outputs that the configuration does not name are outputs that nobody wants.
     if config.output.is_empty() {
         let outputs = file.signature.outputs.iter();
+        let outputs = outputs.filter(|spec| !of_sequences.contains(&*spec.name));
         config.output = outputs.map(|spec| file.output(spec)).collect();
     }
+}
+
+/// The tensors that the sequence batcher gives and takes, which callers do not see.
+fn names_of_sequences(config: &ModelConfig) -> BTreeSet<String> {
+    let Some(SchedulingChoice::SequenceBatching(batching)) = &config.scheduling_choice else {
+        return BTreeSet::new();
+    };
+    let controls = batching.control_input.iter().map(|control| &control.name);
+    let states = batching.state.iter().flat_map(|state| [&state.input_name, &state.output_name]);
+    controls.chain(states).cloned().collect()
 }
 
 /// Notes the tensors that keep the model from batching, which the configuration wants it to.

@@ -63,6 +63,19 @@ impl Model {
         }
     }
 
+    /// What its backend takes and gives: what callers see, and the controls and states of
+    /// sequences that callers do not.
+    pub fn backend_signature(&self) -> Arc<Signature> {
+        let Scheduling::Sequence(batching) = &self.scheduling else {
+            return self.signature.clone();
+        };
+        let mut signature = (*self.signature).clone();
+        signature.inputs.extend(batching.inputs());
+        let (outputs, seen) = (batching.outputs(), &self.signature);
+        signature.outputs.extend(outputs.filter(|spec| seen.output(&spec.name).is_none()));
+        Arc::new(signature)
+    }
+
     /// The place of a field such as `ensemble_scheduling.step[1].input_map` in the file.
     pub fn locate(&self, path: &str) -> Option<Place> {
         self.source.locate(path)

@@ -5,7 +5,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use consort_stage::DataType;
+use consort_stage::{DataType, TensorSpec};
 
 /// How requests reach the instances.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +97,24 @@ pub struct SequenceBatching {
     pub is_iterative: bool,
 }
 
+impl SequenceBatching {
+    /// The inputs that the backend is given beside those of its callers.
+    pub fn inputs(&self) -> impl Iterator<Item = TensorSpec> {
+        let controls = self.controls.iter().map(|control| {
+            let datatype = control.kind.datatype();
+            TensorSpec::new(&control.input, datatype, &[1])
+        });
+        let state = |state: &State| TensorSpec::new(&state.input, state.datatype, &state.dims);
+        controls.chain(self.states.iter().map(state))
+    }
+
+    /// The outputs that it gives for the next request; callers may see them too.
+    pub fn outputs(&self) -> impl Iterator<Item = TensorSpec> {
+        let state = |state: &State| TensorSpec::new(&state.output, state.datatype, &state.dims);
+        self.states.iter().map(state)
+    }
+}
+
 /// One input that tells the backend about a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Control {
@@ -117,6 +135,20 @@ pub enum ControlKind {
     End(Flag),
     /// The sequence's id, in this type.
     CorrelationId(DataType),
+}
+
+impl ControlKind {
+    /// The type of the input's elements.
+    fn datatype(self) -> DataType {
+        match self {
+            Self::Start(flag) | Self::Ready(flag) | Self::End(flag) => match flag {
+                Flag::Int32(_) => DataType::Int32,
+                Flag::Fp32(_) => DataType::Fp32,
+                Flag::Bool(_) => DataType::Bool,
+            },
+            Self::CorrelationId(datatype) => datatype,
+        }
+    }
 }
 
 /// The values that stand for false and true.

@@ -4,6 +4,7 @@ mod batch_tensors;
 mod ensemble;
 mod metrics;
 mod scheduling;
+mod sequence_states;
 mod tensors;
 mod warmup;
 

@@ -370,3 +370,19 @@ model_warmup [
         "#]],
     );
 }
+
+#[test]
+fn the_state_of_sequences_must_fit_itself_and_the_model() {
+    let text = r#"backend: "identity" max_batch_size: 4
+input { name: "x" data_type: TYPE_INT32 dims: [ 1 ] }
+output { name: "y" data_type: TYPE_INT32 dims: [ 1 ] }
+sequence_batching {
+  control_input { name: "x" control { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } }
+  state { input_name: "s" output_name: "y" data_type: TYPE_FP32 dims: [ 0 ] }
+  state { input_name: "s" output_name: "t" data_type: TYPE_INT32 dims: [ 2 ]
+    initial_state { name: "i" data_type: TYPE_FP32 dims: [ 3 ] } }
+  state { output_name: "t" dims: [ -1 ] }
+}
+"#;
+    check(text, &expect![[""]]);
+}

@@ -31,8 +31,9 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
     let model = instance.model;
     let file = instance.version_folder.join(&model.file_name);
     let (session, _) = session::open(instance, &file)?;
-    agreement::check(&model.signature, &session)?;
-    let outputs = &model.signature.outputs;
+    let signature = model.backend_signature();
+    agreement::check(&signature, &session)?;
+    let outputs = &signature.outputs;
     Ok(Backend::Batch(Box::new(OnnxRuntime {
         session,
         model: Arc::clone(&model.name),

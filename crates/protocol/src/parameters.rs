@@ -19,6 +19,9 @@ pub(crate) const FINAL: &str = "triton_final_response";
 /// What a request spent in queues and instances, on its last response and only when asked for.
 pub(crate) const DURATIONS: &str = "consort_durations";
 
+/// Which sequence a request belongs to.
+const SEQUENCE_ID: &str = "sequence_id";
+
 /// What the names that belong to the server begin with.
 const RESERVED_PREFIX: &str = "triton_";
 
@@ -40,7 +43,8 @@ pub(crate) fn read_request(wire: WireParameters) -> Result<Parameters> {
             return Err(wrong_type(&name));
         }
         if let Some(value) = value {
-            parameters.insert(name, Parameter::from(value));
+            let value = read(&name, value);
+            parameters.insert(name, value);
         }
     }
     Ok(parameters)
@@ -49,7 +53,18 @@ pub(crate) fn read_request(wire: WireParameters) -> Result<Parameters> {
 /// The parameters of a response, whatever they are; one without a value says nothing.
 pub(crate) fn read_response(wire: WireParameters) -> Parameters {
     let values = wire.into_iter();
-    values.filter_map(|(name, value)| Some((name, value.parameter_choice?.into()))).collect()
+    let values = values.filter_map(|(name, value)| Some((name, value.parameter_choice?)));
+    values.map(|(name, value)| (name.clone(), read(&name, value))).collect()
+}
+
+fn read(name: &str, value: ParameterChoice) -> Parameter {
+    match value {
+        // The protocol has no unsigned id, so clients send the bits of one.
+        ParameterChoice::Int64Param(id) if name == SEQUENCE_ID => {
+            Parameter::Uint(id.cast_unsigned())
+        }
+        value => value.into(),
+    }
 }
 
 /// The parameters as the wire carries them.
@@ -62,6 +77,7 @@ pub(crate) fn write(parameters: Parameters) -> WireParameters {
                 Parameter::Uint(value) if name == "timeout" => {
                     Parameter::Int(i64::try_from(value).unwrap_or(i64::MAX))
                 }
+                Parameter::Uint(id) if name == SEQUENCE_ID => Parameter::Int(id.cast_signed()),
                 value => value,
             };
             (name, value.into())
@@ -102,7 +118,7 @@ pub(crate) fn classes(parameters: &WireParameters) -> Result<Option<usize>> {
 /// The wire types of the parameters that mean something to the server; `None` for all others.
 fn allowed(name: &str) -> Option<&'static str> {
     Some(match name {
-        "sequence_id" => "int64_param or string_param",
+        SEQUENCE_ID => "int64_param or string_param",
         "sequence_start" | "sequence_end" | EMPTY_FINAL => "bool_param",
         "priority" => "int64_param or uint64_param",
         "timeout" | "classification" => "int64_param",

@@ -15,6 +15,7 @@ mod load;
 mod local;
 mod models;
 mod response_cache;
+mod sequences;
 mod snapshot;
 mod stamp;
 mod stand_in;

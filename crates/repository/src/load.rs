@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use crate::instances::Instances;
 use crate::kind::{Backend, Kind, ModelFile};
 use crate::models::Served;
 use crate::response_cache::ResponseCache;
+use crate::sequences;
 use crate::statistics;
 
 /// What loading needs beside the folder.
@@ -89,7 +91,8 @@ impl Loader {
             is_batching: model.signature.is_batching(),
         };
         let mut instances = Instances::load(self, kind, &folder.path, model, version)?;
-        let stage = start(model, std::mem::take(&mut instances.active), counting)?;
+        let active = std::mem::take(&mut instances.active);
+        let stage = start(model, &folder.path, active, counting)?;
         let stage = self.cached(model, instances.keep_passive(stage), &meter);
         let checked =
             Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone());
@@ -134,7 +137,16 @@ fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -
     draft.check().map_err(|problems| misconfigured(&problems))
 }
 
-fn start(model: &Model, instances: Vec<Backend>, counting: Counting) -> Result<Arc<dyn Stage>> {
+/// Lets requests reach these instances as the configuration says; `folder` is the model's.
+fn start(
+    model: &Model,
+    folder: &Path,
+    instances: Vec<Backend>,
+    counting: Counting,
+) -> Result<Arc<dyn Stage>> {
+    if let Scheduling::Sequence(batching) = &model.scheduling {
+        return sequences::start(model, batching, folder, instances, counting);
+    }
     let mut batch = Vec::new();
     let mut streaming = Vec::new();
     for instance in instances {

@@ -15,6 +15,7 @@ mod queue;
 mod sequence;
 mod streaming;
 mod ticket;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub use guarded::guarded;
 pub use inline::InlineStage;
 pub use limiter::{Limiter, Need, Needs, Supply};
 pub use pool::PoolStage;
+pub use sequence::{SequenceStage, Sequences};
 pub use streaming::StreamingStage;
 
 /// The requests that may wait for an instance when the configuration does not say: at 1 ms each

@@ -153,7 +153,22 @@ def row_sum() -> Graph:
     return graph
 
 
+def accumulate() -> Graph:
+    """Adds INPUT to the sum of its sequence, and shows what each row was told: start, ready, end and id."""
+    graph = Graph("accumulate", OPSET)
+    value = graph.input("INPUT", TensorProto.INT32, ["batch", 1])
+    told = [graph.input(name, TensorProto.INT32, ["batch", 1]) for name in ("START", "READY", "END")]
+    sequence = graph.input("CORRID", TensorProto.STRING, ["batch", 1])
+    total = graph.input("SUM_IN", TensorProto.INT32, ["batch", 1])
+    graph.node("Add", total, value, output=graph.output("SUM_OUT", TensorProto.INT32, ["batch", 1]))
+    graph.node("Add", total, value, output=graph.output("OUTPUT", TensorProto.INT32, ["batch", 1]))
+    graph.node("Concat", *told, output=graph.output("TOLD", TensorProto.INT32, ["batch", 3]), axis=1)
+    graph.node("Identity", sequence, output=graph.output("ID", TensorProto.STRING, ["batch", 1]))
+    return graph
+
+
 MODELS: list[Callable[[], Graph]] = [
+    accumulate,
     add_sub,
     every_type,
     no_batch,

@@ -7,6 +7,7 @@ use consort_protocol::model_queue_policy::TimeoutAction;
 use consort_protocol::model_sequence_batching::{Control, StrategyChoice, control::Kind};
 use consort_protocol::{DataType, ModelConfig, ModelDynamicBatching, ModelSequenceBatching};
 
+use super::sequence_states;
 use crate::report::Report;
 
 /// Notes everything that is wrong with the scheduler that `config` chooses.
@@ -117,6 +118,7 @@ fn check_sequences(batching: &ModelSequenceBatching, config: &ModelConfig, repor
         }
     }
     check_strategy(batching, config, report);
+    sequence_states::check(batching, config, report);
 }
 
 fn check_strategy(batching: &ModelSequenceBatching, config: &ModelConfig, report: &mut Report) {

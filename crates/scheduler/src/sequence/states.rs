@@ -61,7 +61,10 @@ impl States {
         let values = self.states.iter().map(|keeping| keeping.take(outputs));
         let values = values.collect::<Result<Values>>()?;
         outputs.retain(|output| {
-            !self.states.iter().any(|keeping| !keeping.is_public && keeping.state.output == output.name)
+            !self
+                .states
+                .iter()
+                .any(|keeping| !keeping.is_public && keeping.state.output == output.name)
         });
         let form = self.form(&values);
         Ok(Some(Kept { state: values, form }))

@@ -5,6 +5,7 @@
 mod batching;
 mod inline;
 mod pool;
+mod sequence;
 mod stage;
 mod streaming;
 mod stress;

@@ -1,0 +1,223 @@
+//! What callers and instances share: the sequences behind a lock, and who waits for what.
+
+use std::time::Instant;
+
+use consort_stage::{Code, Error, Interrupt, Request, Response, Result, SequencePlace};
+use consort_telemetry::{PendingGuard, queue_span};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::oneshot;
+use tokio::time::sleep_until;
+
+use super::controls::shown;
+use super::core::{Arrival, Core, Decision, Key, Lapse, Policy, Refusal, Row};
+use super::line::Kept;
+use super::rows::Rows;
+use super::states::Values;
+use crate::Counting;
+use crate::queue::{full, stopping};
+use crate::ticket::{Run, Ticket};
+
+/// A request that waits for its turn.
+pub(super) struct Queued {
+    pub(super) request: Request,
+    ticket: Ticket,
+    pub(super) reply: oneshot::Sender<Result<Response>>,
+    pub(super) pending: PendingGuard,
+    /// The span of the wait; closed when it is dropped.
+    span: tracing::Span,
+}
+
+/// The sequences of a model, and what callers and instances need beside them.
+pub(super) struct Shared {
+    core: Mutex<Core<Queued, Values>>,
+    /// Where each instance waits for something to decide.
+    arrived: Vec<Condvar>,
+    pub(super) rows: Rows,
+    pub(super) counting: Counting,
+}
+
+/// A batch of rows; `None` where a slot has no request.
+pub(super) type Batch = Vec<Option<Row<Queued, Values>>>;
+
+impl Shared {
+    pub(super) fn new(policy: Policy, rows: Rows, counting: Counting) -> Self {
+        let arrived = (0..policy.instances).map(|_| Condvar::new()).collect();
+        Self { core: Mutex::new(Core::new(policy)), arrived, rows, counting }
+    }
+
+    /// Answers a request once its turn has come.
+    pub(super) async fn submit(&self, request: Request) -> Result<Response> {
+        if self.arrived.is_empty() {
+            return Err(Error::unavailable("the model has no instance"));
+        }
+        let place = self.rows.place(&request)?;
+        let times_out_at =
+            request.queue_timeout().and_then(|timeout| Instant::now().checked_add(timeout));
+        let (reply, mut answer) = oneshot::channel();
+        let ticket = Ticket::default();
+        let key = self.admit(request, &place, ticket.clone(), reply, times_out_at)?;
+        let caller = Caller { shared: self, key, ticket };
+        let answer = match times_out_at {
+            None => answer.await,
+            Some(at) => tokio::select! {
+                biased;
+                answer = &mut answer => answer,
+                () = sleep_until(at.into()) => {
+                    self.settle(self.core.lock(), |core| core.expire(Instant::now()));
+                    answer.await
+                }
+            },
+        };
+        drop(caller);
+        answer.unwrap_or_else(|_| Err(Error::internal("the instance gave no answer")))
+    }
+
+    fn admit(
+        &self,
+        request: Request,
+        place: &SequencePlace,
+        ticket: Ticket,
+        reply: oneshot::Sender<Result<Response>>,
+        times_out_at: Option<Instant>,
+    ) -> Result<Key> {
+        let arrival = Arrival {
+            place: place.clone(),
+            form: self.rows.form(&request),
+            times_out_at,
+            deadline: request.context.deadline,
+            request: Queued {
+                ticket,
+                reply,
+                pending: self.counting.meter.pending(),
+                span: queue_span(request.context.span.as_ref(), &self.counting.model),
+                request,
+            },
+        };
+        let admitted = self.settle(self.core.lock(), |core| core.submit(arrival, Instant::now()));
+        let admitted = admitted.map_err(|refusal| self.refused(refusal, place))?;
+        if admitted.cuts_off {
+            tracing::warn!(
+                model = &*self.counting.model,
+                "sequence {} had not ended when it was started again; it is cut off",
+                shown(&place.id)
+            );
+        }
+        Ok(admitted.key)
+    }
+
+    /// The texts are Triton's.
+    fn refused(&self, refusal: Refusal, place: &SequencePlace) -> Error {
+        match refusal {
+            Refusal::Full => full(),
+            Refusal::Closed => stopping(),
+            Refusal::NotStarted => Error::invalid(format!(
+                "inference request for sequence {} to model '{}' must specify the START flag on \
+                 the first request of the sequence",
+                shown(&place.id),
+                self.counting.model
+            )),
+        }
+    }
+
+    /// What the instance `lane` runs next, waiting for it; `None` when nothing will come.
+    ///
+    /// Its requests have boarded `run` when their callers can no longer take them out of line.
+    pub(super) fn next(&self, lane: usize, interrupt: Option<Interrupt>) -> Option<(Batch, Run)> {
+        let mut core = self.core.lock();
+        loop {
+            let decision = core.decide(lane, Instant::now());
+            if let Decision::Run(rows) = decision {
+                let run = Run::new(interrupt);
+                for row in rows.iter().flatten() {
+                    row.request.ticket.board(&run);
+                }
+                self.settle(core, |_| ());
+                return Some((rows, run));
+            }
+            let lapsed = self.wake(&mut core);
+            if !lapsed.is_empty() {
+                MutexGuard::unlocked(&mut core, || answer_lapsed(lapsed));
+                continue;
+            }
+            match decision {
+                Decision::Wait(Some(until)) => {
+                    self.arrived[lane].wait_until(&mut core, until);
+                }
+                Decision::Wait(None) => self.arrived[lane].wait(&mut core),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Notes that what the instance `lane` ran is over.
+    pub(super) fn finish(&self, lane: usize, kept: Vec<Option<Kept<Values>>>) {
+        self.settle(self.core.lock(), |core| core.finish(lane, kept, Instant::now()));
+    }
+
+    /// Takes in nothing any more and lets what waits run.
+    pub(super) fn close(&self, now: Instant) {
+        self.settle(self.core.lock(), |core| core.close(now));
+    }
+
+    /// Does something to the sequences and tells everybody whom it concerns.
+    fn settle<T>(
+        &self,
+        mut core: MutexGuard<'_, Core<Queued, Values>>,
+        change: impl FnOnce(&mut Core<Queued, Values>) -> T,
+    ) -> T {
+        let changed = change(&mut core);
+        let lapsed = self.wake(&mut core);
+        drop(core);
+        answer_lapsed(lapsed);
+        changed
+    }
+
+    /// Wakes the instances that have something to decide; gives the requests that will not run.
+    fn wake(&self, core: &mut Core<Queued, Values>) -> Vec<(Queued, Lapse)> {
+        for lane in core.take_woken() {
+            self.arrived[lane].notify_one();
+        }
+        core.take_lapsed()
+    }
+}
+
+impl Queued {
+    /// Leaves the queue: how long it waited there and where its answer goes.
+    pub(super) fn depart(
+        self,
+    ) -> (Request, std::time::Duration, oneshot::Sender<Result<Response>>) {
+        drop(self.span);
+        (self.request, self.pending.waited(), self.reply)
+    }
+}
+
+fn answer_lapsed(lapsed: Vec<(Queued, Lapse)>) {
+    for (queued, lapse) in lapsed {
+        let error = match lapse {
+            Lapse::Deadline => Error::deadline_exceeded(),
+            Lapse::NoSlot => Error::new(
+                Code::Unavailable,
+                "timeout of the corresponding sequence has been expired",
+            ),
+        };
+        // A caller that has gone does not want it.
+        drop(queued.reply.send(Err(error)));
+    }
+}
+
+/// Who waits for a queued or running request; dropping it before the end cancels the request.
+struct Caller<'a> {
+    shared: &'a Shared,
+    key: Key,
+    ticket: Ticket,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        let left = self.shared.settle(self.shared.core.lock(), |core| core.cancel(&self.key));
+        // What is no longer in line has boarded its run, under the same lock.
+        if left.is_none() {
+            self.ticket.cancel();
+        }
+    }
+}
