@@ -7,7 +7,7 @@ use crate::repository::shipped;
 use crate::system::{Layout, System};
 
 /// Runs a script of `tests/python` in the environment that `cargo xtask test` makes.
-fn python(script: &str, arguments: &[&str]) {
+pub(crate) fn python(script: &str, arguments: &[&str]) {
     let root = checkout();
     let interpreter = root.join("target/venv/bin/python");
     assert!(interpreter.exists(), "no Python environment; run `cargo xtask test`");

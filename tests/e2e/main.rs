@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod clients;
+mod control;
 mod generate;
 mod instances;
 mod lifecycle;

@@ -44,8 +44,19 @@ impl Program {
         arguments: &[S],
         variables: &[(&str, &str)],
     ) -> Self {
+        let mut all: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        all.push(OsStr::new("--grpc-port=0"));
+        Self::start_on(&all, name, variables)
+    }
+
+    /// The same, with the port of the gRPC front among the arguments.
+    pub(crate) fn start_on<S: AsRef<OsStr>>(
+        arguments: &[S],
+        name: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(binary(name));
-        command.args(arguments).args(["--grpc-port=0", "--metrics-port=0"]);
+        command.args(arguments).arg("--metrics-port=0");
         command.args(["--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1"]);
         if matches!(name, "consort" | "consort-gateway") {
             command.args(["--http-port=0", "--http-address=127.0.0.1"]);
@@ -90,6 +101,11 @@ impl Program {
                 }
             }
         }
+    }
+
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Tells the program to stop, as an orchestrator does.

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use consort_protocol::ModelStatistics;
-use consort_repository::{IndexEntry, Models, Served};
-use consort_stage::Result;
+use consort_repository::{Change, IndexEntry, Models, Served, Turns};
+use consort_stage::{Error, Result};
 use consort_telemetry::Metrics;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::discovery::{Discovery, Dns};
+use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use crate::supervisor::Supervisor;
+use crate::wanted::Wanted;
 use crate::{StageAddress, statistics};
 
 /// How a fleet keeps up with its services.
@@ -49,7 +51,17 @@ pub struct Fleet {
 pub(crate) struct Shared {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) generation: watch::Sender<u64>,
+    /// Every replica there is.
+    pub(crate) replicas: ArcSwap<Vec<Arc<Replica>>>,
+    /// What callers have loaded and unloaded.
+    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) turns: Turns,
+    /// Asks the supervisor to publish what the replicas have said.
+    pub(crate) refresh: mpsc::Sender<oneshot::Sender<()>>,
 }
+
+/// Changes that may wait for the supervisor at once; the next one waits to be let in.
+const REFRESHES: usize = 16;
 
 impl Fleet {
     /// Begins to look for the replicas of these stages and for their models.
@@ -72,9 +84,16 @@ impl Fleet {
         discoveries: Vec<(Arc<str>, Box<dyn Discovery>)>,
         options: FleetOptions,
     ) -> Arc<Self> {
-        let shared =
-            Arc::new(Shared { snapshot: ArcSwap::default(), generation: watch::Sender::default() });
-        let supervisor = Supervisor::new(discoveries, options, shared.clone());
+        let (refresh, refreshes) = mpsc::channel(REFRESHES);
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::default(),
+            generation: watch::Sender::default(),
+            replicas: ArcSwap::default(),
+            wanted: Arc::default(),
+            turns: Turns::default(),
+            refresh,
+        });
+        let supervisor = Supervisor::new(discoveries, options, shared.clone(), refreshes);
         let supervisor = tokio::spawn(supervisor.run()).abort_handle();
         Arc::new(Self { shared, supervisor })
     }
@@ -114,6 +133,14 @@ impl Models for Fleet {
         let snapshot = self.shared.snapshot.load_full();
         let name = name.to_owned();
         async move { statistics::collect(&snapshot, &name, version).await }.boxed()
+    }
+
+    /// Whether changes are allowed is for the services to say, each for itself.
+    fn control(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        let shared = self.shared.clone();
+        let done = tokio::spawn(async move { shared.control(change).await });
+        async { done.await.unwrap_or_else(|_| Err(Error::internal("the change was cut short"))) }
+            .boxed()
     }
 
     fn generation(&self) -> watch::Receiver<u64> {

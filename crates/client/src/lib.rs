@@ -5,9 +5,11 @@
 
 mod address;
 mod call;
+mod control;
 mod discovery;
 mod failure;
 mod fleet;
+mod keeper;
 mod merge;
 mod probe;
 mod remote;
@@ -18,6 +20,7 @@ mod signature;
 mod snapshot;
 mod statistics;
 mod supervisor;
+mod wanted;
 
 pub use address::{StageAddress, Target};
 pub use discovery::{Addresses, Discovery, Dns, Found};

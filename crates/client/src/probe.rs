@@ -33,7 +33,8 @@ pub(crate) async fn probe(replica: Arc<Replica>, every: Duration, changed: Arc<N
     let mut pause = first_pause;
     let mut unanswered = 0;
     for round in 0.. {
-        let answer = ask(&replica, round).await;
+        let asking = replica.asking.lock().await;
+        let answer = ask(&replica, Again::Round(round)).await;
         unanswered = if answer.is_none() { unanswered + 1 } else { 0 };
         let is_news = match answer {
             Some(Ok(report)) => replica.note(report),
@@ -41,6 +42,7 @@ pub(crate) async fn probe(replica: Arc<Replica>, every: Duration, changed: Arc<N
             None if unanswered < UNANSWERED && replica.report().is_callable() => false,
             None => replica.note_failure(no_answer()),
         };
+        drop(asking);
         if is_news {
             changed.notify_one();
         }
@@ -54,12 +56,41 @@ pub(crate) async fn probe(replica: Arc<Replica>, every: Duration, changed: Arc<N
     }
 }
 
+/// Asks `replica` once more after a change to `model`, and reads its configuration anew.
+pub(crate) async fn look_again(replica: &Replica, model: &str) {
+    let _asking = replica.asking.lock().await;
+    // Whether it can be called at all is for its prober to find out.
+    if let Some(Ok(report)) = ask(replica, Again::Model(model)).await {
+        replica.note(report);
+    }
+}
+
+/// Which configuration is read again although it is known.
+#[derive(Clone, Copy)]
+enum Again<'a> {
+    /// That of another model in each round: one may be loaded again with another configuration
+    /// while nobody looks.
+    Round(usize),
+    /// That of this model.
+    Model(&'a str),
+}
+
+impl Again<'_> {
+    /// Whether it is the one at `position` among `count`, which is called `name`.
+    fn is(self, position: usize, count: usize, name: &str) -> bool {
+        match self {
+            Self::Round(round) => round.checked_rem(count) == Some(position),
+            Self::Model(model) => model == name,
+        }
+    }
+}
+
 fn no_answer() -> String {
     format!("no answer within {ANSWER_TIMEOUT:?}")
 }
 
 /// What the replica says; `None` when it says nothing.
-async fn ask(replica: &Replica, round: usize) -> Option<Result<Report, Status>> {
+async fn ask(replica: &Replica, again: Again<'_>) -> Option<Result<Report, Status>> {
     let (mut client, mut same_client) = (replica.client(), replica.client());
     let answers = async {
         tokio::try_join!(
@@ -74,15 +105,14 @@ async fn ask(replica: &Replica, round: usize) -> Option<Result<Report, Status>> 
     let index = index.into_inner().models;
     let last = replica.report();
     let mut models = Vec::with_capacity(index.len());
-    // A model may be loaded again with another configuration while nobody looks, so each round
-    // asks for one that is known already.
-    let again = round.checked_rem(index.len());
+    let count = index.len();
     for (position, row) in index.into_iter().enumerate() {
         let known = last
             .find(&row.name, row.version.parse().ok())
             .and_then(|model| model.description.clone());
         let mut model = read_row(row);
-        if model.state == State::Ready && (known.is_none() || again == Some(position)) {
+        let is_again = again.is(position, count, &model.name);
+        if model.state == State::Ready && (known.is_none() || is_again) {
             describe(&mut client, &mut model, known).await;
         } else if model.state == State::Ready {
             model.description = known;

@@ -1,5 +1,6 @@
 //! One process of a stage's service: the channel to it, its calls in flight and how it is.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use arc_swap::ArcSwap;
 use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
 use consort_stage::{Error, Result};
 use consort_telemetry::UpstreamMeter;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tonic::transport::{Channel, Endpoint};
 
@@ -52,8 +54,14 @@ pub(crate) struct Replica {
     pub(crate) meter: Arc<UpstreamMeter>,
     /// Wakes its prober, when a call could not reach it.
     pub(crate) suspected: Notify,
+    /// Wakes its keeper, when it has said something new.
+    pub(crate) reported: Notify,
+    /// Held while it is asked how it is, so that no older answer is noted after a newer one.
+    pub(crate) asking: tokio::sync::Mutex<()>,
     client: Client,
     report: ArcSwap<Report>,
+    /// The last change to each model that it has carried out, by number.
+    done: Mutex<BTreeMap<Arc<str>, u64>>,
 }
 
 impl Replica {
@@ -69,6 +77,9 @@ impl Replica {
             address,
             meter,
             suspected: Notify::new(),
+            reported: Notify::new(),
+            asking: tokio::sync::Mutex::default(),
+            done: Mutex::default(),
             report: ArcSwap::default(),
         })
     }
@@ -88,13 +99,27 @@ impl Replica {
         let is_news = **self.report.load() != report;
         if is_news {
             self.report.store(Arc::new(report));
+            self.reported.notify_one();
         }
         is_news
     }
 
     /// Notes that it cannot be called, keeping what it said of its models.
+    ///
+    /// When it comes back it may be another process, which has loaded nothing yet.
     pub(crate) fn note_failure(&self, reason: String) -> bool {
+        self.done.lock().clear();
         self.note(Report { health: Health::Failed(reason), models: self.report().models.clone() })
+    }
+
+    /// The number of the last change to a model that it has carried out.
+    pub(crate) fn done(&self, model: &str) -> Option<u64> {
+        self.done.lock().get(model).copied()
+    }
+
+    /// Notes that it has carried out a change to a model.
+    pub(crate) fn has_done(&self, model: &Arc<str>, number: u64) {
+        self.done.lock().insert(model.clone(), number);
     }
 
     /// Names service and address before the message of an error.

@@ -6,18 +6,20 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use crate::discovery::{Addresses, Discovery, Found};
 use crate::fleet::{FleetOptions, Shared};
+use crate::keeper::keep;
 use crate::merge::{Key, StageView, merge};
 use crate::probe::probe;
 use crate::remotes::Remotes;
 use crate::replica::Replica;
 use crate::report::is_fine;
 use crate::snapshot::Snapshot;
+use crate::wanted::Wanted;
 
 /// The state that only the supervising task touches.
 pub(crate) struct Supervisor {
@@ -29,6 +31,8 @@ pub(crate) struct Supervisor {
     /// Woken by the probers.
     changed: Arc<Notify>,
     remotes: Remotes,
+    /// Who waits for what the replicas have said to be published.
+    refreshes: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
 struct StageState {
@@ -46,15 +50,17 @@ struct Place {
     problem: Option<String>,
 }
 
-/// A replica that is being probed until this is dropped.
+/// A replica that is being probed and kept until this is dropped.
 struct Probed {
     replica: Arc<Replica>,
     prober: AbortHandle,
+    keeper: AbortHandle,
 }
 
 impl Drop for Probed {
     fn drop(&mut self) {
         self.prober.abort();
+        self.keeper.abort();
     }
 }
 
@@ -64,6 +70,7 @@ impl Supervisor {
         discoveries: Vec<(Arc<str>, Box<dyn Discovery>)>,
         options: FleetOptions,
         shared: Arc<Shared>,
+        refreshes: mpsc::Receiver<oneshot::Sender<()>>,
     ) -> Self {
         let mut stages: Vec<StageState> = Vec::new();
         let mut found = SelectAll::new();
@@ -85,6 +92,7 @@ impl Supervisor {
             found,
             changed: Arc::default(),
             remotes: Remotes::default(),
+            refreshes,
         };
         // Whoever asks before the first answer comes must not be told that all is well.
         let nothing = supervisor.merge();
@@ -96,11 +104,17 @@ impl Supervisor {
     pub(crate) async fn run(mut self) {
         loop {
             let changed = Arc::clone(&self.changed);
+            let mut waits = None;
             tokio::select! {
                 Some((stage, place, found)) = self.found.next() => self.found(stage, place, found),
                 () = changed.notified() => {}
+                Some(waiting) = self.refreshes.recv() => waits = Some(waiting),
             }
             self.publish();
+            if let Some(waiting) = waits {
+                // Whoever asked may have gone.
+                let _ = waiting.send(());
+            }
         }
     }
 
@@ -119,7 +133,10 @@ impl Supervisor {
                 place.problem = Some(problem);
             }
         }
-        stage.follow(&self.options, &self.changed);
+        stage.follow(&self.options, &self.changed, &self.shared.wanted);
+        let replicas = self.stages.iter().flat_map(|stage| stage.replicas.values());
+        let replicas = replicas.map(|probed| probed.replica.clone()).collect();
+        self.shared.replicas.store(Arc::new(replicas));
     }
 
     /// Makes what is known now visible to everybody.
@@ -167,7 +184,12 @@ impl StageState {
     }
 
     /// Starts probing the addresses that have come and forgets those that have gone.
-    fn follow(&mut self, options: &FleetOptions, changed: &Arc<Notify>) {
+    fn follow(
+        &mut self,
+        options: &FleetOptions,
+        changed: &Arc<Notify>,
+        wanted_models: &Arc<Wanted>,
+    ) {
         let wanted: Addresses =
             self.places.iter().flat_map(|place| place.addresses.iter().copied()).collect();
         let name = &self.name;
@@ -181,12 +203,18 @@ impl StageState {
         });
         for address in wanted {
             if !self.replicas.contains_key(&address) {
-                self.join(address, options, changed);
+                self.join(address, options, changed, wanted_models);
             }
         }
     }
 
-    fn join(&mut self, address: SocketAddr, options: &FleetOptions, changed: &Arc<Notify>) {
+    fn join(
+        &mut self,
+        address: SocketAddr,
+        options: &FleetOptions,
+        changed: &Arc<Notify>,
+        wanted: &Arc<Wanted>,
+    ) {
         let name = &self.name;
         let meter = options.metrics.upstream(name, &address.to_string());
         match Replica::new(name.clone(), address, meter) {
@@ -195,7 +223,9 @@ impl StageState {
                 let replica = Arc::new(replica);
                 let probing = probe(replica.clone(), options.probe_every, changed.clone());
                 let prober = tokio::spawn(probing).abort_handle();
-                self.replicas.insert(address, Probed { replica, prober });
+                let keeping = keep(replica.clone(), wanted.clone());
+                let keeper = tokio::spawn(keeping).abort_handle();
+                self.replicas.insert(address, Probed { replica, prober, keeper });
             }
             Err(error) => warn!(stage = &**name, "{error}"),
         }

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use consort_protocol::{ModelConfig, descriptor_of};
+use consort_protocol::{ModelConfig, config_from_json, descriptor_of};
 use consort_stage::Signature;
 
 use crate::model::{Model, VersionPolicy};
-use crate::problem::Problems;
+use crate::problem::{Problem, Problems};
 use crate::report::Report;
 use crate::source::Source;
 use crate::tree::{Entry, Syntax, Value};
@@ -53,6 +53,20 @@ impl Draft {
         Err(draft.report.into_problems())
     }
 
+    /// Reads a configuration that came as JSON, the way `load` calls carry it, in place of the one
+    /// in the model's `folder`.
+    pub fn from_json(model: &str, json: &str, folder: &Path) -> Result<Self, Problems> {
+        let shown = format!("{model}/config");
+        let config = config_from_json(json).map_err(|error| {
+            let message = error.message().to_owned();
+            Problem { file: shown.clone(), place: None, message, help: None }
+        })?;
+        let mut draft = Self { config, report: Report::new(Source::nowhere(shown)) };
+        draft.settle_name(model);
+        backend::complete(&mut draft.config, Some(folder), &mut draft.report);
+        if draft.report.is_empty() { Ok(draft) } else { Err(draft.report.into_problems()) }
+    }
+
     fn settle_name(&mut self, folder: &str) {
         if self.config.name.is_empty() {
             self.config.name = folder.into();
@@ -70,6 +84,11 @@ impl Draft {
     /// The model's name.
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// The configuration as far as it is known.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
     }
 
     /// The backend that runs it; `ensemble` for an ensemble.

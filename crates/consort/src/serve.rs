@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use consort_gateway::{Catalog, FrontOptions, router};
+use consort_gateway::{Catalog, CatalogOptions, FrontOptions, router};
 use consort_repository::{Foreign, IDENTITY, Kind, Loader, Local, Models, State};
 use consort_server::{Lifecycle, Options, Service, block_on, cores, finish, healthcheck, run};
 use consort_telemetry::Metrics;
@@ -43,13 +43,17 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     }
     let metrics = Metrics::new();
     let loader = Loader { kinds: kinds().into(), metrics: metrics.clone(), cores: cores() };
-    let local = Local::open(&server.model_repository, &loader, Foreign::Reported)?;
-    let catalog = Catalog::open(&server.model_repository, local, metrics.clone())?;
+    let local = Local::open(server.local(Foreign::Reported)?, loader)?;
+    let options = CatalogOptions {
+        repositories: server.model_repository.clone(),
+        mode: server.control.mode()?,
+    };
+    let catalog = Catalog::open(options, local, metrics.clone())?;
     let models = Lifecycle::new(catalog as Arc<_>);
     let http = router(models.clone(), front.to_http());
     let http = Some((front.address(), http));
     tokio::spawn(invite(models.clone(), front.clone()));
-    run(server, Service { name: NAME, models, metrics, http }).await
+    run(server, Service { name: NAME, models, metrics, http, loads_models: true }).await
 }
 
 /// Says, once everything is loaded, what is served where and what to try.

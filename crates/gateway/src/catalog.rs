@@ -4,92 +4,149 @@
 //! everything it calls is.
 
 mod assemble;
+mod change;
+mod statement;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use consort_config::{Model, OPTIONAL};
 use consort_protocol::ModelStatistics;
 use consort_repository::{
-    IndexEntry, Models, Served, Snapshot, State, ensembles_in, statistics, versions_in,
+    Change, ControlMode, Entry, IndexEntry, Models, Served, Snapshot, Stated, Turns, Watching,
+    statistics,
 };
-use consort_stage::Result;
+use consort_stage::{Error, Result};
 use consort_telemetry::Metrics;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
 use assemble::Assembly;
+use statement::Statement;
+
+/// Where the ensembles lie and what decides which of them are served.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogOptions {
+    /// The model repositories.
+    pub repositories: Vec<PathBuf>,
+    /// What decides which ensembles are served.
+    pub mode: ControlMode,
+}
 
 /// The models of a gateway: ensembles, and what they are made of.
 pub struct Catalog {
+    me: Weak<Self>,
+    options: CatalogOptions,
     leaves: Arc<dyn Models>,
-    stated: BTreeMap<Arc<str>, Stated>,
-    optional: BTreeSet<Arc<str>>,
+    /// Held while the plans are made, so that a later state is never overwritten by an earlier.
+    statements: Mutex<BTreeMap<Arc<str>, Statement>>,
     metrics: Arc<Metrics>,
     ensembles: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
-}
-
-/// An ensemble as its configuration states it, or what is wrong with that.
-struct Stated {
-    model: std::result::Result<Model, String>,
-    version: u64,
+    turns: Turns,
 }
 
 impl Catalog {
-    /// The ensembles of `repositories` over `leaves`; follows the leaves as they come and go.
+    /// The ensembles of the repositories over `leaves`; follows the leaves as they come and go.
     ///
     /// Must be called in a runtime. Errors only when a repository cannot be read.
     pub fn open(
-        repositories: &[PathBuf],
+        options: CatalogOptions,
         leaves: Arc<dyn Models>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
-        let mut stated = BTreeMap::new();
-        let mut optional = BTreeSet::new();
-        for (folder, draft) in ensembles_in(repositories)? {
-            let name: Arc<str> = folder.name.as_str().into();
-            // Triton wants a version folder even for an ensemble; without one it counts as 1.
-            let version = versions_in(&folder.path).last().copied().unwrap_or(1);
-            if draft.as_ref().is_ok_and(|draft| draft.parameter(OPTIONAL) == Some("true")) {
-                optional.insert(name.clone());
-            }
-            let model = draft.and_then(consort_config::Draft::check);
-            let model = model.map_err(|problems| problems.to_string());
-            stated.insert(name, Stated { model, version });
-        }
-        let catalog = Arc::new(Self {
+        // Before the models are read, so that no later change is missed.
+        let watching = match options.mode {
+            ControlMode::Poll { every } => Some((every, Watching::begin(&options.repositories)?)),
+            ControlMode::None | ControlMode::Explicit { .. } => None,
+        };
+        let statements = statements(&options)?;
+        let catalog = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            options,
             leaves,
-            stated,
-            optional,
+            statements: Mutex::new(statements),
             metrics,
             ensembles: ArcSwap::default(),
             generation: watch::Sender::new(0),
+            turns: Turns::default(),
         });
         catalog.assemble();
-        tokio::spawn(follow(Arc::downgrade(&catalog), catalog.leaves.generation()));
+        tokio::spawn(follow(catalog.me.clone(), catalog.leaves.generation()));
+        if let Some((every, watching)) = watching {
+            tokio::spawn(poll(catalog.me.clone(), every, watching));
+        }
         Ok(catalog)
+    }
+
+    /// For each ensemble that could not be served whatever its models are, a sentence that says
+    /// why.
+    pub fn misstated(&self) -> Vec<String> {
+        let statements = self.statements.lock();
+        let problems =
+            statements.values().filter_map(|statement| statement.model()?.as_ref().err());
+        problems.cloned().collect()
+    }
+
+    fn is_stated(&self, name: &str) -> bool {
+        self.statements.lock().contains_key(name)
     }
 
     /// Makes the plans anew over the models as they are now.
     fn assemble(&self) {
-        let entries = Assembly::new(&self.stated, &*self.leaves, &self.metrics).all();
+        self.state(|_| ());
+    }
+
+    /// Changes what is stated and makes the plans anew.
+    fn state(&self, change: impl FnOnce(&mut BTreeMap<Arc<str>, Statement>)) {
+        let mut statements = self.statements.lock();
+        change(&mut statements);
+        self.publish(self.assembled(&statements));
+    }
+
+    fn assembled(&self, statements: &BTreeMap<Arc<str>, Statement>) -> BTreeMap<Arc<str>, Entry> {
+        Assembly::new(statements, &*self.leaves, &self.metrics).all()
+    }
+
+    /// Makes these plans the ones that are served; the statements they follow from are locked.
+    fn publish(&self, entries: BTreeMap<Arc<str>, Entry>) {
         let before = self.ensembles.load();
-        let snapshot = Snapshot::new(entries, self.optional.clone());
+        let snapshot = Snapshot::new(entries);
         for row in snapshot.index() {
-            if row.state == State::Unavailable && !before.index().contains(&row) {
+            if row.is_trouble() && !before.index().contains(&row) {
                 tracing::warn!(ensemble = &*row.name, "not ready: {}", row.reason);
             }
         }
+        let served = |snapshot: &Snapshot| snapshot.select("", None).unwrap_or_default();
+        assemble::forget_meters(&self.metrics, &served(&before), &served(&snapshot));
         self.ensembles.store(Arc::new(snapshot));
         self.generation.send_modify(|generation| *generation += 1);
     }
 }
 
+/// What the repositories state of their ensembles.
+///
+/// A configuration that cannot be read counts as an ensemble's only where it says so; the service
+/// of its backend reports the others.
+fn statements(options: &CatalogOptions) -> Result<BTreeMap<Arc<str>, Statement>> {
+    let all = Stated::all(&options.repositories)?;
+    let ensembles = all.iter().filter(|stated| stated.is_ensemble());
+    let state = |stated: &Stated| {
+        let name = stated.folder.name.as_str();
+        let is_wanted = options.mode.loads_at_start(name);
+        let statement =
+            if is_wanted { Statement::served(stated) } else { Statement::unknown(stated) };
+        (Arc::from(name), statement)
+    };
+    Ok(ensembles.map(state).collect())
+}
+
 /// Assembles the ensembles again whenever the models change, for as long as the catalog lives.
-async fn follow(catalog: std::sync::Weak<Catalog>, mut generation: watch::Receiver<u64>) {
+async fn follow(catalog: Weak<Catalog>, mut generation: watch::Receiver<u64>) {
     // What changed between the first assembly and now is not missed.
     generation.mark_changed();
     while generation.changed().await.is_ok() {
@@ -98,18 +155,43 @@ async fn follow(catalog: std::sync::Weak<Catalog>, mut generation: watch::Receiv
     }
 }
 
+/// Looks at the repositories once in `every` for as long as the catalog lives.
+async fn poll(catalog: Weak<Catalog>, every: Duration, mut watching: Watching) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick comes at once, and what there was at the start is served already.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let Some(catalog) = catalog.upgrade() else { return };
+        let looked = tokio::task::spawn_blocking(move || {
+            let changes = watching.look();
+            (watching, changes)
+        });
+        let Ok((same, changes)) = looked.await else { return };
+        watching = same;
+        match changes {
+            Ok(changes) => catalog.follow_files(changes).await,
+            // Whoever loads the models says so; a gateway alone has nothing to lose by waiting.
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+}
+
 impl Models for Catalog {
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {
-        if self.stated.contains_key(name) {
-            return self.ensembles.load().get(name, version);
+        let ensembles = self.ensembles.load();
+        if ensembles.entry(name).is_some() {
+            return ensembles.get(name, version);
         }
         self.leaves.get(name, version)
     }
 
     fn index(&self) -> Vec<IndexEntry> {
+        let ensembles = self.ensembles.load();
         let mut rows = self.leaves.index();
-        rows.retain(|row| !self.stated.contains_key(&row.name));
-        rows.extend(self.ensembles.load().index());
+        rows.retain(|row| ensembles.entry(&row.name).is_none());
+        rows.extend(ensembles.index());
         rows.sort_by(|left, right| (&left.name, left.version).cmp(&(&right.name, right.version)));
         rows
     }
@@ -125,9 +207,10 @@ impl Models for Catalog {
     ) -> BoxFuture<'_, Result<Vec<ModelStatistics>>> {
         let name = name.to_owned();
         Box::pin(async move {
-            let ensembles = self.ensembles.load().select(&name, version);
+            let snapshot = self.ensembles.load_full();
+            let ensembles = snapshot.select(&name, version);
             let read = |served: &Arc<Served>| statistics::of(&self.metrics, served);
-            if self.stated.contains_key(name.as_str()) {
+            if snapshot.entry(&name).is_some() {
                 return Ok(ensembles?.iter().map(read).collect());
             }
             let mut all = self.leaves.statistics(&name, version).await?;
@@ -135,6 +218,15 @@ impl Models for Catalog {
                 all.extend(ensembles?.iter().map(read));
             }
             Ok(all)
+        })
+    }
+
+    fn control(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.options.mode.admit()?;
+            let catalog = self.me.upgrade().ok_or_else(Error::cancelled)?;
+            let done = tokio::spawn(catalog.carry_out(change));
+            done.await.unwrap_or_else(|_| Err(Error::internal("the change was cut short")))
         })
     }
 

@@ -96,8 +96,8 @@ fn inference() -> Router<Front> {
 fn repository_control() -> Router<Front> {
     Router::new()
         .route("/v2/repository/index", post(repository::index))
-        .route("/v2/repository/models/{model}/load", post(repository::control))
-        .route("/v2/repository/models/{model}/unload", post(repository::control))
+        .route("/v2/repository/models/{model}/load", post(repository::load))
+        .route("/v2/repository/models/{model}/unload", post(repository::unload))
         .route("/v2/repository/{repository}/index", post(repository::named))
         .route("/v2/repository/{repository}/models/{model}/load", post(repository::named))
         .route("/v2/repository/{repository}/models/{model}/unload", post(repository::named))

@@ -7,6 +7,6 @@ mod http;
 mod options;
 mod step_stage;
 
-pub use catalog::Catalog;
+pub use catalog::{Catalog, CatalogOptions};
 pub use http::{Options as HttpOptions, router};
 pub use options::FrontOptions;

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use consort_client::{Fleet, FleetOptions, StageAddress};
-use consort_gateway::{Catalog, FrontOptions, router};
+use consort_gateway::{Catalog, CatalogOptions, FrontOptions, router};
 use consort_server::{Lifecycle, Options, Service, block_on, finish, healthcheck, run};
 use consort_telemetry::Metrics;
 
@@ -44,10 +44,20 @@ async fn serve(program: &Program) -> Result<()> {
     }
     let metrics = Metrics::new();
     let fleet = Fleet::start(program.stage.clone(), FleetOptions::new(metrics.clone()));
-    let repositories = &program.server.model_repository;
-    let catalog = Catalog::open(repositories, fleet, metrics.clone())?;
+    let control = &program.server.control;
+    let options = CatalogOptions {
+        repositories: program.server.model_repository.clone(),
+        mode: control.mode()?,
+    };
+    let catalog = Catalog::open(options, fleet, metrics.clone())?;
+    let misstated = catalog.misstated();
+    if control.exit_on_error && !misstated.is_empty() {
+        bail!("ensembles cannot be loaded:\n{}", misstated.join("\n"));
+    }
     let models = Lifecycle::new(catalog as Arc<_>);
     let http = router(models.clone(), program.front.to_http());
     let http = Some((program.front.address(), http));
-    run(&program.server, Service { name: NAME, models, metrics, http }).await
+    // Its services say what they cannot load; it may start before any of them.
+    let service = Service { name: NAME, models, metrics, http, loads_models: false };
+    run(&program.server, service).await
 }

@@ -60,6 +60,7 @@ impl Stage for Checked {
             id: request.id.clone(),
             context: request.context.clone(),
             responses: self.inner.call(request),
+            _stage: self.inner.clone(),
             timer,
             wanted,
             signature: self.signature.clone(),
@@ -72,6 +73,9 @@ impl Stage for Checked {
 /// The responses of one request, counted when they end or are dropped.
 struct Counted {
     responses: Responses,
+    /// Dropping a stage ends its instances, which a request on its way to them must not meet when
+    /// another version takes over.
+    _stage: Arc<dyn Stage>,
     /// The request's span until its first response is noted on it.
     unanswered: Option<Span>,
     /// What finds the request again in the log.

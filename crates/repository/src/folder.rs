@@ -58,7 +58,8 @@ pub fn served_versions(policy: &VersionPolicy, present: &[u64]) -> Vec<u64> {
     }
 }
 
-fn version_number(name: &str) -> Option<u64> {
+/// The version that a folder of this name holds.
+pub(crate) fn version_number(name: &str) -> Option<u64> {
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit()) && !name.starts_with('0');
     is_number.then(|| name.parse().ok()).flatten()
 }

@@ -2,6 +2,7 @@
 
 mod checked;
 mod classification;
+mod control;
 mod failure;
 mod filling;
 mod folder;
@@ -12,16 +13,28 @@ mod load;
 mod local;
 mod models;
 mod snapshot;
+mod stamp;
+mod stand_in;
+mod stated;
 pub mod statistics;
+mod turns;
 mod warmup;
+mod watching;
 
 pub use checked::{Checked, reason};
 pub use classification::{classify, classify_outputs};
+pub use control::{
+    Action, AtStart, Change, ControlMode, Override, UNLOADED, failed_to_poll, load_failed,
+    not_explicit,
+};
 pub use failure::log_failure;
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};
 pub use identity::IDENTITY;
 pub use kind::{Backend, Instance, Kind, ModelFile};
 pub use load::Loader;
-pub use local::{Foreign, Local, ensembles_in};
+pub use local::{Foreign, LOAD_THREADS, Local, LocalOptions};
 pub use models::{IndexEntry, Models, Served, State};
 pub use snapshot::{Entry, Snapshot};
+pub use stated::{Stated, is_ensemble};
+pub use turns::{Turn, Turns};
+pub use watching::{Changes, Watching};

@@ -1,5 +1,6 @@
 //! Loads one model: reads its configuration, completes and checks it, and starts its instances.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use consort_stage::{BatchBackend, Error, Result, Stage};
 use consort_telemetry::Metrics;
 
 use crate::checked::Checked;
-use crate::folder::{ModelFolder, served_versions, versions_in};
+use crate::folder::ModelFolder;
 use crate::kind::{Backend, Instance, Kind, ModelFile};
 use crate::models::Served;
 use crate::warmup::WarmUp;
@@ -28,34 +29,40 @@ pub struct Loader {
     pub cores: NonZeroUsize,
 }
 
-/// A model whose configuration is good, with what came of each of its versions.
-pub(crate) struct LoadedModel {
-    pub(crate) versions: Vec<(u64, Result<Served>)>,
-}
-
 impl Loader {
     /// The kind of backend with this name.
     pub(crate) fn kind(&self, name: &str) -> Option<&Kind> {
         self.kinds.iter().find(|kind| kind.name == name)
     }
 
-    /// Loads every version that the configuration asks for.
-    pub(crate) fn load(&self, folder: &ModelFolder, draft: Draft) -> Result<LoadedModel> {
+    /// Loads the versions of a model that are not `kept` from the time before, and gives what came
+    /// of each.
+    ///
+    /// `versions` are the ones to serve, ascending and at least one. Errors when the configuration
+    /// is no good for any of them.
+    pub(crate) fn load(
+        &self,
+        folder: &ModelFolder,
+        draft: Draft,
+        versions: &[u64],
+        kept: &BTreeMap<u64, Arc<Served>>,
+    ) -> Result<Vec<(u64, Result<Arc<Served>>)>> {
         let kind = self.kind(draft.backend()).ok_or_else(|| no_such_backend(&draft, self))?;
-        let versions = served_versions(&draft.version_policy(), &versions_in(&folder.path));
-        let newest = *versions.last().ok_or_else(|| no_version(folder))?;
+        let newest = versions.last().copied().unwrap_or_default();
         let model = complete(kind, folder, draft, newest)?;
-        let load = |version| (version, self.load_version(kind, folder, &model, version));
-        let mut loaded: Vec<_> = versions.into_iter().map(load).collect();
-        let ready: Vec<u64> = loaded
-            .iter()
-            .filter(|(_, served)| served.is_ok())
-            .map(|(version, _)| *version)
-            .collect();
-        for served in loaded.iter_mut().filter_map(|(_, served)| served.as_mut().ok()) {
-            served.versions.clone_from(&ready);
-        }
-        Ok(LoadedModel { versions: loaded })
+        let load = |&version: &u64| {
+            let served = match kept.get(&version) {
+                Some(same) => Ok(Served { config: model.wire.clone(), ..(**same).clone() }),
+                None => self.load_version(kind, folder, &model, version),
+            };
+            (version, served)
+        };
+        let loaded: Vec<_> = versions.iter().map(load).collect();
+        let is_ready =
+            |(version, served): &(u64, Result<Served>)| served.is_ok().then_some(*version);
+        let ready: Vec<u64> = loaded.iter().filter_map(is_ready).collect();
+        let complete = |served: Served| Arc::new(Served { versions: ready.clone(), ..served });
+        Ok(loaded.into_iter().map(|(version, served)| (version, served.map(complete))).collect())
     }
 
     fn load_version(
@@ -197,15 +204,4 @@ fn no_such_backend(draft: &Draft, loader: &Loader) -> Error {
         draft.name(),
         known.join(", ")
     ))
-}
-
-fn no_version(folder: &ModelFolder) -> Error {
-    let name = &folder.name;
-    let present = versions_in(&folder.path);
-    let remedy = if present.is_empty() {
-        format!("put the model's files into a version folder such as `{name}/1/`")
-    } else {
-        format!("`version_policy` leaves out every version there is: {present:?}")
-    };
-    Error::not_found(format!("failed to load '{name}', no version is available; {remedy}"))
 }

@@ -1,26 +1,42 @@
 //! The models of this process: loaded from their folders, listed and found by name.
 
+mod loaded;
+mod reload;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use consort_config::{Draft, OPTIONAL, Problems};
 use consort_protocol::ModelStatistics;
-use consort_stage::{Error, Result};
-use consort_telemetry::Metrics;
+use consort_stage::{Code, Error, Result};
 use futures::future::BoxFuture;
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
 
-use crate::folder::{ModelFolder, models_in};
-use crate::load::{Loader, misconfigured};
+use crate::control::{Action, Change, ControlMode, failed_to_poll};
+use crate::folder::models_in;
+use crate::load::Loader;
 use crate::models::{IndexEntry, Models, Served, State};
 use crate::snapshot::{Entry, Snapshot};
+use crate::stated::Stated;
 use crate::statistics;
+use crate::turns::Turns;
+use crate::watching::{Changes, Watching};
+use loaded::Loaded;
+use reload::Task;
 
-/// How many models are loaded at the same time, as Triton's `--model-load-thread-count`.
-const LOAD_THREADS: usize = 4;
+/// Triton's default for `--model-load-thread-count`.
+pub const LOAD_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
+
+/// The changes that may wait for their turn; each may hold the files of a model.
+const MAX_WAITING: usize = 256;
 
 /// What becomes of models whose backend this process does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,70 +47,235 @@ pub enum Foreign {
     Reported,
 }
 
-/// The models that this process loads.
-pub struct Local {
-    snapshot: ArcSwap<Snapshot>,
-    generation: watch::Sender<u64>,
-    metrics: Arc<Metrics>,
+/// Where the models lie and how they are loaded.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// The model repositories.
+    pub repositories: Vec<PathBuf>,
+    /// What becomes of models whose backend this process does not have.
+    pub foreign: Foreign,
+    /// What decides which models are loaded.
+    pub mode: ControlMode,
+    /// How many models are loaded at the same time.
+    pub load_threads: NonZeroUsize,
 }
 
-/// A model that waits to be loaded.
-struct Waiting {
-    folder: ModelFolder,
-    draft: std::result::Result<Draft, Problems>,
+impl LocalOptions {
+    /// Loads everything there is once.
+    pub fn new(repositories: Vec<PathBuf>, foreign: Foreign) -> Self {
+        Self { repositories, foreign, mode: ControlMode::None, load_threads: LOAD_THREADS }
+    }
+}
+
+/// The models that this process loads.
+pub struct Local {
+    me: Weak<Self>,
+    options: LocalOptions,
+    loader: Loader,
+    snapshot: ArcSwap<Snapshot>,
+    generation: watch::Sender<u64>,
+    /// What the models that are served were loaded from.
+    loaded: Mutex<BTreeMap<Arc<str>, Loaded>>,
+    /// The models that were seen to be other people's.
+    others: Mutex<BTreeSet<String>>,
+    turns: Turns,
+    threads: Semaphore,
+    waiting: Arc<Semaphore>,
 }
 
 impl Local {
-    /// Lists the models of `repositories` that are not ensembles and loads them in the background.
+    /// Lists the models of the repositories that are not ensembles, and loads in the background
+    /// those that are loaded at the start.
     ///
-    /// Errors only when a repository cannot be read; a model that cannot be loaded is listed with
-    /// its reason and leaves the others serving.
-    pub fn open(repositories: &[PathBuf], loader: &Loader, foreign: Foreign) -> Result<Arc<Self>> {
-        let waiting = waiting(repositories, loader, foreign)?;
-        let loading = waiting.iter().map(|model| {
-            let entry = Entry::of_model(State::Loading, String::new());
-            (Arc::from(model.folder.name.as_str()), entry)
-        });
-        let local = Arc::new(Self {
-            snapshot: ArcSwap::from_pointee(Snapshot::new(loading.collect(), optional(&waiting))),
+    /// Must be called in a runtime. Errors only when a repository cannot be read; a model that
+    /// cannot be loaded is listed with its reason and leaves the others serving.
+    pub fn open(options: LocalOptions, loader: Loader) -> Result<Arc<Self>> {
+        // Before the models are read, so that no later change is missed.
+        let watching = match options.mode {
+            ControlMode::Poll { every } => Some((every, Watching::begin(&options.repositories)?)),
+            ControlMode::None | ControlMode::Explicit { .. } => None,
+        };
+        let all = Stated::all(&options.repositories)?;
+        let named = |name: &str| all.iter().find(|stated| stated.folder.name == name);
+        let mode = options
+            .mode
+            .clone()
+            .with_called(|name| named(name).map(Stated::steps).unwrap_or_default());
+        let options = LocalOptions { mode, ..options };
+        let local = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            snapshot: ArcSwap::default(),
             generation: watch::Sender::new(0),
-            metrics: loader.metrics.clone(),
+            loaded: Mutex::default(),
+            others: Mutex::default(),
+            turns: Turns::default(),
+            threads: Semaphore::new(options.load_threads.get()),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            options,
+            loader,
         });
-        let queue = Arc::new(Mutex::new(waiting.into_iter()));
-        for _ in 0..LOAD_THREADS {
-            let (local, queue, loader) = (local.clone(), queue.clone(), loader.clone());
-            thread::Builder::new()
-                .name("load".into())
-                .spawn(move || {
-                    while let Some(model) = next(&queue) {
-                        local.load(&loader, model);
-                    }
-                })
-                .map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
+        local.list_missing(&all);
+        for stated in all.into_iter().filter(|stated| local.is_ours(stated)) {
+            local.list(stated);
+        }
+        if let Some((every, watching)) = watching {
+            tokio::spawn(poll(Arc::downgrade(&local), every, watching));
         }
         Ok(local)
     }
 
-    fn load(&self, loader: &Loader, model: Waiting) {
-        let name: Arc<str> = model.folder.name.as_str().into();
-        let loaded = model
-            .draft
-            .map_err(|problems| misconfigured(&problems))
-            .and_then(|draft| loader.load(&model.folder, draft));
-        let entry = match loaded {
-            Ok(loaded) => Entry::of_versions(loaded.versions),
-            Err(error) => Entry::of_model(State::Unavailable, error.message().to_owned()),
-        };
-        for (version, reason) in entry.failures() {
-            tracing::error!(model = &*name, version, "failed to load: {reason}");
+    /// Adds a model to the index, and begins to load it if it is loaded at the start.
+    fn list(self: &Arc<Self>, stated: Stated) {
+        let name: Arc<str> = stated.folder.name.as_str().into();
+        let is_wanted = self.options.mode.loads_at_start(&name);
+        let state = if is_wanted { State::Loading } else { State::Unknown };
+        let entry = Entry::of_model(state, "").with_optional(stated.is_optional());
+        self.replace(&name, entry);
+        if is_wanted {
+            // Nobody waits for it: the index says what came of it.
+            drop(self.begin(name, Task::LoadStated(Box::new(stated))));
         }
-        self.replace(&name, &entry);
     }
 
-    fn replace(&self, name: &Arc<str>, entry: &Entry) {
+    /// Lists the models that have been put into the repositories since, for callers to load.
+    fn discover(&self) {
+        let repositories = self.options.repositories.iter();
+        let folders = repositories.flat_map(|folder| models_in(folder).unwrap_or_default());
+        let known = self.snapshot.load();
+        for folder in folders {
+            let is_known =
+                known.entry(&folder.name).is_some() || self.others.lock().contains(&folder.name);
+            if is_known {
+                continue;
+            }
+            let name: Arc<str> = folder.name.as_str().into();
+            let stated = Stated::find(&self.options.repositories, &name, None);
+            if stated.is_ok_and(|stated| stated.draft.is_ok() && self.is_ours(&stated)) {
+                self.list_unknown(&name);
+            }
+        }
+    }
+
+    /// Adds a model that nobody has loaded, unless somebody has begun to.
+    fn list_unknown(&self, name: &Arc<str>) {
+        self.snapshot.rcu(|snapshot| match snapshot.entry(name) {
+            Some(_) => snapshot.clone(),
+            None => {
+                let unknown = Entry::of_model(State::Unknown, "");
+                Arc::new(snapshot.with(name.clone(), unknown))
+            }
+        });
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Lists the models that are to be loaded at the start and are nowhere.
+    fn list_missing(&self, all: &[Stated]) {
+        use crate::control::AtStart::Named;
+        let ControlMode::Explicit { at_start: Named(names) } = &self.options.mode else { return };
+        let is_missing = |name: &&String| all.iter().all(|stated| stated.folder.name != **name);
+        if self.options.foreign == Foreign::Reported {
+            for name in names.iter().filter(is_missing) {
+                let error = failed_to_poll(name);
+                tracing::error!(model = &**name, "{error}; it is in no model repository");
+                let entry = Entry::of_model(State::Unavailable, error.message());
+                self.replace(&name.as_str().into(), entry);
+            }
+        }
+    }
+
+    /// Whether this process serves the model.
+    fn is_ours(&self, stated: &Stated) -> bool {
+        let name = &stated.folder.name;
+        match &stated.draft {
+            Ok(draft) => {
+                let is_ours = !draft.is_ensemble()
+                    && (self.options.foreign == Foreign::Reported
+                        || self.loader.kind(draft.backend()).is_some());
+                let mut others = self.others.lock();
+                if is_ours {
+                    others.remove(name);
+                } else {
+                    others.insert(name.clone());
+                }
+                is_ours
+            }
+            // Who would have served it may not be told, so everybody says what is wrong.
+            Err(_) => !self.others.lock().contains(name),
+        }
+    }
+
+    /// Does what is to be done about a model when its turn comes, whoever waits for it.
+    fn begin(self: &Arc<Self>, name: Arc<str>, task: Task) -> JoinHandle<Result<()>> {
+        let local = self.clone();
+        tokio::spawn(async move {
+            let _turn = local.turns.of(&name).await;
+            let Ok(_thread) = local.threads.acquire().await else {
+                return Err(Error::cancelled());
+            };
+            let worker = local.clone();
+            on_thread(move || worker.carry_out(&name, task)).await
+        })
+    }
+
+    fn replace(&self, name: &Arc<str>, entry: Entry) {
         self.snapshot.rcu(|snapshot| snapshot.with(name.clone(), entry.clone()));
         self.generation.send_modify(|generation| *generation += 1);
     }
+
+    fn forget(&self, name: &str) {
+        self.snapshot.rcu(|snapshot| snapshot.without(name));
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Loads what has come or changed in the repositories and unloads what has gone.
+    async fn follow(self: &Arc<Self>, Changes { changed, gone }: Changes) {
+        let follow = |name| self.begin(name, Task::Follow);
+        let tasks: Vec<_> = changed.into_iter().chain(gone).map(follow).collect();
+        for task in tasks {
+            // What went wrong is in the index and in the log.
+            drop(task.await);
+        }
+    }
+}
+
+/// Looks at the repositories once in `every` for as long as the models live.
+async fn poll(local: Weak<Local>, every: Duration, mut watching: Watching) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick comes at once, and what there was at the start is being loaded.
+    ticks.tick().await;
+    let mut problem = String::new();
+    loop {
+        ticks.tick().await;
+        let Some(local) = local.upgrade() else { return };
+        let looked = tokio::task::spawn_blocking(move || {
+            let changes = watching.look();
+            (watching, changes)
+        });
+        let Ok((same, changes)) = looked.await else { return };
+        watching = same;
+        match changes {
+            Ok(changes) => {
+                problem.clear();
+                local.follow(changes).await;
+            }
+            Err(error) if error.message() == problem => {}
+            Err(error) => {
+                tracing::error!("{error}");
+                error.message().clone_into(&mut problem);
+            }
+        }
+    }
+}
+
+/// Does `work` on a thread of its own: loading takes long, and a runtime that ends does not wait.
+async fn on_thread(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let (sender, done) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("load".into())
+        .spawn(move || drop(sender.send(work())))
+        .map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
+    done.await.unwrap_or_else(|_| Err(Error::internal("loading ended in a panic")))
 }
 
 impl Models for Local {
@@ -103,6 +284,9 @@ impl Models for Local {
     }
 
     fn index(&self) -> Vec<IndexEntry> {
+        if self.options.mode.is_explicit() {
+            self.discover();
+        }
         self.snapshot.load().index()
     }
 
@@ -116,81 +300,35 @@ impl Models for Local {
         version: Option<u64>,
     ) -> BoxFuture<'_, Result<Vec<ModelStatistics>>> {
         let served = self.snapshot.load().select(name, version);
-        let metrics = self.metrics.clone();
+        let metrics = self.loader.metrics.clone();
         Box::pin(async move {
             let read = |served: &Arc<Served>| statistics::of(&metrics, served);
             Ok(served?.iter().map(read).collect())
         })
     }
 
+    fn control(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.options.mode.admit()?;
+            let local = self.me.upgrade().ok_or_else(Error::cancelled)?;
+            let place = self.waiting.clone().try_acquire_owned().map_err(|_| {
+                let text = format!("{MAX_WAITING} changes to models wait already; try again later");
+                Error::new(Code::Overloaded, text)
+            })?;
+            let task = match change.action {
+                Action::Load(given) => Task::Load(given),
+                Action::Unload { .. } => Task::Unload,
+            };
+            let done = tokio::spawn(async move {
+                let _place = place;
+                local.begin(change.model, task).await
+            });
+            let cut_short = |_| Error::internal("the change was cut short");
+            done.await.map_err(cut_short)?.map_err(cut_short)?
+        })
+    }
+
     fn generation(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }
-}
-
-fn optional(waiting: &[Waiting]) -> BTreeSet<Arc<str>> {
-    let is_optional = |model: &&Waiting| {
-        let parameter = model.draft.as_ref().ok().and_then(|draft| draft.parameter(OPTIONAL));
-        parameter == Some("true")
-    };
-    waiting.iter().filter(is_optional).map(|model| model.folder.name.as_str().into()).collect()
-}
-
-fn next(queue: &Mutex<std::vec::IntoIter<Waiting>>) -> Option<Waiting> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner).next()
-}
-
-/// The models to load; the same name in two repositories makes both unavailable, as in Triton.
-fn waiting(repositories: &[PathBuf], loader: &Loader, foreign: Foreign) -> Result<Vec<Waiting>> {
-    let mut models = BTreeMap::new();
-    for folder in all_models(repositories)? {
-        let draft = consort_config::read(&folder.path);
-        let is_ours = match &draft {
-            Ok(draft) if draft.is_ensemble() => false,
-            Ok(draft) => foreign == Foreign::Reported || loader.kind(draft.backend()).is_some(),
-            // Who would have served it cannot be told, so everybody says what is wrong.
-            Err(_) => true,
-        };
-        if is_ours {
-            let twice = models.contains_key(&folder.name);
-            let draft = if twice { Err(duplicate(&folder)) } else { draft };
-            models.insert(folder.name.clone(), Waiting { folder, draft });
-        }
-    }
-    Ok(models.into_values().collect())
-}
-
-fn duplicate(folder: &ModelFolder) -> Problems {
-    consort_config::Problem {
-        file: folder.name.clone(),
-        place: None,
-        message: format!("model `{}` appears in two repositories", folder.name),
-        help: Some("rename one of them".into()),
-    }
-    .into()
-}
-
-/// The ensembles of `repositories`, each with its configuration or what is wrong with it.
-///
-/// A configuration that cannot be read counts as an ensemble's only where it says so; the service
-/// of its backend reports the others.
-pub fn ensembles_in(
-    repositories: &[PathBuf],
-) -> Result<Vec<(ModelFolder, std::result::Result<Draft, Problems>)>> {
-    let read = |folder: ModelFolder| {
-        let draft = consort_config::read(&folder.path);
-        (folder, draft)
-    };
-    let is_ensemble = |(_, draft): &(ModelFolder, std::result::Result<Draft, Problems>)| {
-        draft.as_ref().is_ok_and(Draft::is_ensemble)
-    };
-    Ok(all_models(repositories)?.into_iter().map(read).filter(is_ensemble).collect())
-}
-
-fn all_models(repositories: &[PathBuf]) -> Result<Vec<ModelFolder>> {
-    let mut folders = Vec::new();
-    for repository in repositories {
-        folders.extend(models_in(Path::new(repository))?);
-    }
-    Ok(folders)
 }

@@ -7,6 +7,8 @@ use consort_stage::{Result, Signature, Stage};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::control::{Change, UNLOADED, not_explicit};
+
 /// A set of models that can be listed and called.
 pub trait Models: Send + Sync + 'static {
     /// The model in this version, or in its latest ready version.
@@ -28,11 +30,21 @@ pub trait Models: Send + Sync + 'static {
         version: Option<u64>,
     ) -> BoxFuture<'_, Result<Vec<ModelStatistics>>>;
 
+    /// Loads or unloads a model and answers once that is done, or says why not.
+    ///
+    /// The change goes on when its caller goes away. Without an implementation of its own a set of
+    /// models does not let its callers change it.
+    fn control(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        drop(change);
+        Box::pin(async { Err(not_explicit()) })
+    }
+
     /// Counts up whenever the set of models or their states change.
     fn generation(&self) -> watch::Receiver<u64>;
 }
 
 /// One version of a model that is being served.
+#[derive(Clone)]
 pub struct Served {
     /// The model's name.
     pub name: Arc<str>,
@@ -59,8 +71,15 @@ pub struct IndexEntry {
     pub version: Option<u64>,
     /// What state it is in.
     pub state: State,
-    /// Why it is in that state; empty when it is ready.
+    /// Why it is in that state; of one that is ready, why it is not the one its files are now.
     pub reason: String,
+}
+
+impl IndexEntry {
+    /// Whether somebody should look into it: it is not ready, and nobody wanted it so.
+    pub fn is_trouble(&self) -> bool {
+        self.state == State::Unavailable && self.reason != UNLOADED
+    }
 }
 
 /// The state of a version of a model, as Triton names it.

@@ -1,23 +1,31 @@
 //! Which models there are and in which state, at one moment; replaced as a whole, never changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use consort_stage::{Error, Result};
 
+use crate::control::UNLOADED;
 use crate::models::{IndexEntry, Served, State};
 
 /// The models at one moment.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     models: BTreeMap<Arc<str>, Entry>,
-    /// The models that readiness does not wait for.
-    optional: Arc<BTreeSet<Arc<str>>>,
 }
 
 /// One model: as a whole in some state, or with its versions.
 #[derive(Clone)]
-pub enum Entry {
+pub struct Entry {
+    status: Status,
+    /// Why the files as they are now are not what is served; empty when they are.
+    note: String,
+    /// Whether readiness does not wait for it.
+    is_optional: bool,
+}
+
+#[derive(Clone)]
+enum Status {
     /// No version has a state of its own.
     Model(State, String),
     /// Each version that was asked for.
@@ -25,23 +33,49 @@ pub enum Entry {
 }
 
 impl Entry {
+    fn of(status: Status) -> Self {
+        Self { status, note: String::new(), is_optional: false }
+    }
+
     /// A model that as a whole is in `state` because of `reason`.
-    pub fn of_model(state: State, reason: String) -> Self {
-        Self::Model(state, reason)
+    pub fn of_model(state: State, reason: impl Into<String>) -> Self {
+        Self::of(Status::Model(state, reason.into()))
     }
 
     /// A model with what came of each of its versions.
-    pub fn of_versions(versions: Vec<(u64, Result<Served>)>) -> Self {
-        let versions = versions.into_iter();
-        Self::Versions(versions.map(|(version, served)| (version, served.map(Arc::new))).collect())
+    pub fn of_versions(versions: impl IntoIterator<Item = (u64, Result<Arc<Served>>)>) -> Self {
+        Self::of(Status::Versions(versions.into_iter().collect()))
+    }
+
+    /// The same model once somebody has unloaded it.
+    #[must_use]
+    pub fn unloaded(&self) -> Self {
+        let gone = |version: &u64| (*version, Err(Error::unavailable(UNLOADED)));
+        let status = match &self.status {
+            Status::Model(..) => Status::Model(State::Unavailable, UNLOADED.into()),
+            Status::Versions(versions) => Status::Versions(versions.keys().map(gone).collect()),
+        };
+        Self { status, note: String::new(), is_optional: self.is_optional }
+    }
+
+    /// The same, of a model that readiness does or does not wait for.
+    #[must_use]
+    pub fn with_optional(self, is_optional: bool) -> Self {
+        Self { is_optional, ..self }
+    }
+
+    /// The same, still served although its files as they are now could not be loaded.
+    #[must_use]
+    pub fn with_note(self, note: String) -> Self {
+        Self { note, ..self }
     }
 
     /// The reasons why the model or some of its versions are unavailable.
     pub fn failures(&self) -> Vec<(Option<u64>, String)> {
-        match self {
-            Self::Model(State::Unavailable, reason) => vec![(None, reason.clone())],
-            Self::Model(..) => Vec::new(),
-            Self::Versions(versions) => versions
+        match &self.status {
+            Status::Model(State::Unavailable, reason) => vec![(None, reason.clone())],
+            Status::Model(..) => Vec::new(),
+            Status::Versions(versions) => versions
                 .iter()
                 .filter_map(|(version, served)| {
                     let error = served.as_ref().err()?;
@@ -51,32 +85,58 @@ impl Entry {
         }
     }
 
+    /// The versions that are ready, ascending.
+    pub fn ready(&self) -> impl DoubleEndedIterator<Item = &Arc<Served>> {
+        let versions = match &self.status {
+            Status::Model(..) => None,
+            Status::Versions(versions) => Some(versions),
+        };
+        versions.into_iter().flat_map(BTreeMap::values).filter_map(|served| served.as_ref().ok())
+    }
+
+    /// Every version that was asked for, ascending.
+    pub fn versions(&self) -> Vec<u64> {
+        match &self.status {
+            Status::Model(..) => Vec::new(),
+            Status::Versions(versions) => versions.keys().copied().collect(),
+        }
+    }
+
+    /// Whether it was never loaded.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.status, Status::Model(State::Unknown, _))
+    }
+
     /// The newest version that is ready.
     pub fn newest_ready(&self) -> Option<&Arc<Served>> {
-        match self {
-            Self::Model(..) => None,
-            Self::Versions(versions) => {
-                versions.values().rev().find_map(|served| served.as_ref().ok())
+        self.ready().next_back()
+    }
+
+    /// Whether it is as somebody wants it to be: ready, or not loaded on purpose.
+    fn is_fine(&self) -> bool {
+        let is_fine = |error: &Error| error.message() == UNLOADED;
+        match &self.status {
+            Status::Model(State::Unknown, _) => true,
+            Status::Model(_, reason) => reason == UNLOADED,
+            Status::Versions(versions) => {
+                versions.values().all(|served| served.as_ref().err().is_none_or(is_fine))
             }
         }
     }
 
-    fn is_ready(&self) -> bool {
-        match self {
-            Self::Model(..) => false,
-            Self::Versions(versions) => versions.values().all(Result::is_ok),
-        }
+    fn is_loading(&self) -> bool {
+        matches!(self.status, Status::Model(State::Loading, _))
     }
 
     fn rows(&self, name: &Arc<str>) -> Vec<IndexEntry> {
         let row =
             |version, state, reason| IndexEntry { name: name.clone(), version, state, reason };
-        match self {
-            Self::Model(state, reason) => vec![row(None, *state, reason.clone())],
-            Self::Versions(versions) => versions
+        match &self.status {
+            Status::Model(state, reason) => vec![row(None, *state, reason.clone())],
+            Status::Versions(versions) => versions
                 .iter()
                 .map(|(version, served)| match served {
-                    Ok(_) => row(Some(*version), State::Ready, String::new()),
+                    Ok(_) => row(Some(*version), State::Ready, self.note.clone()),
                     Err(error) => {
                         row(Some(*version), State::Unavailable, error.message().to_owned())
                     }
@@ -87,9 +147,9 @@ impl Entry {
 }
 
 impl Snapshot {
-    /// A snapshot of these models; readiness does not wait for those that are `optional`.
-    pub fn new(models: BTreeMap<Arc<str>, Entry>, optional: BTreeSet<Arc<str>>) -> Self {
-        Self { models, optional: Arc::new(optional) }
+    /// A snapshot of these models.
+    pub fn new(models: BTreeMap<Arc<str>, Entry>) -> Self {
+        Self { models }
     }
 
     /// The same with one model's entry replaced.
@@ -97,7 +157,20 @@ impl Snapshot {
     pub fn with(&self, name: Arc<str>, entry: Entry) -> Self {
         let mut models = self.models.clone();
         models.insert(name, entry);
-        Self { models, optional: self.optional.clone() }
+        Self { models }
+    }
+
+    /// The same without one model, of which nothing is known any more.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        let mut models = self.models.clone();
+        models.remove(name);
+        Self { models }
+    }
+
+    /// What is known of a model.
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.models.get(name)
     }
 
     /// The model in this version or its newest ready one; the errors are Triton's.
@@ -111,9 +184,9 @@ impl Snapshot {
                 .cloned()
                 .ok_or_else(|| unknown(&format!("has no available versions{}", why(entry))));
         };
-        let found = match entry {
-            Entry::Model(..) => None,
-            Entry::Versions(versions) => versions.get(&version),
+        let found = match &entry.status {
+            Status::Model(..) => None,
+            Status::Versions(versions) => versions.get(&version),
         };
         match found {
             Some(Ok(served)) => Ok(served.clone()),
@@ -131,13 +204,7 @@ impl Snapshot {
             return Ok(vec![self.get(name, version)?]);
         }
         let chosen = self.models.iter().filter(|(model, _)| name.is_empty() || &***model == name);
-        let ready = chosen.flat_map(|(_, entry)| match entry {
-            Entry::Model(..) => Vec::new(),
-            Entry::Versions(versions) => {
-                versions.values().filter_map(|served| served.as_ref().ok().cloned()).collect()
-            }
-        });
-        let ready: Vec<_> = ready.collect();
+        let ready: Vec<_> = chosen.flat_map(|(_, entry)| entry.ready().cloned()).collect();
         if ready.is_empty() && !name.is_empty() {
             return Err(Error::invalid(format!("requested model '{name}' is not available")));
         }
@@ -149,12 +216,11 @@ impl Snapshot {
         self.models.iter().flat_map(|(name, entry)| entry.rows(name)).collect()
     }
 
-    /// Whether every model is ready, but for optional ones that have failed.
+    /// Whether every model is ready or was unloaded on purpose, but for optional ones that failed.
     pub fn is_ready(&self) -> bool {
-        let may_fail = |name| self.optional.contains(name);
-        self.models.iter().all(|(name, entry)| {
-            entry.is_ready() || may_fail(name) && !matches!(entry, Entry::Model(State::Loading, _))
-        })
+        self.models
+            .values()
+            .all(|entry| entry.is_fine() || entry.is_optional && !entry.is_loading())
     }
 }
 

@@ -3,6 +3,7 @@
 mod control;
 mod health;
 mod infer;
+mod repository;
 mod stream;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //!
 //! A service is a list of backends: [`stage_main`] makes a whole program of it.
 
+mod control_options;
 mod grpc;
 mod healthcheck;
 mod identity;
@@ -13,6 +14,7 @@ mod run;
 mod stage_main;
 mod table;
 
+pub use control_options::{ControlOptions, Mode};
 pub use grpc::Grpc;
 pub use healthcheck::check as healthcheck;
 pub use identity::{EXTENSIONS, NAME, VERSION};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use consort_protocol::ModelStatistics;
-use consort_repository::{IndexEntry, Models, Served, State};
-use consort_stage::Result;
+use consort_repository::{Change, IndexEntry, Models, Served, State};
+use consort_stage::{Error, Result};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -21,6 +21,15 @@ impl Lifecycle {
     pub fn new(models: Arc<dyn Models>) -> Arc<Self> {
         let (is_draining, is_strict) = (AtomicBool::new(false), AtomicBool::new(true));
         Arc::new(Self { models, is_draining, is_strict })
+    }
+
+    /// Why models are not ready, if a model that must be is not; whatever the server makes of it.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        if self.models.is_ready() {
+            return Vec::new();
+        }
+        let troubles = self.models.index().into_iter().filter(IndexEntry::is_trouble);
+        troubles.map(|row| format!("model `{}`: {}", row.name, row.reason)).collect()
     }
 
     /// From now on one ready model is enough for the server to be ready, once none is loading.
@@ -59,6 +68,13 @@ impl Models for Lifecycle {
         version: Option<u64>,
     ) -> BoxFuture<'_, Result<Vec<ModelStatistics>>> {
         self.models.statistics(name, version)
+    }
+
+    fn control(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        if self.is_draining.load(Ordering::Acquire) {
+            return Box::pin(async { Err(Error::unavailable("Server not ready")) });
+        }
+        self.models.control(change)
     }
 
     fn generation(&self) -> watch::Receiver<u64> {

@@ -4,8 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Result;
 use clap::{Args, ValueEnum};
+use consort_repository::{Foreign, LocalOptions};
 use consort_telemetry::LogFormat;
+
+use crate::control_options::ControlOptions;
 
 /// The options that every program has.
 #[derive(Args, Clone, Debug)]
@@ -54,6 +58,10 @@ pub struct Options {
     #[arg(long, env = "CONSORT_MAX_IN_FLIGHT", default_value_t = 8192, value_name = "COUNT")]
     pub max_in_flight: usize,
 
+    /// Which models are loaded
+    #[command(flatten)]
+    pub control: ControlOptions,
+
     /// Ask this program's running server whether it is ready, and exit with 0 or 1
     #[arg(long)]
     pub healthcheck: bool,
@@ -88,6 +96,16 @@ pub enum Format {
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 impl Options {
+    /// How the models of this process are loaded.
+    pub fn local(&self, foreign: Foreign) -> Result<LocalOptions> {
+        Ok(LocalOptions {
+            repositories: self.model_repository.clone(),
+            foreign,
+            mode: self.control.mode()?,
+            load_threads: self.control.model_load_thread_count,
+        })
+    }
+
     /// How long requests may still take once the server was told to stop.
     pub fn exit_timeout(&self) -> Duration {
         Duration::from_secs(self.exit_timeout_secs)

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use axum::Router;
 use axum::serve::ListenerExt;
 use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
@@ -33,6 +34,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// The HTTP front and where it listens, for programs that have one.
     pub http: Option<(SocketAddr, Router)>,
+    /// Whether it loads models itself, so that `--exit-on-error` is about them.
+    pub loads_models: bool,
 }
 
 /// Runs `serve` with logging, tracing and a runtime; the way every program's `main` goes.
@@ -102,9 +105,8 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
         );
         servers.spawn(serve_http(listener, router, stopped(stopping.clone())));
     }
-    let announcement = tokio::spawn(announce(models));
-    told_to_stop().await?;
-    announcement.abort();
+    let must_load = options.control.exit_on_error && service.loads_models;
+    until_stopped(&service.models, must_load).await?;
     tracing::info!("stopping: waiting up to {:?} for requests to finish", options.exit_timeout());
     service.models.drain();
     // Every server holds a receiver or has ended.
@@ -155,8 +157,23 @@ async fn serve_http(
     }
 }
 
+/// Waits until the server is told to stop; an error when a model cannot be loaded at the start
+/// although it `must_load`.
+async fn until_stopped(models: &Arc<Lifecycle>, must_load: bool) -> Result<()> {
+    let mut told = pin!(told_to_stop());
+    tokio::select! {
+        told = &mut told => return told,
+        () = announce(&**models) => {}
+    }
+    let failures = models.failures();
+    if must_load && !failures.is_empty() {
+        bail!("models cannot be loaded at the start:\n{}", failures.join("\n"));
+    }
+    told.await
+}
+
 /// Logs the table of models once none is loading any more.
-async fn announce(models: Arc<dyn Models>) {
+async fn announce(models: &dyn Models) {
     let mut generation = models.generation();
     loop {
         let index = models.index();

@@ -36,9 +36,9 @@ async fn serve(name: &'static str, options: &Options, kinds: Vec<Kind>) -> Resul
     }
     let metrics = Metrics::new();
     let loader = Loader { kinds: kinds.into(), metrics: metrics.clone(), cores: cores() };
-    let models = Local::open(&options.model_repository, &loader, Foreign::Ignored)?;
+    let models = Local::open(options.local(Foreign::Ignored)?, loader)?;
     let models = Lifecycle::new(models as Arc<_>);
-    run(options, Service { name, models, metrics, http: None }).await
+    run(options, Service { name, models, metrics, http: None, loads_models: true }).await
 }
 
 /// The cores that the instances of a model share.

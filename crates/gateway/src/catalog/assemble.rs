@@ -1,21 +1,23 @@
 //! Makes stated ensembles callable over the models that are there, inner ensembles first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use consort_config::{Model, Scheduling};
 use consort_ensemble::{Defect, Ensemble, Nested, Plan, Spec, StepSpec, check, nesting};
+use consort_protocol::model_config::SchedulingChoice;
+use consort_protocol::model_ensembling::Step as WireStep;
 use consort_repository::{Checked, Entry, Models, Served, State};
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
-use super::Stated;
+use super::statement::Statement;
 use crate::ensemble_stage::EnsembleStage;
 use crate::step_stage::StepStage;
 
 /// Ensembles on their way from configuration to callable models.
 pub(super) struct Assembly<'a> {
-    stated: &'a BTreeMap<Arc<str>, Stated>,
+    stated: &'a BTreeMap<Arc<str>, Statement>,
     leaves: &'a dyn Models,
     metrics: &'a Arc<Metrics>,
     done: BTreeMap<Arc<str>, Entry>,
@@ -23,7 +25,7 @@ pub(super) struct Assembly<'a> {
 
 impl<'a> Assembly<'a> {
     pub(super) fn new(
-        stated: &'a BTreeMap<Arc<str>, Stated>,
+        stated: &'a BTreeMap<Arc<str>, Statement>,
         leaves: &'a dyn Models,
         metrics: &'a Arc<Metrics>,
     ) -> Self {
@@ -33,8 +35,12 @@ impl<'a> Assembly<'a> {
     /// Every ensemble, ready or with the reason why not.
     pub(super) fn all(mut self) -> BTreeMap<Arc<str>, Entry> {
         let mut specs = Vec::new();
-        for (name, stated) in self.stated {
-            match stated.model.as_ref().map(|model| &model.scheduling) {
+        for (name, statement) in self.stated {
+            let Some(model) = statement.model() else {
+                self.done.insert(name.clone(), statement.entry());
+                continue;
+            };
+            match model.as_ref().map(|model| &model.scheduling) {
                 Ok(Scheduling::Ensemble(spec)) => specs.push(&**spec),
                 Ok(_) => {
                     let reason = format!("'{name}' has no ensemble_scheduling");
@@ -47,17 +53,19 @@ impl<'a> Assembly<'a> {
             }
         }
         for Nested { spec, cycle } in nesting(specs) {
-            let Stated { model, version } = &self.stated[&spec.name];
-            let built = match (model, cycle) {
-                (Ok(model), None) => self.build(model, *version, spec),
-                (Ok(_), Some(cycle)) => Err(Reason::failed(cycle)),
-                (Err(problems), _) => Err(Reason::failed(problems.clone())),
+            let statement = &self.stated[&spec.name];
+            let version = statement.version;
+            let built = match (statement.model(), cycle) {
+                (Some(Ok(model)), None) => self.build(model, version, spec),
+                (Some(Err(problems)), _) => Err(Reason::failed(problems.clone())),
+                (_, cycle) => Err(Reason::failed(cycle.unwrap_or_default())),
             };
             let entry = match built {
-                Ok(served) => Entry::of_versions(vec![(*version, Ok(served))]),
+                Ok(served) => Entry::of_versions([(version, Ok(Arc::new(served)))]),
                 Err(reason) => Entry::of_model(reason.state, reason.text),
             };
-            self.done.insert(spec.name.clone(), entry);
+            let entry = entry.with_optional(statement.is_optional);
+            self.done.insert(spec.name.clone(), entry.with_note(statement.note.clone()));
         }
         self.done
     }
@@ -132,6 +140,34 @@ impl<'a> Assembly<'a> {
             stage: Arc::new(Checked::new(model.name.clone(), signature, Arc::new(stage), meter)),
         }
     }
+}
+
+/// Forgets what was counted for ensembles, and steps of them, that are served no longer.
+pub(super) fn forget_meters(metrics: &Metrics, before: &[Arc<Served>], now: &[Arc<Served>]) {
+    let key = |served: &Served| (served.name.clone(), served.version);
+    let counted: BTreeSet<_> = now.iter().map(|served| key(served)).collect();
+    let steps: BTreeSet<_> = now.iter().flat_map(|served| steps_of(served)).collect();
+    for served in before {
+        if !counted.contains(&key(served)) {
+            metrics.remove_meter(&served.name, &served.version.to_string());
+        }
+        for step in steps_of(served).filter(|step| !steps.contains(step)) {
+            let (ensemble, index, model) = step;
+            metrics.remove_step(&ensemble, &index.to_string(), &model);
+        }
+    }
+}
+
+/// The steps of an ensemble, each with the ensemble, its place and the model it calls.
+fn steps_of(served: &Served) -> impl Iterator<Item = (Arc<str>, usize, String)> {
+    let choice = served.config.scheduling_choice.as_ref();
+    let steps = match choice {
+        Some(SchedulingChoice::EnsembleScheduling(ensemble)) => ensemble.step.as_slice(),
+        _ => &[],
+    };
+    let name =
+        |(index, step): (usize, &WireStep)| (served.name.clone(), index, step.model_name.clone());
+    steps.iter().enumerate().map(name)
 }
 
 /// Why an ensemble is not ready.

@@ -1,12 +1,17 @@
-//! What is in the model repository, and the refusal to change it.
+//! What is in the model repository, and the calls that load and unload models.
 
 use axum::extract::{Request, State};
-use consort_repository::{IndexEntry, State as ModelState};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use consort_repository::{Change, IndexEntry, State as ModelState};
 use consort_stage::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::{Failure, Outcome};
+use super::offload::offload;
+use super::target::Target;
 use super::{Front, body, json, reply};
 
 /// What the index may be asked.
@@ -14,6 +19,13 @@ use super::{Front, body, json, reply};
 struct Filter<'a> {
     #[serde(borrow)]
     ready: Option<&'a RawValue>,
+}
+
+/// What a load or an unload may be given.
+#[derive(Deserialize)]
+struct Asked<'a> {
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
 }
 
 /// One line of the index; a model that was never loaded has nothing but its name.
@@ -58,9 +70,59 @@ fn line(entry: &IndexEntry) -> Line<'_> {
     }
 }
 
-/// Loading and unloading: the repository is read when the server starts.
-pub(super) async fn control() -> Failure {
-    Error::unavailable("explicit model load / unload is not allowed if polling is enabled").into()
+/// Loads a model, or loads it anew, and answers once it is ready.
+pub(super) async fn load(State(front): State<Front>, target: Target, request: Request) -> Outcome {
+    let body = body::read(request.into_body(), front.options.max_input_size).await?;
+    let change = offload(body.len(), move || read_load(&target.name, &body)).await;
+    front.models.control(change.map_err(Failure::of_the_caller)?).await?;
+    Ok(Response::default())
+}
+
+/// Unloads a model; what is in flight is still answered.
+pub(super) async fn unload(
+    State(front): State<Front>,
+    target: Target,
+    request: Request,
+) -> Outcome {
+    let body = body::read(request.into_body(), front.options.max_input_size).await?;
+    let change = read_unload(&target.name, &body).map_err(Failure::of_the_caller)?;
+    front.models.control(change).await?;
+    Ok(Response::default())
+}
+
+fn read_load(model: &str, body: &[u8]) -> Result<Change> {
+    let (mut config, mut files) = (None, Vec::new());
+    for (key, value) in parameters(body)? {
+        if let Some(path) = key.strip_prefix("file:") {
+            let text = json::text(&key, value)?;
+            let content = STANDARD.decode(text.as_bytes()).map_err(|_| {
+                Error::internal(format!("Unable to parse '{key}': the content is not base64"))
+            })?;
+            files.push((path.to_owned(), content.into()));
+        } else if key == "config" {
+            config = Some(json::text(&key, value)?.into_owned());
+        } else {
+            return Err(Error::internal("unexpected error on creating Triton parameter"));
+        }
+    }
+    files.sort();
+    Change::load(model, config, files)
+}
+
+fn read_unload(model: &str, body: &[u8]) -> Result<Change> {
+    let parameters = parameters(body)?;
+    let wanted = parameters.iter().find(|(key, _)| key == "unload_dependents");
+    let wanted = wanted.map_or(Ok(false), |(key, value)| json::boolean(key, value))?;
+    Change::unload(model, wanted)
+}
+
+/// The parameters of a body, which may be empty.
+fn parameters(body: &[u8]) -> Result<Vec<json::Member<'_>>> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Vec::new());
+    }
+    let asked: Asked<'_> = json::document(body)?;
+    json::members("parameters", asked.parameters)
 }
 
 /// Any request that names one of several repositories.

@@ -21,7 +21,7 @@ use consort_protocol::{
     SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse, parse_version,
     repository_index_response,
 };
-use consort_repository::{IndexEntry, State};
+use consort_repository::{Change, IndexEntry, State};
 use consort_stage::{Code, Context, Error};
 use consort_telemetry::{Protocol, request_span};
 use futures::Stream;
@@ -29,6 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Grpc;
 use super::infer::{infer, refused};
+use super::repository;
 use super::stream::InferStream;
 use crate::identity::{EXTENSIONS, NAME, VERSION};
 
@@ -147,7 +148,8 @@ impl GrpcInferenceService for Grpc {
         request: Request<RepositoryModelLoadRequest>,
     ) -> Reply<RepositoryModelLoadResponse> {
         refuse_repository_name(&request.get_ref().repository_name)?;
-        Err(refused(&Error::unavailable(NOT_EXPLICIT)))
+        self.control(repository::load(request.into_inner())).await?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
@@ -155,7 +157,8 @@ impl GrpcInferenceService for Grpc {
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Reply<RepositoryModelUnloadResponse> {
         refuse_repository_name(&request.get_ref().repository_name)?;
-        Err(refused(&Error::unavailable(NOT_EXPLICIT)))
+        self.control(repository::unload(request.get_ref())).await?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
 
     async fn system_shared_memory_status(
@@ -211,9 +214,6 @@ impl GrpcInferenceService for Grpc {
     }
 }
 
-/// Triton's text where models are loaded once at the start.
-const NOT_EXPLICIT: &str = "explicit model load / unload is not allowed if polling is enabled";
-
 /// Triton's text where a client's shared memory is not let in.
 const NO_SHARED_MEMORY: &str = "Client shared memory is disabled. Tensors are sent in the request.";
 
@@ -238,6 +238,11 @@ fn index_row(entry: IndexEntry) -> repository_index_response::ModelIndex {
 }
 
 impl Grpc {
+    async fn control(&self, change: consort_stage::Result<Change>) -> Result<(), Status> {
+        let change = change.map_err(|error| refused(&error))?;
+        self.models.control(change).await.map_err(|error| refused(&error))
+    }
+
     fn find(
         &self,
         name: &str,

@@ -1,0 +1,381 @@
+//! Tests of loading, reloading and unloading over backends that load when the test lets them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Weak};
+
+use consort_stage::{Batch, InlineBackend, Request, Tensor, collect_one};
+use consort_telemetry::Metrics;
+use futures::FutureExt;
+use parking_lot::Condvar;
+use tempfile::TempDir;
+
+use super::*;
+use crate::control::AtStart;
+use crate::kind::{Backend, Instance, Kind, ModelFile};
+
+/// What the loads of one repository wait for, and what they have loaded.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    is_closed: bool,
+    /// The loads that have come to the gate.
+    arrived: usize,
+    /// The backends that were loaded.
+    loaded: Vec<Weak<Constant>>,
+}
+
+static GATES: LazyLock<Mutex<BTreeMap<PathBuf, Arc<Gate>>>> = LazyLock::new(Mutex::default);
+
+impl Gate {
+    fn pass(&self, loaded: &Arc<Constant>) {
+        let mut state = self.state.lock();
+        state.arrived += 1;
+        state.loaded.push(Arc::downgrade(loaded));
+        self.changed.notify_all();
+        self.changed.wait_while(&mut state, |state| state.is_closed);
+    }
+
+    fn close(&self) {
+        self.state.lock().is_closed = true;
+    }
+
+    fn open(&self) {
+        self.state.lock().is_closed = false;
+        self.changed.notify_all();
+    }
+
+    async fn wait_for(self: Arc<Self>, count: usize) {
+        let wait = move || {
+            let mut state = self.state.lock();
+            self.changed.wait_while(&mut state, |state| state.arrived < count);
+        };
+        tokio::task::spawn_blocking(wait).await.unwrap();
+    }
+
+    fn arrived(&self) -> usize {
+        self.state.lock().arrived
+    }
+
+    /// How many backends live.
+    fn living(&self) -> usize {
+        self.state.lock().loaded.iter().filter(|loaded| loaded.strong_count() > 0).count()
+    }
+}
+
+/// A backend that answers with the number in its file.
+struct Constant(f32);
+
+impl InlineBackend for Constant {
+    fn run(&self, _: Batch) -> Result<Vec<Tensor>> {
+        Ok(vec![Tensor::from_vec("y", &[1], vec![self.0])])
+    }
+}
+
+const CONSTANT: Kind = Kind { name: "constant", signature: no_signature, load };
+
+fn no_signature(_: &ModelFile<'_>) -> Result<Option<consort_stage::Signature>> {
+    Ok(None)
+}
+
+fn load(instance: &Instance<'_>) -> Result<Backend> {
+    let text = fs::read_to_string(instance.version_folder.join("value")).unwrap_or_default();
+    let value = text.trim().parse();
+    let value = value.map_err(|_| Error::invalid(format!("`{text}` is no number")))?;
+    let backend = Arc::new(Constant(value));
+    let gates = GATES.lock();
+    let gate = gates.iter().find(|(path, _)| instance.model_folder.starts_with(path));
+    let gate = gate.map(|(_, gate)| gate.clone());
+    drop(gates);
+    if let Some(gate) = gate {
+        gate.pass(&backend);
+    }
+    Ok(Backend::Inline(backend))
+}
+
+/// A repository whose loads pass a gate.
+struct Repository {
+    folder: TempDir,
+    gate: Arc<Gate>,
+}
+
+const CONFIG: &str = r#"backend: "constant"
+    input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]
+    output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]"#;
+
+impl Repository {
+    fn new() -> Self {
+        let repository = Self { folder: tempfile::tempdir().unwrap(), gate: Arc::default() };
+        GATES.lock().insert(repository.folder.path().to_owned(), repository.gate.clone());
+        repository
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn model(&self, name: &str, value: &str) {
+        self.write(&format!("{name}/config.pbtxt"), CONFIG);
+        self.write(&format!("{name}/1/value"), value);
+    }
+
+    fn open(&self, mode: ControlMode) -> Arc<Local> {
+        let repositories = vec![self.path().to_owned()];
+        let options = LocalOptions { mode, ..LocalOptions::new(repositories, Foreign::Ignored) };
+        let metrics = Metrics::new();
+        Local::open(options, Loader { kinds: [CONSTANT].into(), metrics, cores: LOAD_THREADS })
+            .unwrap()
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        self.gate.open();
+        GATES.lock().remove(self.path());
+    }
+}
+
+fn explicit() -> ControlMode {
+    ControlMode::Explicit { at_start: AtStart::Named(BTreeSet::new()) }
+}
+
+async fn load_model(local: &Local, name: &str) -> Result<()> {
+    local.control(Change::load(name, None, Vec::new())?).await
+}
+
+async fn unload_model(local: &Local, name: &str) -> Result<()> {
+    local.control(Change::unload(name, false)?).await
+}
+
+fn ask(served: &Served) -> Result<f32> {
+    let inputs = vec![Tensor::from_vec("x", &[1], vec![0.0_f32])];
+    let request = Request { inputs, ..Request::default() };
+    let response = collect_one(served.stage.call(request)).now_or_never();
+    let response = response.expect("it runs where it is called")?;
+    let bytes: [u8; 4] = response.outputs[0].data[..4].try_into().unwrap();
+    Ok(f32::from_le_bytes(bytes))
+}
+
+fn value_of(local: &Local, name: &str) -> f32 {
+    ask(&local.get(name, None).unwrap()).unwrap()
+}
+
+fn rows(local: &Local) -> Vec<String> {
+    let row = |row: IndexEntry| {
+        let version = row.version.map(|version| version.to_string()).unwrap_or_default();
+        format!("{} {version} {} {}", row.name, row.state.name(), row.reason).trim().to_owned()
+    };
+    local.index().into_iter().map(row).collect()
+}
+
+async fn settled(local: &Local) {
+    let mut generation = local.generation();
+    while local.index().iter().any(|row| row.state == State::Loading) {
+        generation.changed().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn callers_decide_what_is_loaded_in_explicit_mode() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    assert_eq!(rows(&local), ["m"]);
+    assert!(local.is_ready());
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(rows(&local), ["m 1 READY"]);
+    assert_eq!(value_of(&local, "m"), 1.0);
+    unload_model(&local, "m").await.unwrap();
+    assert_eq!(rows(&local), ["m 1 UNAVAILABLE unloaded"]);
+    assert!(local.is_ready() && local.get("m", None).is_err());
+    assert_eq!(repository.gate.living(), 0);
+    assert!(!local.loader.metrics.encode().contains(r#"model="m""#));
+    let error = load_model(&local, "other").await.unwrap_err();
+    assert_eq!(error.message(), "failed to load 'other', failed to poll from model repository");
+    unload_model(&local, "other").await.unwrap();
+}
+
+#[tokio::test]
+async fn only_what_is_named_is_loaded_at_the_start() {
+    let repository = Repository::new();
+    repository.model("a", "1");
+    repository.model("b", "2");
+    let names = AtStart::Named(["b".to_owned()].into());
+    let local = repository.open(ControlMode::Explicit { at_start: names });
+    settled(&local).await;
+    assert_eq!(rows(&local), ["a", "b 1 READY"]);
+}
+
+#[tokio::test]
+async fn nothing_is_changed_by_callers_in_other_modes() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(ControlMode::None);
+    let error = load_model(&local, "m").await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(error.message().contains("polling is enabled"));
+}
+
+#[tokio::test]
+async fn the_old_model_answers_until_the_new_one_is_ready_and_then_is_freed() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(ControlMode::Explicit { at_start: AtStart::All });
+    settled(&local).await;
+    let held = local.get("m", None).unwrap();
+    repository.write("m/1/value", "20");
+    repository.gate.close();
+    let reload = load_model(&local, "m");
+    let meanwhile = async {
+        repository.gate.clone().wait_for(2).await;
+        assert_eq!(rows(&local), ["m 1 READY"]);
+        assert_eq!(value_of(&local, "m"), 1.0);
+        repository.gate.open();
+    };
+    let (reloaded, ()) = tokio::join!(reload, meanwhile);
+    reloaded.unwrap();
+    assert_eq!(value_of(&local, "m"), 20.0);
+    assert_eq!(ask(&held).unwrap(), 1.0, "what was under way goes on where it began");
+    assert_eq!(repository.gate.living(), 2);
+    drop(held);
+    assert_eq!(repository.gate.living(), 1);
+}
+
+#[tokio::test]
+async fn a_reload_that_fails_leaves_the_old_model_serving_and_says_why() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(ControlMode::Explicit { at_start: AtStart::All });
+    settled(&local).await;
+    repository.write("m/1/value", "no number");
+    let error = load_model(&local, "m").await.unwrap_err();
+    let reason = "load failed for model 'm': version 1 is at UNAVAILABLE state: `no number` is no \
+                  number;";
+    assert_eq!(error.message(), reason);
+    assert_eq!(rows(&local), [format!("m 1 READY {reason}")]);
+    assert_eq!(value_of(&local, "m"), 1.0);
+    repository.write("m/config.pbtxt", "max_batch_size: x");
+    assert!(load_model(&local, "m").await.is_err());
+    assert_eq!(value_of(&local, "m"), 1.0);
+    repository.model("m", "30");
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(rows(&local), ["m 1 READY"]);
+    assert_eq!(value_of(&local, "m"), 30.0);
+}
+
+#[tokio::test]
+async fn only_what_has_changed_is_loaded_again() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(ControlMode::Explicit { at_start: AtStart::All });
+    settled(&local).await;
+    repository.write("m/config.pbtxt", &format!("{CONFIG} # touched"));
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(repository.gate.arrived(), 1, "an identical model is not loaded again");
+    repository.write("m/config.pbtxt", &format!("{CONFIG} version_policy {{ all {{}} }}"));
+    repository.write("m/2/value", "2");
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(repository.gate.arrived(), 2, "version 1 is as it was");
+    assert_eq!(rows(&local), ["m 1 READY", "m 2 READY"]);
+    assert_eq!(local.get("m", Some(1)).unwrap().versions, [1, 2]);
+    repository.write("m/config.pbtxt", CONFIG);
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(repository.gate.arrived(), 2);
+    assert_eq!(rows(&local), ["m 2 READY"]);
+    assert_eq!(repository.gate.living(), 1);
+    assert!(!local.loader.metrics.encode().contains(r#"version="1""#));
+}
+
+#[tokio::test]
+async fn a_configuration_and_files_of_the_callers_own_replace_the_folder() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    let config = r#"{"backend": "constant", "max_batch_size": "4",
+        "input": [{"name": "x", "data_type": "type_fp32", "dims": ["1"]}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}]}"#;
+    let given = |files| Change::load("m", Some(config.to_owned()), files).unwrap();
+    local.control(given(vec![("3/value".to_owned(), "7".into())])).await.unwrap();
+    assert_eq!(rows(&local), ["m 3 READY"]);
+    assert_eq!(local.get("m", None).unwrap().config.max_batch_size, 4);
+    let bad = Change::load("m", Some(r#"{"no_such_field": 1}"#.to_owned()), Vec::new()).unwrap();
+    let error = local.control(bad).await.unwrap_err();
+    assert_eq!(error.message(), "failed to load 'm', failed to poll from model repository");
+    assert_eq!(rows(&local), ["m 3 READY"]);
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(value_of(&local, "m"), 1.0);
+    let empty = Change::load("m", Some(config.to_owned()), vec![("x".to_owned(), "".into())]);
+    let error = local.control(empty.unwrap()).await.unwrap_err();
+    assert!(error.message().starts_with("failed to load 'm', no version is available"), "{error}");
+    assert_eq!(value_of(&local, "m"), 1.0);
+}
+
+#[tokio::test]
+async fn a_load_goes_on_when_its_caller_goes_away_and_other_models_do_not_wait() {
+    let repository = Repository::new();
+    repository.model("slow", "1");
+    repository.model("other", "2");
+    let local = repository.open(explicit());
+    repository.gate.close();
+    let mut load = Box::pin(load_model(&local, "slow"));
+    assert!(futures::poll!(&mut load).is_pending());
+    repository.gate.clone().wait_for(1).await;
+    let mut other = Box::pin(load_model(&local, "other"));
+    assert!(futures::poll!(&mut other).is_pending());
+    repository.gate.clone().wait_for(2).await;
+    drop(load);
+    // The unload of the same model has its turn when the load is done.
+    let unload = unload_model(&local, "slow");
+    let (unloaded, loaded, ()) = tokio::join!(unload, other, async { repository.gate.open() });
+    unloaded.unwrap();
+    loaded.unwrap();
+    assert_eq!(rows(&local), ["other 1 READY", "slow 1 UNAVAILABLE unloaded"]);
+}
+
+#[tokio::test]
+async fn polling_follows_the_files() {
+    let repository = Repository::new();
+    repository.model("changed", "1");
+    repository.model("gone", "2");
+    let local = repository.open(ControlMode::None);
+    settled(&local).await;
+    let mut watching = Watching::begin(&[repository.path().to_owned()]).unwrap();
+    repository.write("changed/1/value", "10");
+    repository.model("new", "3");
+    fs::remove_dir_all(repository.path().join("gone")).unwrap();
+    local.follow(watching.look().unwrap()).await;
+    assert_eq!(rows(&local), ["changed 1 READY", "new 1 READY"]);
+    assert_eq!(value_of(&local, "changed"), 10.0);
+    assert_eq!(repository.gate.living(), 2);
+    repository.write("new/1/value", "broken");
+    local.follow(watching.look().unwrap()).await;
+    assert_eq!(value_of(&local, "new"), 3.0);
+    let arrived = repository.gate.arrived();
+    local.follow(watching.look().unwrap()).await;
+    assert_eq!(repository.gate.arrived(), arrived, "what failed is not tried at each look");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_repositories_are_looked_at_once_in_a_while() {
+    let repository = Repository::new();
+    let every = Duration::from_hours(1);
+    let local = repository.open(ControlMode::Poll { every });
+    let mut generation = local.generation();
+    repository.model("m", "1");
+    // Paused time runs when nothing else does.
+    while rows(&local) != ["m 1 READY"] {
+        generation.changed().await.unwrap();
+    }
+}

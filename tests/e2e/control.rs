@@ -1,0 +1,251 @@
+//! Loading and unloading while the system runs: over HTTP, by tritonclient, across replicas.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::clients::python;
+use crate::program::{PATIENCE, Program};
+use crate::repository::{INFER, Repository};
+use crate::system::{Answer, Layout, System, start_stage};
+
+const EXPLICIT: [(&str, &str); 1] = [("CONSORT_MODEL_CONTROL_MODE", "explicit")];
+
+fn load(system: &System, model: &str, body: &str) -> Answer {
+    system.post(&format!("/v2/repository/models/{model}/load"), body)
+}
+
+fn unload(system: &System, model: &str, body: &str) -> Answer {
+    system.post(&format!("/v2/repository/models/{model}/unload"), body)
+}
+
+/// Asserts an answer's status and that its text holds `part`.
+#[track_caller]
+fn assert_answer(answer: &Answer, status: u16, part: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert!(answer.text.contains(part), "{}", answer.text);
+}
+
+fn infer(system: &System, model: &str) -> Answer {
+    system.post(&format!("/v2/models/{model}/infer"), INFER)
+}
+
+/// The rows of the index about `model`, each as its state and its reason.
+fn rows(system: &System, model: &str) -> Vec<(String, String)> {
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let index = system.index();
+    let rows = index.as_array().expect("the index is a list").iter();
+    rows.filter(|row| row["name"] == model)
+        .map(|row| (text(row, "state"), text(row, "reason")))
+        .collect()
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn chain() -> Repository {
+    Repository::new()
+        .with_identity("first")
+        .with_identity("second")
+        .with_identity("other")
+        .with_chain("chain", &["first", "second"])
+}
+
+/// Waits until the services of a gateway have said which models they have.
+fn launch(layout: Layout, repository: &Repository) -> System {
+    let system = System::launch(layout, repository.path(), &EXPLICIT);
+    system.wait_until_ready();
+    system
+}
+
+#[test]
+fn an_ensemble_is_loaded_with_its_steps_and_unloaded_with_them() {
+    for layout in Layout::ALL {
+        let repository = chain();
+        let system = launch(layout, &repository);
+        assert_eq!(rows(&system, "chain"), [(String::new(), String::new())], "{layout:?}");
+        assert_answer(&infer(&system, "chain"), 404, "has no available versions");
+        assert_answer(&load(&system, "chain", ""), 200, "");
+        assert_answer(&infer(&system, "chain"), 200, "\"y\"");
+        assert_eq!(rows(&system, "other"), [(String::new(), String::new())]);
+
+        assert_answer(&unload(&system, "second", "{}"), 200, "");
+        let (state, reason) = rows(&system, "chain").remove(0);
+        assert_eq!(state, "UNAVAILABLE", "{layout:?}");
+        assert!(reason.contains("depends on 'second'"), "{layout:?}: {reason}");
+        assert_answer(&load(&system, "second", "{}"), 200, "");
+        assert_answer(&infer(&system, "chain"), 200, "\"y\"");
+
+        let all = r#"{"parameters":{"unload_dependents":true}}"#;
+        assert_answer(&unload(&system, "chain", all), 200, "");
+        for model in ["chain", "first", "second"] {
+            let unloaded = [("UNAVAILABLE".to_owned(), "unloaded".to_owned())];
+            assert_eq!(rows(&system, model), unloaded, "{layout:?}: {model}");
+        }
+        assert_eq!(system.get("/v2/health/ready").status, 200, "{}", system.index());
+        assert!(system.metric("nv_inference_count{model=\"chain\"") < 0.5);
+    }
+}
+
+#[test]
+fn refusals_are_in_tritons_words() {
+    for layout in Layout::ALL {
+        let repository = chain();
+        let system = launch(layout, &repository);
+        let parameter = |key: &str, value: Value| json!({"parameters": {key: value}}).to_string();
+        let load = |model: &str, body: &str| load(&system, model, body);
+        let unknown = "failed to load 'none', failed to poll from model repository";
+        assert_answer(&load("none", ""), 500, unknown);
+        let bad = parameter("config", r#"{"backend":"identity","no_such_field":1}"#.into());
+        let polled = "failed to load 'first', failed to poll from model repository";
+        assert_answer(&load("first", &bad), 500, polled);
+        let traversal = "invalid model name '..', model name must not contain path traversal";
+        assert_answer(&load("%2e%2e", ""), 400, traversal);
+        let alone = parameter("file:1/model.onnx", "AAAA".into());
+        assert_answer(&load("first", &alone), 400, "Load parameter 'config' must be specified");
+        let odd = parameter("other", "x".into());
+        assert_answer(&load("first", &odd), 500, "unexpected error on creating Triton parameter");
+        let number = parameter("config", 1.into());
+        assert_answer(&load("first", &number), 500, "attempt to access JSON non-string as string");
+        assert_eq!(rows(&system, "first"), [(String::new(), String::new())], "{layout:?}");
+    }
+}
+
+#[test]
+fn changes_are_refused_where_the_mode_is_another() {
+    for layout in Layout::ALL {
+        let repository = chain();
+        let system = System::start(layout, repository.path());
+        let text = "explicit model load / unload is not allowed if polling is enabled";
+        assert_answer(&load(&system, "first", ""), 503, text);
+        assert_answer(&unload(&system, "first", ""), 503, text);
+    }
+    // A gateway that may, over services that may not.
+    let repository = chain();
+    let argument = format!("--model-repository={}", repository.path().display());
+    let (name, program, address) = start_stage("preprocess", &argument, &[]);
+    let stage = format!("--stage={name}=static:///{address}");
+    let gateway = Program::start_with("consort-gateway", &[stage, argument], &EXPLICIT);
+    let system = System::of(gateway, vec![(name, program, address)]);
+    system.wait_until_ready();
+    let refusal = load(&system, "first", "");
+    assert_answer(&refusal, 503, "service 'preprocess' (");
+    assert_answer(&refusal, 503, "polling is enabled");
+    assert_answer(&load(&system, "chain", ""), 200, "");
+    assert_answer(&infer(&system, "chain"), 200, "\"y\"");
+}
+
+#[test]
+fn tritonclient_loads_and_unloads() {
+    for layout in Layout::ALL {
+        let repository = chain();
+        let system = launch(layout, &repository);
+        let folder = repository.path().display().to_string();
+        python("model_control.py", &[&system.http, &system.grpc, &folder]);
+    }
+}
+
+#[test]
+fn no_request_fails_while_models_are_reloaded_and_nothing_is_left_behind() {
+    for layout in Layout::ALL {
+        let repository = chain();
+        let system = launch(layout, &repository);
+        assert_answer(&load(&system, "chain", ""), 200, "");
+        let holder = system.stages.first().map_or(&system.front, |(_, program, _)| program);
+        python("reloads.py", &[&system.http, &system.grpc, "30", &holder.id().to_string()]);
+        assert_answer(&infer(&system, "chain"), 200, "\"y\"");
+    }
+}
+
+#[test]
+fn a_replica_that_joins_late_or_comes_back_gets_the_same_models() {
+    let repository = chain();
+    let argument = format!("--model-repository={}", repository.path().display());
+    let (name, first, one) = start_stage("preprocess", &argument, &EXPLICIT);
+    // The port that the second replica will have.
+    let (_, mut second, two) = start_stage("preprocess", &argument, &EXPLICIT);
+    second.kill();
+    let stage = format!("--stage={name}=static:///{one},{two}");
+    let gateway = Program::start_with("consort-gateway", &[stage, argument.clone()], &EXPLICIT);
+    let system = System::of(gateway, vec![(name, first, one.clone())]);
+    system.wait_until_ready();
+    let config = json!({
+        "backend": "identity",
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [4]}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": ["4"]}],
+        "parameters": {"mark": {"string_value": "overridden"}}
+    });
+    let body = json!({"parameters": {"config": config.to_string()}}).to_string();
+    assert_answer(&load(&system, "first", &body), 200, "");
+    assert_answer(&load(&system, "chain", ""), 200, "");
+
+    let port = format!("--grpc-port={}", two.rsplit(':').next().expect("an address has a port"));
+    let start = || {
+        let arguments = [argument.clone(), port.clone()];
+        let mut program = Program::start_on(&arguments, "consort-preprocess", &EXPLICIT);
+        program.address("GRPCInferenceService");
+        program
+    };
+    let upstream = || {
+        system.metric(&format!(
+            r#"consort_upstream_requests{{stage="preprocess",replica="{two}",outcome="success""#
+        ))
+    };
+    let mut joined = start();
+    for _ in 0..2 {
+        let before = upstream();
+        wait_until("the late replica's answers", || {
+            assert_answer(&infer(&system, "chain"), 200, "\"y\"");
+            assert_answer(&infer(&system, "first"), 200, "\"y\"");
+            upstream() >= before + 3.0
+        });
+        let config = system.get("/v2/models/first/config").text;
+        assert!(config.contains("overridden"), "{config}");
+        joined.kill();
+        wait_until("the loss to be seen", || infer(&system, "first").status == 200);
+        joined = start();
+    }
+    wait_until("the replica that came back", || {
+        upstream() > 0.0 && {
+            assert_answer(&infer(&system, "first"), 200, "\"y\"");
+            true
+        }
+    });
+    assert_answer(&unload(&system, "first", ""), 200, "");
+    assert_answer(&infer(&system, "first"), 404, "has no available versions");
+}
+
+#[test]
+fn polling_follows_the_files_of_a_running_system() {
+    let variables = [("CONSORT_MODEL_CONTROL_MODE", "poll"), ("CONSORT_REPOSITORY_POLL_SECS", "1")];
+    for layout in Layout::ALL {
+        let repository = Repository::new().with_identity("first");
+        let system = System::launch(layout, repository.path(), &variables);
+        system.wait_until_ready();
+        let repository =
+            repository.with_identity("second").with_chain("chain", &["first", "second"]);
+        wait_until("the new models", || infer(&system, "chain").status == 200);
+        fs::remove_dir_all(repository.path().join("second")).expect("it can be removed");
+        wait_until("the loss", || rows(&system, "second").is_empty());
+        wait_until("what follows", || infer(&system, "chain").status != 200);
+        assert_eq!(infer(&system, "first").status, 200);
+    }
+}
+
+#[test]
+fn a_program_that_must_load_everything_ends_when_it_cannot() {
+    let repository = Repository::new().with_identity("good").with("bad", "backend: \"nobody\"");
+    let argument = format!("--model-repository={}", repository.path().display());
+    let program = Program::start("consort", &["serve", &argument, "--exit-on-error=true"]);
+    let (status, log) = program.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("models cannot be loaded at the start") && log.contains("bad"), "{log}");
+}
