@@ -3,6 +3,7 @@
 mod embed;
 mod identity;
 mod memory;
+mod reload;
 mod start;
 mod steps;
 
@@ -30,6 +31,8 @@ pub(crate) enum Case {
     Start,
     /// How much memory the programs occupy when nobody calls.
     Memory,
+    /// 200 reloads of a model while it is called: failed requests, memory left behind.
+    Reload,
 }
 
 /// How the cases are measured.
@@ -64,6 +67,7 @@ impl Case {
             Self::Embed => "`embed`, a short sentence, one caller",
             Self::Start => "From the start of a process until it is ready",
             Self::Memory => "Resident memory, idle",
+            Self::Reload => "200 reloads of a step while its ensemble is called",
         }
     }
 
@@ -80,6 +84,7 @@ impl Case {
                 Self::Embed => embed::run(settings, title).await,
                 Self::Start => start::run(settings, title),
                 Self::Memory => memory::run(settings, title).await,
+                Self::Reload => reload::run(settings, title).await,
             }
         })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use consort_protocol::ModelConfig;
-use consort_repository::State;
+use consort_repository::{State, UNLOADED};
 use consort_stage::Signature;
 
 /// What a replica last said, or the last it said before it failed.
@@ -47,9 +47,6 @@ pub(crate) struct Description {
     pub(crate) config: Arc<ModelConfig>,
     pub(crate) signature: Arc<Signature>,
 }
-
-/// The reason that Triton gives for a version that somebody unloaded; this is no failure.
-const UNLOADED: &str = "unloaded";
 
 impl Report {
     /// Whether the ready models of the replica can be called.
