@@ -96,6 +96,26 @@ fn an_ensemble_is_loaded_with_its_steps_and_unloaded_with_them() {
 }
 
 #[test]
+fn an_ensemble_whose_reload_fails_keeps_serving_and_says_why() {
+    for layout in Layout::ALL {
+        let repository = chain();
+        let system = launch(layout, &repository);
+        assert_answer(&load(&system, "chain", ""), 200, "");
+        let repository = repository.with_chain("chain", &["first", "none"]);
+        let failed = load(&system, "chain", "");
+        assert_answer(&failed, 400, "load failed for model 'chain': ");
+        assert_answer(&failed, 400, "failed to load 'none'");
+        assert_answer(&infer(&system, "chain"), 200, "\"y\"");
+        let (state, reason) = rows(&system, "chain").remove(0);
+        assert_eq!(state, "READY", "{layout:?}");
+        assert!(reason.contains("depends on 'none'"), "{layout:?}: {reason}");
+        let _repository = repository.with_chain("chain", &["second", "other"]);
+        assert_answer(&load(&system, "chain", ""), 200, "");
+        assert_eq!(rows(&system, "chain"), [("READY".to_owned(), String::new())]);
+    }
+}
+
+#[test]
 fn refusals_are_in_tritons_words() {
     for layout in Layout::ALL {
         let repository = chain();

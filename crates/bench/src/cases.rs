@@ -4,6 +4,7 @@ mod batching;
 mod embed;
 mod identity;
 mod memory;
+mod reload;
 mod start;
 mod steps;
 
@@ -33,6 +34,8 @@ pub(crate) enum Case {
     Start,
     /// How much memory the programs occupy when nobody calls.
     Memory,
+    /// 200 reloads of a model while it is called: failed requests, memory left behind.
+    Reload,
 }
 
 /// How the cases are measured.
@@ -68,6 +71,7 @@ impl Case {
             Self::Batching => "`embed`, many callers, in batches",
             Self::Start => "From the start of a process until it is ready",
             Self::Memory => "Resident memory, idle",
+            Self::Reload => "200 reloads of a step while its ensemble is called",
         }
     }
 
@@ -85,6 +89,7 @@ impl Case {
                 Self::Batching => batching::run(settings, title).await,
                 Self::Start => start::run(settings, title),
                 Self::Memory => memory::run(settings, title).await,
+                Self::Reload => reload::run(settings, title).await,
             }
         })
     }

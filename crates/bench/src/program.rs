@@ -59,6 +59,13 @@ impl<'a> Launch<'a> {
         Self { program, arguments: arguments.collect(), repository, has_http: true }
     }
 
+    /// The same, with every model loaded at the start and callers free to load others.
+    pub(crate) fn explicit(mut self) -> Self {
+        let options = ["--model-control-mode=explicit", "--load-model=*"];
+        self.arguments.extend(options.map(str::to_owned));
+        self
+    }
+
     /// Starts the program and waits until it is ready.
     pub(crate) fn start(self) -> Result<Program> {
         let (grpc, http, metrics) = (free_port()?, free_port()?, free_port()?);
@@ -127,6 +134,11 @@ impl Program {
         };
         // utime and stime, fields 14 and 15 of the whole line.
         Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / TICKS))
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/task", self.child.id()))?.count())
     }
 
     /// The memory it occupies, in bytes.

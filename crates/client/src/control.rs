@@ -30,10 +30,11 @@ impl Shared {
                 Err(error) => failures.push(error),
             }
         }
+        // First, lest those that have done it look as if they had not.
+        join_all(done.iter().map(|replica| look_again(replica, &change.model))).await;
         if !done.is_empty() {
             self.wanted.remember(&change, &done);
         }
-        join_all(done.iter().map(|replica| look_again(replica, &change.model))).await;
         self.publish().await;
         summary(&change, done.len(), failures)
     }

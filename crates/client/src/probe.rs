@@ -6,7 +6,6 @@ use std::time::Duration;
 use consort_protocol::repository_index_response::ModelIndex;
 use consort_protocol::{ModelConfigRequest, RepositoryIndexRequest, ServerReadyRequest};
 use consort_repository::State;
-use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
@@ -25,10 +24,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// little: the answer may be waiting behind large tensors on a busy connection.
 const UNANSWERED: usize = 3;
 
-/// Asks `replica` once in `every`, and more often until it is ready; wakes `changed` on news.
+/// Asks `replica` once in `every`, and more often until it is ready.
 ///
 /// Runs until it is dropped.
-pub(crate) async fn probe(replica: Arc<Replica>, every: Duration, changed: Arc<Notify>) {
+pub(crate) async fn probe(replica: Arc<Replica>, every: Duration) {
     let first_pause = FIRST_PAUSE.min(every);
     let mut pause = first_pause;
     let mut unanswered = 0;
@@ -36,16 +35,13 @@ pub(crate) async fn probe(replica: Arc<Replica>, every: Duration, changed: Arc<N
         let asking = replica.asking.lock().await;
         let answer = ask(&replica, Again::Round(round)).await;
         unanswered = if answer.is_none() { unanswered + 1 } else { 0 };
-        let is_news = match answer {
+        match answer {
             Some(Ok(report)) => replica.note(report),
             Some(Err(status)) => replica.note_failure(reason(&status)),
-            None if unanswered < UNANSWERED && replica.report().is_callable() => false,
+            None if unanswered < UNANSWERED && replica.report().is_callable() => {}
             None => replica.note_failure(no_answer()),
-        };
-        drop(asking);
-        if is_news {
-            changed.notify_one();
         }
+        drop(asking);
         let is_settled = unanswered == 0 && replica.report().is_settled();
         let now = if is_settled { every } else { pause };
         pause = if is_settled { first_pause } else { (pause * 2).min(every) };

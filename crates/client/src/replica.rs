@@ -56,6 +56,8 @@ pub(crate) struct Replica {
     pub(crate) suspected: Notify,
     /// Wakes its keeper, when it has said something new.
     pub(crate) reported: Notify,
+    /// Wakes the supervisor then.
+    changed: Arc<Notify>,
     /// Held while it is asked how it is, so that no older answer is noted after a newer one.
     pub(crate) asking: tokio::sync::Mutex<()>,
     client: Client,
@@ -65,11 +67,13 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// The replica at `address`, to which nothing is connected before the first call.
+    /// The replica at `address`, to which nothing is connected before the first call; whatever it
+    /// says wakes `changed`.
     pub(crate) fn new(
         stage: Arc<str>,
         address: SocketAddr,
         meter: Arc<UpstreamMeter>,
+        changed: Arc<Notify>,
     ) -> Result<Self> {
         Ok(Self {
             client: connect_lazily(address)?,
@@ -78,6 +82,7 @@ impl Replica {
             meter,
             suspected: Notify::new(),
             reported: Notify::new(),
+            changed,
             asking: tokio::sync::Mutex::default(),
             done: Mutex::default(),
             report: ArcSwap::default(),
@@ -94,22 +99,21 @@ impl Replica {
         self.report.load_full()
     }
 
-    /// Notes what it says; gives whether that is news.
-    pub(crate) fn note(&self, report: Report) -> bool {
-        let is_news = **self.report.load() != report;
-        if is_news {
+    /// Notes what it says, and wakes whom it concerns if that is news.
+    pub(crate) fn note(&self, report: Report) {
+        if **self.report.load() != report {
             self.report.store(Arc::new(report));
             self.reported.notify_one();
+            self.changed.notify_one();
         }
-        is_news
     }
 
     /// Notes that it cannot be called, keeping what it said of its models.
     ///
     /// When it comes back it may be another process, which has loaded nothing yet.
-    pub(crate) fn note_failure(&self, reason: String) -> bool {
+    pub(crate) fn note_failure(&self, reason: String) {
         self.done.lock().clear();
-        self.note(Report { health: Health::Failed(reason), models: self.report().models.clone() })
+        self.note(Report { health: Health::Failed(reason), models: self.report().models.clone() });
     }
 
     /// The number of the last change to a model that it has carried out.

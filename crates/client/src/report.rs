@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use consort_protocol::ModelConfig;
 use consort_protocol::model_config::SchedulingChoice;
-use consort_repository::State;
+use consort_repository::{State, UNLOADED};
 use consort_stage::Signature;
 
 /// What a replica last said, or the last it said before it failed.
@@ -55,9 +55,6 @@ impl Description {
         matches!(self.config.scheduling_choice, Some(SchedulingChoice::SequenceBatching(_)))
     }
 }
-
-/// The reason that Triton gives for a version that somebody unloaded; this is no failure.
-const UNLOADED: &str = "unloaded";
 
 impl Report {
     /// Whether the ready models of the replica can be called.

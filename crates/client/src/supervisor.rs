@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use consort_repository::UNLOADED;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -17,7 +18,6 @@ use crate::merge::{Key, StageView, merge};
 use crate::probe::probe;
 use crate::remotes::Remotes;
 use crate::replica::Replica;
-use crate::report::is_fine;
 use crate::snapshot::Snapshot;
 use crate::wanted::Wanted;
 
@@ -217,11 +217,11 @@ impl StageState {
     ) {
         let name = &self.name;
         let meter = options.metrics.upstream(name, &address.to_string());
-        match Replica::new(name.clone(), address, meter) {
+        match Replica::new(name.clone(), address, meter, changed.clone()) {
             Ok(replica) => {
                 info!(stage = &**name, %address, "replica has come");
                 let replica = Arc::new(replica);
-                let probing = probe(replica.clone(), options.probe_every, changed.clone());
+                let probing = probe(replica.clone(), options.probe_every);
                 let prober = tokio::spawn(probing).abort_handle();
                 let keeping = keep(replica.clone(), wanted.clone());
                 let keeper = tokio::spawn(keeping).abort_handle();
@@ -258,8 +258,8 @@ fn log_models(last: &Snapshot, next: &Snapshot) {
         }
         let (model, version) = (&*entry.name, entry.version.unwrap_or_default());
         let (state, reason) = (entry.state.name(), &*entry.reason);
-        if is_fine(entry.state, reason) && reason.is_empty() {
-            debug!(model, version, state, "model is as it should be");
+        if reason.is_empty() || entry.reason == UNLOADED {
+            debug!(model, version, state, "model is as it should be, or on its way there");
         } else {
             warn!(model, version, state, "{reason}");
         }

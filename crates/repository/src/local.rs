@@ -209,8 +209,10 @@ impl Local {
         let local = self.clone();
         tokio::spawn(async move {
             let _turn = local.turns.of(&name).await;
-            let Ok(_thread) = local.threads.acquire().await else {
-                return Err(Error::cancelled());
+            // Unloading takes no time, and makes room for what waits to be loaded.
+            let _thread = match task {
+                Task::Unload => None,
+                _ => Some(local.threads.acquire().await.map_err(|_| Error::cancelled())?),
             };
             let worker = local.clone();
             on_thread(move || worker.carry_out(&name, task)).await

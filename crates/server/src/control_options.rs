@@ -1,5 +1,6 @@
 //! The options that say which models are loaded, when, and by whose word.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -57,11 +58,13 @@ pub enum Mode {
 impl ControlOptions {
     /// The same in the words of the repository; errors for options that contradict one another.
     pub fn mode(&self) -> Result<ControlMode> {
-        let names = &self.load_model;
+        // A variable that is set to nothing names nothing.
+        let names: BTreeSet<String> =
+            self.load_model.iter().filter(|name| !name.is_empty()).cloned().collect();
         if self.model_control_mode != Mode::Explicit && !names.is_empty() {
             bail!("`--load-model` is for `--model-control-mode=explicit` alone");
         }
-        let has_all = names.iter().any(|name| name == "*");
+        let has_all = names.contains("*");
         if has_all && names.len() > 1 {
             bail!("`--load-model=*` loads every model, so no other may be named beside it");
         }
@@ -71,10 +74,7 @@ impl ControlOptions {
                 ControlMode::Poll { every: Duration::from_secs(self.repository_poll_secs) }
             }
             Mode::Explicit if has_all => ControlMode::Explicit { at_start: AtStart::All },
-            Mode::Explicit => {
-                let names = names.iter().filter(|name| !name.is_empty());
-                ControlMode::Explicit { at_start: AtStart::Named(names.cloned().collect()) }
-            }
+            Mode::Explicit => ControlMode::Explicit { at_start: AtStart::Named(names) },
         })
     }
 }
@@ -98,6 +98,7 @@ mod tests {
     #[test]
     fn options_that_contradict_one_another_are_refused() {
         assert_eq!(mode(&[]).unwrap(), ControlMode::None);
+        assert_eq!(mode(&["--load-model="]).unwrap(), ControlMode::None);
         assert!(mode(&["--load-model=a"]).is_err());
         let explicit = "--model-control-mode=explicit";
         assert!(mode(&[explicit, "--load-model=*", "--load-model=a"]).is_err());

@@ -18,7 +18,9 @@ use consort_protocol::{
 };
 use consort_protocol::{
     ModelConfigRequest, ModelConfigResponse, ModelStatisticsRequest, ModelStatisticsResponse,
-    RepositoryIndexRequest, RepositoryIndexResponse, ServerReadyRequest, ServerReadyResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
+    ServerReadyRequest, ServerReadyResponse,
 };
 use consort_stage::{Request as Asked, Response as Answer, Tensor};
 use futures::stream::BoxStream;
@@ -52,6 +54,10 @@ pub(crate) struct FakeState {
     pub(crate) request: Mutex<ModelInferRequest>,
     /// What the model `gated` waits for.
     pub(crate) gate: Semaphore,
+    /// The loads and unloads that were asked for, each with its number of parameters.
+    pub(crate) changes: Mutex<Vec<String>>,
+    /// Whether it refuses to load and unload.
+    pub(crate) is_fixed: AtomicBool,
 }
 
 impl Fake {
@@ -73,6 +79,8 @@ impl Fake {
             metadata: Mutex::default(),
             request: Mutex::default(),
             gate: Semaphore::new(0),
+            changes: Mutex::default(),
+            is_fixed: AtomicBool::new(false),
         });
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         // `SO_REUSEADDR` is what lets a service come back on its old port.
@@ -100,6 +108,32 @@ impl Fake {
 
     pub(crate) fn calls(&self) -> usize {
         self.state.calls.load(SeqCst)
+    }
+}
+
+impl FakeState {
+    /// Forgets that a model was ever loaded, as a service does that has just been started.
+    pub(crate) fn forget(&self, model: &str) {
+        let mut index = self.index.lock();
+        index.retain(|row| row.name != model);
+        index.push(row(model, "", "", ""));
+    }
+
+    fn change(
+        &self,
+        what: &str,
+        model: &str,
+        parameters: usize,
+        (state, reason): (&str, &str),
+    ) -> Result<(), Status> {
+        self.changes.lock().push(format!("{what} {model} {parameters}"));
+        if self.is_fixed.load(SeqCst) {
+            return Err(Status::unavailable("not while polling is enabled"));
+        }
+        let mut index = self.index.lock();
+        index.retain(|row| row.name != model);
+        index.push(row(model, "1", state, reason));
+        Ok(())
     }
 }
 
@@ -266,6 +300,25 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(ModelConfigResponse { config }))
     }
 
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        let asked = request.into_inner();
+        self.0.change("load", &asked.model_name, asked.parameters.len(), ("READY", ""))?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        let asked = request.into_inner();
+        let unloaded = ("UNAVAILABLE", "unloaded");
+        self.0.change("unload", &asked.model_name, asked.parameters.len(), unloaded)?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
+    }
+
     async fn model_statistics(
         &self,
         request: Request<ModelStatisticsRequest>,
@@ -320,8 +373,6 @@ impl GrpcInferenceService for Service {
         server_metadata(ServerMetadataRequest) -> ServerMetadataResponse;
         model_metadata(ModelMetadataRequest) -> ModelMetadataResponse;
         model_infer(ModelInferRequest) -> ModelInferResponse;
-        repository_model_load(RepositoryModelLoadRequest) -> RepositoryModelLoadResponse;
-        repository_model_unload(RepositoryModelUnloadRequest) -> RepositoryModelUnloadResponse;
         system_shared_memory_status(SystemSharedMemoryStatusRequest)
             -> SystemSharedMemoryStatusResponse;
         system_shared_memory_register(SystemSharedMemoryRegisterRequest)

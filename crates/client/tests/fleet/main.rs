@@ -4,5 +4,6 @@
 
 mod balancing;
 mod calls;
+mod control;
 mod fake;
 mod models;
