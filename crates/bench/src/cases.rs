@@ -1,10 +1,13 @@
 //! The cases, in the order they run.
 
 mod embed;
+mod generate;
 mod identity;
 mod memory;
 mod start;
 mod steps;
+
+pub(crate) use self::generate::serve as serve_bare_decode;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +29,8 @@ pub(crate) enum Case {
     Steps,
     /// Sentence embeddings, beside the same libraries called directly.
     Embed,
+    /// Text generation by the model service's loop, beside a bare loop over the same graph.
+    Generate,
     /// How long a program takes to be ready.
     Start,
     /// How much memory the programs occupy when nobody calls.
@@ -62,6 +67,7 @@ impl Case {
             Self::Identity => "`identity` FP32[1,16] in one process",
             Self::Steps => "Three `identity` steps in one ensemble, one caller, gRPC",
             Self::Embed => "`embed`, a short sentence, one caller",
+            Self::Generate => "`ferris`, 16 tokens in and 128 out, one thread",
             Self::Start => "From the start of a process until it is ready",
             Self::Memory => "Resident memory, idle",
         }
@@ -78,6 +84,7 @@ impl Case {
                 Self::Identity => identity::run(settings, title).await,
                 Self::Steps => steps::run(settings, title).await,
                 Self::Embed => embed::run(settings, title).await,
+                Self::Generate => generate::run(settings, title).await,
                 Self::Start => start::run(settings, title),
                 Self::Memory => memory::run(settings, title).await,
             }

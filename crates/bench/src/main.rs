@@ -54,11 +54,21 @@ struct Program {
     /// Be the yardstick that everything is compared with instead: a server that only echoes.
     #[arg(long, hide = true)]
     serve_echo: bool,
+
+    /// Be the yardstick of `generate`: decode with this file, so many rows and tokens.
+    #[arg(long, hide = true, num_args = 3)]
+    bare_decode: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let program = Program::parse();
-    let done = if program.serve_echo { echo::serve() } else { measure(&program) };
+    let done = if program.serve_echo {
+        echo::serve()
+    } else if program.bare_decode.is_empty() {
+        measure(&program)
+    } else {
+        cases::serve_bare_decode(&program.bare_decode)
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
