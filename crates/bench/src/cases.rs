@@ -7,7 +7,7 @@ mod memory;
 mod start;
 mod steps;
 
-pub(crate) use self::generate::serve as serve_bare_decode;
+pub(crate) use self::generate::contend;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,10 +27,10 @@ pub(crate) enum Case {
     Identity,
     /// Three such models one after another, in one process and over three services.
     Steps,
-    /// Sentence embeddings, beside the same libraries called directly.
-    Embed,
     /// Text generation by the model service's loop, beside a bare loop over the same graph.
     Generate,
+    /// Sentence embeddings, beside the same libraries called directly.
+    Embed,
     /// How long a program takes to be ready.
     Start,
     /// How much memory the programs occupy when nobody calls.
@@ -84,7 +84,7 @@ impl Case {
                 Self::Identity => identity::run(settings, title).await,
                 Self::Steps => steps::run(settings, title).await,
                 Self::Embed => embed::run(settings, title).await,
-                Self::Generate => generate::run(settings, title).await,
+                Self::Generate => generate::run(settings, title),
                 Self::Start => start::run(settings, title),
                 Self::Memory => memory::run(settings, title).await,
             }

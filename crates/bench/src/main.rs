@@ -55,19 +55,19 @@ struct Program {
     #[arg(long, hide = true)]
     serve_echo: bool,
 
-    /// Be the yardstick of `generate`: decode with this file, so many rows and tokens.
-    #[arg(long, hide = true, num_args = 3)]
-    bare_decode: Vec<String>,
+    /// Be a contender of `generate` instead, and print its figures.
+    #[arg(long, hide = true, num_args = 2..)]
+    contender: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let program = Program::parse();
     let done = if program.serve_echo {
         echo::serve()
-    } else if program.bare_decode.is_empty() {
+    } else if program.contender.is_empty() {
         measure(&program)
     } else {
-        cases::serve_bare_decode(&program.bare_decode)
+        cases::contend(&program.contender)
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,11 +3,12 @@
 mod bare;
 mod engine;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-pub(crate) use self::bare::serve;
 use self::engine::{Engine, Request};
 use super::Settings;
 use crate::report::{Section, Verdict, number};
@@ -38,15 +39,10 @@ impl Round {
 }
 
 /// Measures it.
-pub(crate) async fn run(settings: &Settings, title: &str) -> Result<Section> {
+pub(crate) fn run(settings: &Settings, title: &str) -> Result<Section> {
     let folder = settings.models.join(MODEL);
-    let engine = Engine::start(&folder).context("the language model does not load")?;
-    // So that no round has the first run's allocations.
-    crowd(&engine, 0).await?;
-    let mut rounds = Vec::new();
-    for seed in 0..settings.rounds {
-        rounds.push(round(&engine, &folder, seed as i32 + 1).await?);
-    }
+    let rounds = (0..settings.rounds).map(|_| in_a_process_of_its_own(&folder));
+    let rounds = rounds.collect::<Result<Vec<_>>>()?;
     let rate = |index: usize| median(rounds.iter().map(|round| round.rates[index]));
     let ratio = |left: usize, right: usize| {
         median(rounds.iter().map(|round| round.rates[left] / round.rates[right]))
@@ -69,19 +65,65 @@ pub(crate) async fn run(settings: &Settings, title: &str) -> Result<Section> {
     Ok(section)
 }
 
-async fn round(engine: &Engine, folder: &std::path::Path, seed: i32) -> Result<Round> {
-    let mut rates = [0.0; 4];
+/// Runs a round, and its yardstick, each in a process of its own: a process can have one ONNX
+/// Runtime, and another case may have it already.
+fn in_a_process_of_its_own(folder: &Path) -> Result<Round> {
+    let numbers = child(&["engine".into(), folder.display().to_string()])?;
+    let [one, many, turns, alone, beside] = numbers[..] else {
+        bail!("a round gave {} numbers", numbers.len());
+    };
+    let file = folder.join("1/model.onnx").display().to_string();
+    let sizes = [ROWS, TOKENS].map(|size| size.to_string());
+    let bare = child(&[&["bare".into(), file], sizes.as_slice()].concat())?;
+    let rates = [one, many, turns, bare.first().copied().unwrap_or_default()];
+    Ok(Round { rates, first: [alone, beside].map(Duration::from_secs_f64) })
+}
+
+/// The numbers that this program prints as a contender.
+fn child(arguments: &[String]) -> Result<Vec<f64>> {
+    let program = std::env::current_exe().context("cannot tell where this program lies")?;
+    let output = Command::new(program).arg("--contender").args(arguments).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let numbers = text.split_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>();
+    let error = || format!("a contender failed: {}", String::from_utf8_lossy(&output.stderr));
+    numbers.ok().filter(|numbers| !numbers.is_empty()).with_context(error)
+}
+
+/// Is a contender, and prints what it measured.
+#[expect(clippy::print_stdout, reason = "what it measured is what it is for")]
+pub(crate) fn contend(arguments: &[String]) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    match arguments {
+        [kind, folder] if kind == "engine" => {
+            let engine = Engine::start(Path::new(folder)).context("the model does not load")?;
+            let numbers = runtime.block_on(round(&engine))?;
+            println!("{}", numbers.map(|number| number.to_string()).join(" "));
+        }
+        [kind, file, rows, tokens] if kind == "bare" => {
+            println!("{}", bare::measure(Path::new(file), rows.parse()?, tokens.parse()?)?);
+        }
+        _ => bail!("there is no such contender"),
+    }
+    Ok(())
+}
+
+/// Tokens a second of one request, of many at once and of the same one after another, and the
+/// seconds to the first token, alone and beside the others.
+async fn round(engine: &Engine) -> Result<[f64; 5]> {
+    // So that no figure has the first run's allocations.
+    crowd(engine, 0).await?;
     let started = Instant::now();
-    engine.ask(Request::new(seed, 0, TOKENS))?.read().await?;
-    rates[0] = TOKENS as f64 / started.elapsed().as_secs_f64();
-    rates[1] = crowd(engine, seed).await?;
+    engine.ask(Request::new(1, 0, TOKENS))?.read().await?;
+    let one = TOKENS as f64 / started.elapsed().as_secs_f64();
+    let many = crowd(engine, 2).await?;
     let started = Instant::now();
     for row in 0..ROWS {
-        engine.ask(Request::new(seed, row as i32, TOKENS))?.read().await?;
+        engine.ask(Request::new(3, row as i32, TOKENS))?.read().await?;
     }
-    rates[2] = (ROWS * TOKENS) as f64 / started.elapsed().as_secs_f64();
-    rates[3] = bare::measure(folder, ROWS, TOKENS)?;
-    Ok(Round { rates, first: [first(engine, seed, 0).await?, first(engine, seed, 15).await?] })
+    let turns = (ROWS * TOKENS) as f64 / started.elapsed().as_secs_f64();
+    let alone = first(engine, 4, 0).await?.as_secs_f64();
+    let beside = first(engine, 5, ROWS - 1).await?.as_secs_f64();
+    Ok([one, many, turns, alone, beside])
 }
 
 /// Tokens a second of as many requests as there are rows.

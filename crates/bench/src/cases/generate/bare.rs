@@ -1,9 +1,6 @@
 //! The yardstick: the same graph run by a loop that binds, runs and takes the likeliest token.
-//!
-//! It is a process of its own, for a process has one ONNX Runtime and the other is the loop's.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -15,34 +12,15 @@ use ort::value::{Tensor, ValueType};
 
 use super::engine::PROMPT;
 
-/// Runs the yardstick in a process of its own: tokens a second over so many rows.
-pub(super) fn measure(folder: &Path, rows: usize, tokens: usize) -> Result<f64> {
-    let program = std::env::current_exe().context("cannot tell where this program lies")?;
-    let mut command = Command::new(program);
-    let numbers = [rows, tokens].map(|number| number.to_string());
-    command.arg("--bare-decode").arg(folder.join("1/model.onnx")).args(numbers);
-    let output = command.output().context("the bare loop does not start")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().with_context(|| {
-        format!("the bare loop failed: {}", String::from_utf8_lossy(&output.stderr))
-    })
-}
-
-/// Is the yardstick: prints tokens a second.
-#[expect(clippy::print_stdout, reason = "what it measured is what it is for")]
-pub(crate) fn serve(arguments: &[String]) -> Result<()> {
-    let [file, rows, tokens] = arguments else {
-        anyhow::bail!("the bare loop takes a file, rows and tokens");
-    };
+/// Tokens a second over so many rows.
+pub(super) fn measure(file: &Path, rows: usize, tokens: usize) -> Result<f64> {
     let library = std::env::var("ORT_DYLIB_PATH").context("`ORT_DYLIB_PATH` is not set")?;
     let environment = ort::init_from(library)?.build()?;
-    let mut decoder = Bare::new(&environment, Path::new(file), rows.parse()?, 1024)?;
-    let tokens: usize = tokens.parse()?;
+    let mut decoder = Bare::new(&environment, file, rows, 1024)?;
     decoder.decode(8)?;
     let started = Instant::now();
     decoder.decode(tokens)?;
-    println!("{}", (decoder.rows * tokens) as f64 / started.elapsed().as_secs_f64());
-    Ok(())
+    Ok((rows * tokens) as f64 / started.elapsed().as_secs_f64())
 }
 
 struct Bare {
