@@ -1,5 +1,6 @@
 //! Text generation and embeddings over the shipped repository, in one process and as services.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader};
 
@@ -76,16 +77,46 @@ fn a_stream_gives_each_token_as_it_is_made_and_the_whole_text_in_all() {
     for layout in Layout::ALL {
         let system = System::start(layout, &shipped());
         for reference in references() {
-            let pieces = stream(&system, &body(&reference.prompt));
+            let pieces = stream(&system.http, &body(&reference.prompt));
             assert!(pieces.len() > 32, "{layout:?}: only {} events", pieces.len());
             assert_eq!(pieces.concat(), reference.greedy_text, "{layout:?}");
         }
     }
 }
 
+#[test]
+fn sixteen_at_once_get_what_each_gets_alone_while_others_leave() {
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        let (references, http) = (references(), system.http.clone());
+        std::thread::scope(|scope| {
+            for index in 0..16 {
+                let (http, reference) = (&http, &references[index % references.len()]);
+                scope.spawn(move || {
+                    if index % 4 == 3 {
+                        // Leaves after its first event, in the middle of everybody else's text.
+                        leave_early(http, &body(&reference.prompt));
+                    } else {
+                        let pieces = stream(http, &body(&reference.prompt));
+                        assert_eq!(pieces.concat(), reference.greedy_text, "{layout:?}");
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// Reads the first event of `/generate_stream` and hangs up.
+fn leave_early(http: &impl Display, body: &str) {
+    let request = agent().post(format!("http://{http}/generate_stream"));
+    let mut response = request.send(body).expect("the server answers");
+    let mut lines = BufReader::new(response.body_mut().as_reader()).lines();
+    assert!(lines.next().is_some_and(|line| line.is_ok_and(|line| line.starts_with("data: "))));
+}
+
 /// The text of each event of `/generate_stream`.
-fn stream(system: &System, body: &str) -> Vec<String> {
-    let request = agent().post(format!("http://{}/generate_stream", system.http));
+fn stream(http: &impl Display, body: &str) -> Vec<String> {
+    let request = agent().post(format!("http://{http}/generate_stream"));
     let mut response = request.send(body).expect("the server answers");
     let kind = response.headers()["content-type"].to_str().expect("it is text").to_owned();
     assert_eq!(kind, "text/event-stream; charset=utf-8");

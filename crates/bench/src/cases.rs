@@ -2,11 +2,14 @@
 
 mod batching;
 mod embed;
+mod generate;
 mod identity;
 mod memory;
 mod reload;
 mod start;
 mod steps;
+
+pub(crate) use self::generate::contend;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +29,8 @@ pub(crate) enum Case {
     Identity,
     /// Three such models one after another, in one process and over three services.
     Steps,
+    /// Text generation by the model service's loop, beside a bare loop over the same graph.
+    Generate,
     /// Sentence embeddings, beside the same libraries called directly.
     Embed,
     /// The same from many callers at once, beside the same libraries in batches.
@@ -69,6 +74,7 @@ impl Case {
             Self::Steps => "Three `identity` steps in one ensemble, one caller, gRPC",
             Self::Embed => "`embed`, a short sentence, one caller",
             Self::Batching => "`embed`, many callers, in batches",
+            Self::Generate => "`ferris`, 16 tokens in and 128 out, one thread",
             Self::Start => "From the start of a process until it is ready",
             Self::Memory => "Resident memory, idle",
             Self::Reload => "200 reloads of a step while its ensemble is called",
@@ -87,6 +93,7 @@ impl Case {
                 Self::Steps => steps::run(settings, title).await,
                 Self::Embed => embed::run(settings, title).await,
                 Self::Batching => batching::run(settings, title).await,
+                Self::Generate => generate::run(settings, title),
                 Self::Start => start::run(settings, title),
                 Self::Memory => memory::run(settings, title).await,
                 Self::Reload => reload::run(settings, title).await,

@@ -54,11 +54,21 @@ struct Program {
     /// Be the yardstick that everything is compared with instead: a server that only echoes.
     #[arg(long, hide = true)]
     serve_echo: bool,
+
+    /// Be a contender of `generate` instead, and print its figures.
+    #[arg(long, hide = true, num_args = 2..)]
+    contender: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let program = Program::parse();
-    let done = if program.serve_echo { echo::serve() } else { measure(&program) };
+    let done = if program.serve_echo {
+        echo::serve()
+    } else if program.contender.is_empty() {
+        measure(&program)
+    } else {
+        cases::contend(&program.contender)
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

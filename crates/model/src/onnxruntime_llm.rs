@@ -4,13 +4,14 @@ mod placement;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
 use consort_repository::{Backend, Instance, Kind, ModelFile};
 use consort_stage::{Error, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
 
-use crate::llm::{Config, Engine, Graph, INPUTS, Limits, OUTPUTS};
+use crate::llm::{Config, Engine, Graph, INPUTS, Limits, OUTPUTS, Outputs};
 use crate::provider::Provider;
 use crate::session;
 
@@ -60,7 +61,9 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
     };
     let limits = limits(instance, &opened.config, &opened.graph)?;
     let decoder = placement::decoder(model, opened, &limits)?;
-    let engine = Engine::new(decoder, limits, model.signature.is_batching());
+    let names = model.signature.outputs.iter().map(|spec| Arc::clone(&spec.name));
+    let outputs = Outputs::new(names, model.signature.is_batching());
+    let engine = Engine::new(decoder, limits, outputs);
     Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm(engine))))
 }
 

@@ -45,12 +45,12 @@ struct Step {
 
 impl Engine {
     /// An engine without sequences.
-    pub(crate) fn new(decoder: Box<dyn Decoder>, limits: Limits, is_batching: bool) -> Self {
+    pub(crate) fn new(decoder: Box<dyn Decoder>, limits: Limits, outputs: Outputs) -> Self {
         Self {
             free: (0..decoder.slots()).rev().collect(),
             decoder,
             limits,
-            outputs: Outputs::new(is_batching),
+            outputs,
             waiting: Waiting::default(),
             active: Vec::new(),
             step: Step::default(),
@@ -287,7 +287,8 @@ mod tests {
             is_decoupled: true,
             priorities: None,
         };
-        let mut engine = Engine::new(Box::new(Fragile([0.0; 4])), limits, true);
+        let outputs = Outputs::new(std::iter::once("output_ids".into()), true);
+        let mut engine = Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs);
         let (sender, mut jobs) = Jobs::channel(4);
         let ((bystander, beside), (fatal, over)) = (job(0), job(1));
         sender.try_send(bystander).unwrap();

@@ -25,6 +25,8 @@ pub(crate) const INPUTS: &[Input] = &[
     ("beam_width", DataType::Int32, &[1], false),
     ("runtime_top_k", DataType::Int32, &[1], false),
     ("runtime_top_p", DataType::Fp32, &[1], false),
+    ("min_p", DataType::Fp32, &[1], false),
+    ("typical_p", DataType::Fp32, &[1], false),
     ("temperature", DataType::Fp32, &[1], false),
     ("len_penalty", DataType::Fp32, &[1], false),
     ("repetition_penalty", DataType::Fp32, &[1], false),
@@ -34,7 +36,17 @@ pub(crate) const INPUTS: &[Input] = &[
     ("random_seed", DataType::Uint64, &[1], false),
     ("streaming", DataType::Bool, &[1], false),
     ("exclude_input_in_output", DataType::Bool, &[1], false),
+    ("embedding_bias", DataType::Fp32, &[-1], false),
+    ("logit_bias_ids", DataType::Int32, &[-1], false),
+    ("logit_bias_weights", DataType::Fp32, &[-1], false),
+    ("return_log_probs", DataType::Bool, &[1], false),
+    ("top_logprobs", DataType::Int32, &[1], false),
+    ("num_return_sequences", DataType::Int32, &[1], false),
 ];
+
+/// How many of the likeliest tokens a request may want to know: as many as clients of
+/// `OpenAI`'s protocol may ask for.
+const MOST_ALTERNATIVES: i64 = 20;
 
 /// What every request to a model is held to.
 #[derive(Clone, Debug)]
@@ -76,6 +88,10 @@ pub(crate) struct Generation {
     pub(crate) words: Words,
     /// How each token is picked.
     pub(crate) sampling: Sampling,
+    /// Whether the log-probability of each token is wanted.
+    pub(crate) wants_log_probs: bool,
+    /// How many of the likeliest tokens are wanted beside each.
+    pub(crate) alternatives: usize,
     /// Whether each token has a response of its own.
     pub(crate) is_streaming: bool,
     /// Whether the prompt stays out of the first response.
@@ -87,7 +103,8 @@ impl Generation {
     pub(crate) fn read(request: &Request, limits: &Limits) -> Result<Self> {
         let fields = Fields(request);
         fields.check_known()?;
-        fields.check_beam_width()?;
+        fields.check_one("beam_width", "beam search is not supported, only 1")?;
+        fields.check_one("num_return_sequences", "ask once for each sequence instead")?;
         let prompt = fields.prompt(limits)?;
         let room = limits.context - prompt.len();
         let asked = fields.integer("request_output_len", |value| value > 0, "positive")?;
@@ -106,11 +123,26 @@ impl Generation {
                 stop: fields.words("stop_words_list", limits)?,
                 bad: fields.words("bad_words_list", limits)?,
             },
-            sampling: fields.sampling()?,
+            sampling: fields.sampling(limits)?,
+            wants_log_probs: fields.flag("return_log_probs")?.unwrap_or(false),
+            alternatives: fields
+                .integer(
+                    "top_logprobs",
+                    |value| (0..=MOST_ALTERNATIVES).contains(&value),
+                    "0 to 20",
+                )?
+                .unwrap_or(0) as usize,
             is_streaming,
             excludes_prompt: fields.flag("exclude_input_in_output")?.unwrap_or(true),
             prompt,
         })
+    }
+}
+
+impl Generation {
+    /// Whether anything about probabilities is wanted.
+    pub(crate) fn wants_any_log_probs(&self) -> bool {
+        self.wants_log_probs || self.alternatives > 0
     }
 }
 
@@ -129,12 +161,11 @@ impl Fields<'_> {
         }
     }
 
-    fn check_beam_width(&self) -> Result<()> {
-        match self.integer("beam_width", |value| value > 0, "positive")? {
+    /// Refuses more than 1 of what there is one of.
+    fn check_one(&self, name: &str, remedy: &str) -> Result<()> {
+        match self.integer(name, |value| value > 0, "positive")? {
             None | Some(1) => Ok(()),
-            Some(width) => Err(Error::unsupported(format!(
-                "`beam_width` is {width}; beam search is not supported, only 1"
-            ))),
+            Some(count) => Err(Error::unsupported(format!("`{name}` is {count}; {remedy}"))),
         }
     }
 
@@ -182,18 +213,25 @@ impl Fields<'_> {
         tensor.map_or(Ok(Vec::new()), |tensor| word_list::read(tensor, limits.vocabulary))
     }
 
-    fn sampling(&self) -> Result<Sampling> {
+    fn sampling(&self, limits: &Limits) -> Result<Sampling> {
         let top_k = self.integer("runtime_top_k", |value| value >= 0, "0 or more")?;
         let is_share = |value: f32| value > 0.0 && value <= 1.0;
         let top_p = self.float("runtime_top_p", is_share, "above 0 and at most 1")?;
         let temperature = self.float("temperature", |value| value >= 0.0, "0 or more")?;
-        let is_greedy = temperature.is_none() && top_k.is_none() && top_p.is_none();
+        let min_p = self.float("min_p", |value| (0.0..=1.0).contains(&value), "0 to 1")?;
+        let typical_p = self.float("typical_p", is_share, "above 0 and at most 1")?;
+        let cuts = [top_p, min_p, typical_p];
+        let is_greedy =
+            temperature.is_none() && top_k.is_none() && cuts.iter().all(Option::is_none);
         let any = |name| self.float(name, |_| true, "a number");
         let repetition = self.float("repetition_penalty", |value| value > 0.0, "positive")?;
         let seed = self.scalar("random_seed", integers)?;
         Ok(Sampling {
             top_k: top_k.unwrap_or(0) as usize,
             top_p: top_p.unwrap_or(1.0),
+            min_p: min_p.unwrap_or(0.0),
+            typical_p: typical_p.unwrap_or(1.0),
+            bias: self.bias(limits)?,
             temperature: temperature.unwrap_or(if is_greedy { 0.0 } else { 1.0 }),
             penalties: Penalties {
                 repetition: repetition.unwrap_or(1.0),
@@ -202,6 +240,48 @@ impl Fields<'_> {
             },
             seed: seed.map_or_else(any_seed, |seed| seed as u64),
         })
+    }
+
+    /// What is added to the logits: of every token in `embedding_bias`, of those in
+    /// `logit_bias_ids` by name.
+    fn bias(&self, limits: &Limits) -> Result<Vec<(Token, f32)>> {
+        let every = self.floats("embedding_bias")?;
+        if !every.is_empty() && every.len() != limits.vocabulary {
+            return Err(Error::invalid(format!(
+                "`embedding_bias` has {} numbers; the model has {} tokens",
+                every.len(),
+                limits.vocabulary
+            )));
+        }
+        let weights = self.floats("logit_bias_weights")?;
+        let ids = self.0.input("logit_bias_ids").map_or(Ok(Vec::new()), integers)?;
+        if ids.len() != weights.len() {
+            return Err(Error::invalid(format!(
+                "`logit_bias_ids` has {} tokens and `logit_bias_weights` {} numbers; each token \
+                 has one",
+                ids.len(),
+                weights.len()
+            )));
+        }
+        let mut bias: Vec<_> = (0..).zip(every).filter(|(_, bias)| *bias != 0.0).collect();
+        for (id, weight) in ids.into_iter().zip(weights) {
+            bias.push((token("logit_bias_ids", id, limits.vocabulary)?, weight));
+        }
+        Ok(bias)
+    }
+
+    /// The numbers of a tensor, none when the request does not have it.
+    fn floats(&self, name: &str) -> Result<Vec<f32>> {
+        let Some(tensor) = self.0.input(name) else {
+            return Ok(Vec::new());
+        };
+        let values = tensor.to_slice::<f32>()?.into_owned();
+        // Minus infinity forbids a token.
+        let is_usable = |value: &f32| !value.is_nan() && *value < f32::INFINITY;
+        if values.iter().all(is_usable) {
+            return Ok(values);
+        }
+        Err(Error::invalid(format!("`{name}` must have numbers below infinity")))
     }
 
     fn integer(

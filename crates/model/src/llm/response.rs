@@ -5,18 +5,28 @@ use std::sync::Arc;
 use consort_stage::{DataType, Request, Response, Tensor};
 
 use super::decoder::Token;
+use super::log_probs::Spoken;
 
 /// An output: its name, type and dimensions.
 pub(crate) type Output = (&'static str, DataType, &'static [i64]);
 
-/// The outputs of every response.
+/// The outputs of a response.
 pub(crate) const OUTPUTS: &[Output] = &[
     ("output_ids", DataType::Int32, &[-1]),
     ("context_ids", DataType::Int32, &[-1]),
     ("sequence_length", DataType::Int32, &[1]),
     ("is_final", DataType::Bool, &[1]),
     ("finish_reason", DataType::Bytes, &[1]),
+    ("cached_tokens", DataType::Int32, &[1]),
+    ("cum_log_probs", DataType::Fp32, &[1]),
+    ("output_log_probs", DataType::Fp32, &[-1]),
+    ("top_logprob_ids", DataType::Int32, &[-1, -1]),
+    ("top_logprob_values", DataType::Fp32, &[-1, -1]),
 ];
+
+/// Those that come only to a request that asks for log-probabilities, or names them.
+const ON_DEMAND: [&str; 4] =
+    ["cum_log_probs", "output_log_probs", "top_logprob_ids", "top_logprob_values"];
 
 /// How many tokens before the new ones go with them: enough for a detokenizer that keeps nothing
 /// to know how the new ones are spelled and spaced, of which a handful would mostly do.
@@ -49,6 +59,10 @@ pub(crate) struct Part<'a> {
     pub(crate) new: usize,
     /// How many of them were generated.
     pub(crate) generated: usize,
+    /// How many tokens of the prompt were not computed, because another's were the same.
+    pub(crate) cached: usize,
+    /// The log-probabilities of the new tokens that were generated.
+    pub(crate) log_probs: Spoken<'a>,
     /// How the text ended, when this is its end.
     pub(crate) finish: Option<Finish>,
 }
@@ -62,17 +76,17 @@ pub(crate) struct Outputs {
 
 impl Outputs {
     /// The model's outputs; with a leading 1 in every shape when the model batches.
-    pub(crate) fn new(is_batching: bool) -> Self {
-        Self { names: OUTPUTS.iter().map(|(name, ..)| Arc::from(*name)).collect(), is_batching }
+    pub(crate) fn new(names: impl Iterator<Item = Arc<str>>, is_batching: bool) -> Self {
+        Self { names: names.collect(), is_batching }
     }
 
     /// Only those that the request wants.
-    pub(crate) fn wanted_by(&self, request: &Request) -> Self {
-        if request.outputs.is_empty() {
-            return self.clone();
-        }
-        let names = self.names.iter().filter(|name| request.wants(name));
-        Self { names: names.cloned().collect(), ..*self }
+    pub(crate) fn wanted_by(&self, request: &Request, wants_log_probs: bool) -> Self {
+        let is_named = |name: &Arc<str>| {
+            let is_on_demand = ON_DEMAND.contains(&&**name) && !wants_log_probs;
+            request.outputs.contains(name) || request.outputs.is_empty() && !is_on_demand
+        };
+        Self { names: self.names.iter().filter(|name| is_named(name)).cloned().collect(), ..*self }
     }
 
     /// The response for a part of the text.
@@ -94,6 +108,20 @@ impl Outputs {
             "context_ids" => self.tokens(name, &before[before.len().saturating_sub(CONTEXT)..]),
             "sequence_length" => Tensor::from_vec(name, &one, vec![part.generated as i32]),
             "is_final" => Tensor::from_bools(name, &one, &[part.finish.is_some()]),
+            "cached_tokens" => Tensor::from_vec(name, &one, vec![part.cached as i32]),
+            "cum_log_probs" => Tensor::from_vec(name, &one, vec![part.log_probs.sum]),
+            "output_log_probs" => {
+                let values = part.log_probs.tokens.to_vec();
+                Tensor::from_vec(name, &self.shape(values.len()), values)
+            }
+            "top_logprob_ids" => {
+                let ids = part.log_probs.likeliest.iter().map(|(token, _)| *token as i32);
+                Tensor::from_vec(name, &self.table(part.log_probs), ids.collect())
+            }
+            "top_logprob_values" => {
+                let values = part.log_probs.likeliest.iter().map(|(_, value)| *value);
+                Tensor::from_vec(name, &self.table(part.log_probs), values.collect())
+            }
             // Empty until the last, so that what reads it finds it in every response.
             _ => Tensor::from_strings(name, &one, &[part.finish.map_or("", Finish::name)]),
         }
@@ -102,6 +130,13 @@ impl Outputs {
     fn tokens(&self, name: Arc<str>, tokens: &[Token]) -> Tensor {
         let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
         Tensor::from_vec(name, &self.shape(ids.len()), ids)
+    }
+
+    /// A row of alternatives for each token.
+    fn table(&self, log_probs: Spoken<'_>) -> Vec<i64> {
+        let mut shape = self.shape(log_probs.tokens.len());
+        shape.push(log_probs.alternatives as i64);
+        shape
     }
 
     fn shape(&self, length: usize) -> Vec<i64> {

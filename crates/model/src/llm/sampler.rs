@@ -13,17 +13,32 @@ pub(crate) struct Sampling {
     pub(crate) top_k: usize,
     /// Only the likeliest tokens that together have this probability.
     pub(crate) top_p: f32,
+    /// Only tokens at least this many times as likely as the likeliest; 0 for all of them.
+    pub(crate) min_p: f32,
+    /// Only the tokens of the most typical surprise that together have this probability.
+    pub(crate) typical_p: f32,
     /// What the logits are divided by; 0 takes the likeliest token.
     pub(crate) temperature: f32,
     /// What makes tokens that were seen less likely.
     pub(crate) penalties: Penalties,
+    /// What is added to the logits of some tokens.
+    pub(crate) bias: Vec<(Token, f32)>,
     /// Where the random numbers start.
     pub(crate) seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { top_k: 0, top_p: 1.0, temperature: 0.0, penalties: Penalties::default(), seed: 0 }
+        Self {
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            typical_p: 1.0,
+            temperature: 0.0,
+            penalties: Penalties::default(),
+            bias: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -78,8 +93,13 @@ impl Sampler {
         }
     }
 
-    /// Changes the logits by the penalties for what was seen so far.
+    /// Changes the logits by the bias, then by the penalties for what was seen so far.
     pub(crate) fn penalise(&self, logits: &mut [f32]) {
+        for (token, bias) in &self.sampling.bias {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit += bias;
+            }
+        }
         let penalties = &self.sampling.penalties;
         if *penalties == Penalties::default() {
             return;
@@ -130,6 +150,10 @@ impl Sampler {
         if self.sampling.top_p < 1.0 {
             keep_top_p(candidates, self.sampling.top_p);
         }
+        if self.sampling.typical_p < 1.0 {
+            keep_typical(candidates, self.sampling.typical_p);
+        }
+        keep_min_p(candidates, self.sampling.min_p);
         let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
         let mut left = self.random.fraction() as f32 * total;
         let chosen = candidates.iter().find(|candidate| {
@@ -198,6 +222,33 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     candidates.sort_unstable_by(|left, right| by_weight(*left, *right));
     if let Some(kept) = reach(candidates, top_p) {
         candidates.truncate(kept);
+    }
+}
+
+/// Keeps the fewest tokens whose probabilities reach `typical_p`, beginning with those whose
+/// surprise is the nearest to what is expected (Meister et al., Locally Typical Sampling).
+fn keep_typical(candidates: &mut Vec<Candidate>, typical_p: f32) {
+    let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
+    let surprise = |candidate: &Candidate| -(candidate.weight / total).ln();
+    let expected: f32 = candidates
+        .iter()
+        .filter(|candidate| candidate.weight > 0.0)
+        .map(|candidate| candidate.weight / total * surprise(candidate))
+        .sum();
+    let distance = |candidate: &Candidate| (surprise(candidate) - expected).abs();
+    candidates.sort_unstable_by(|left, right| {
+        distance(left).total_cmp(&distance(right)).then(left.token.cmp(&right.token))
+    });
+    if let Some(kept) = reach(candidates, typical_p * total) {
+        candidates.truncate(kept);
+    }
+}
+
+/// Keeps the tokens that are at least `min_p` times as likely as the likeliest.
+fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f32) {
+    if min_p > 0.0 {
+        let largest = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f32::max);
+        candidates.retain(|candidate| candidate.weight >= min_p * largest);
     }
 }
 
@@ -280,6 +331,26 @@ mod tests {
         assert!(top_k[1] > 3000 && top_k[2] + top_k[3] == 0, "{top_k:?}");
         let top_p = counts(10_000, Sampling { top_p: 0.79, ..warm() }, &logits);
         assert!(top_p[1] > 3000 && top_p[2] + top_p[3] == 0, "{top_p:?}");
+    }
+
+    #[test]
+    fn min_p_and_typical_p_cut_off_what_is_unlikely_or_untypical() {
+        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.15_f32.ln(), 0.05_f32.ln()];
+        let min_p = counts(10_000, Sampling { min_p: 0.5, ..warm() }, &logits);
+        assert!(min_p[1] > 3000 && min_p[2] + min_p[3] == 0, "{min_p:?}");
+        // The surprise expected is 1.14; the second token's, 1.20, is the nearest.
+        let typical = counts(1_000, Sampling { typical_p: 0.2, ..warm() }, &logits);
+        assert_eq!(typical, [0, 1000, 0, 0]);
+    }
+
+    #[test]
+    fn a_bias_makes_tokens_likelier_or_impossible() {
+        let bias = vec![(0, f32::NEG_INFINITY), (2, 1.5), (9, 1.0)];
+        let sampler = sampler(Sampling { bias, ..Sampling::default() });
+        let mut logits = [4.0, 1.0, 1.0];
+        sampler.penalise(&mut logits);
+        assert!(logits[0] < -1e30);
+        assert_eq!(logits[1..].iter().map(|logit| logit * 2.0).sum::<f32>() as i32, 7);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use consort_stage::{Error, Job, Result};
 
 use super::decoder::{Row, Slot, Token};
+use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
 use super::response::{Finish, Outputs, Part};
 use super::sampler::Sampler;
@@ -18,6 +19,9 @@ pub(crate) struct Sequence {
     outputs: Outputs,
     generation: Generation,
     sampler: Sampler,
+    log_probs: LogProbs,
+    /// How many tokens of the prompt the decoder held already.
+    cached: usize,
     /// The prompt and everything generated.
     text: Vec<Token>,
     /// How much of the text the decoder was fed.
@@ -51,7 +55,9 @@ impl Sequence {
                 slot: Slot::MAX,
                 urgency: Urgency::new(limits.level(&job.request), job.request.context.deadline),
                 has_begun: false,
-                outputs: outputs.wanted_by(&job.request),
+                outputs: outputs.wanted_by(&job.request, generation.wants_any_log_probs()),
+                log_probs: LogProbs::new(generation.wants_log_probs, generation.alternatives),
+                cached: 0,
                 sampler: Sampler::new(generation.sampling.clone(), &generation.prompt),
                 text: generation.prompt.clone(),
                 fed: 0,
@@ -105,7 +111,7 @@ impl Sequence {
 
     /// Notes that the decoder knows of it and holds so many tokens of its prompt.
     pub(crate) fn begin(&mut self, held: usize) {
-        (self.has_begun, self.fed) = (true, held);
+        (self.has_begun, self.fed, self.cached) = (true, held, held);
     }
 
     /// The tokens it began with.
@@ -159,6 +165,7 @@ impl Sequence {
     /// Picks the next token and appends it, unless it ends the text.
     fn extend(&mut self, logits: &mut [f32]) -> Result<Option<Finish>> {
         let Generation { end_ids, words, .. } = &self.generation;
+        self.log_probs.see(logits);
         self.sampler.penalise(logits);
         let too_short = self.generated().len() < self.generation.min_tokens;
         let early = end_ids.iter().copied().filter(|_| too_short);
@@ -176,6 +183,7 @@ impl Sequence {
             return Ok(Some(Finish::Stop));
         }
         self.text.push(token);
+        self.log_probs.note(token);
         let stop = words.stop_length(self.generated());
         if stop > 0 {
             self.text.truncate(self.text.len() - stop);
@@ -203,6 +211,8 @@ impl Sequence {
             text: &self.text[..end],
             new: end - start,
             generated: end - prompt,
+            cached: self.cached,
+            log_probs: self.log_probs.spoken(self.given - prompt, end - prompt),
             finish,
         });
         self.given = end;

@@ -280,6 +280,12 @@ fn values_that_make_no_sense_are_refused_by_name() {
         float("temperature", f32::NAN),
         float("runtime_top_p", 0.0),
         float("runtime_top_p", 1.1),
+        float("min_p", -0.1),
+        float("typical_p", 0.0),
+        float("embedding_bias", 1.0),
+        float("logit_bias_weights", 1.0),
+        int("logit_bias_ids", 4),
+        int("top_logprobs", 21),
         int("runtime_top_k", -1),
         int("min_length", -1),
         float("repetition_penalty", 0.0),
@@ -307,7 +313,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
         assert_eq!(error.code(), Code::InvalidInput, "{error}");
         assert!(error.message().contains("`input_ids`"), "{error}");
     }
-    for tensor in [int("beam_width", 2), int("lora_task_id", 1)] {
+    for tensor in [int("beam_width", 2), int("lora_task_id", 1), int("num_return_sequences", 2)] {
         let error = ferris.answer(with(prompt(&ids), [tensor])).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported, "{error}");
     }
@@ -458,6 +464,67 @@ fn nothing_is_lost_between_many_callers() {
         asked.into_iter().map(|responses| ferris.read(responses)).collect();
     for answer in answers.unwrap() {
         assert_eq!(tokens(&answer), case.greedy_ids[..10]);
+    }
+}
+
+#[test]
+fn log_probabilities_come_with_each_token_when_they_are_asked_for() {
+    let case = reference::first();
+    let ferris = ferris(&[]);
+    let asked = with(
+        streaming(request(&case.input_ids, 8)),
+        [flag("return_log_probs", true), int("top_logprobs", 3)],
+    );
+    let answer = ferris.answer(asked).unwrap();
+    let mut sum = 0.0;
+    for (response, id) in answer.iter().zip(&case.greedy_ids) {
+        let floats = |name| response.output(name).unwrap().to_slice::<f32>().unwrap().into_owned();
+        let [log_prob] = floats("output_log_probs")[..] else { panic!("one token, one number") };
+        sum += log_prob;
+        assert!((floats("cum_log_probs")[0] - sum).abs() < 1e-4);
+        assert_eq!(response.output("top_logprob_ids").unwrap().shape, [1, 1, 3]);
+        assert_eq!(ids(response, "top_logprob_ids")[0], *id);
+        let likeliest = floats("top_logprob_values");
+        assert!(likeliest.is_sorted_by(|left, right| left >= right), "{likeliest:?}");
+        assert!((likeliest[0] - log_prob).abs() < 1e-6 && log_prob <= 0.0);
+    }
+    let silent = ferris.answer(request(&case.input_ids, 1)).unwrap();
+    assert!(silent[0].output("output_log_probs").is_none());
+}
+
+#[test]
+fn a_bias_forbids_a_token_or_makes_it_certain() {
+    let case = reference::first();
+    let ferris = ferris(&[]);
+    let biased = |id, weight| {
+        let tensors = [int("logit_bias_ids", id), float("logit_bias_weights", weight)];
+        tokens(&ferris.answer(with(request(&case.input_ids, 16), tensors)).unwrap())
+    };
+    let banned = case.greedy_ids[0];
+    assert!(!biased(banned, f32::NEG_INFINITY).contains(&banned));
+    assert_eq!(biased(77, 1e6), [77; 16]);
+}
+
+#[test]
+fn a_prompt_that_begins_like_another_takes_over_what_was_computed() {
+    let case = reference::cases().into_iter().max_by_key(|case| case.input_ids.len()).unwrap();
+    let ferris = ferris(&[]);
+    let cached = |answer: &[Response]| ids(&answer[0], "cached_tokens");
+    let first = ferris.answer(request(&case.input_ids, 64)).unwrap();
+    assert_eq!(cached(&first), [0]);
+    // All but the last token of the prompt, whose logits are wanted.
+    let again = ferris.answer(request(&case.input_ids, 64)).unwrap();
+    assert_eq!(cached(&again), [case.input_ids.len() as i32 - 1]);
+    // A dialogue goes on behind its own answer, of which the last token was never fed.
+    let longer = [case.input_ids.as_slice(), &case.greedy_ids[..32]].concat();
+    let further = ferris.answer(request(&longer, 32)).unwrap();
+    assert_eq!(cached(&further), [longer.len() as i32 - 1]);
+    for (answer, expected) in [
+        (first, &case.greedy_ids[..]),
+        (again, &case.greedy_ids),
+        (further, &case.greedy_ids[32..]),
+    ] {
+        assert_eq!(tokens(&answer), expected);
     }
 }
 

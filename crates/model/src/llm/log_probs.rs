@@ -1,0 +1,115 @@
+//! The log-probabilities of a sequence's tokens, and of the likeliest others in their places.
+
+use super::decoder::Token;
+
+/// What a request wants to know of its tokens' probabilities, and what is known so far.
+///
+/// They are those of the model itself: without penalties, bias, temperature and cuts.
+#[derive(Debug, Default)]
+pub(crate) struct LogProbs {
+    /// Whether the log-probability of each token is wanted.
+    is_wanted: bool,
+    /// How many of the likeliest tokens are wanted for each.
+    alternatives: usize,
+    /// The logits of the token to come, as the model gave them.
+    logits: Vec<f32>,
+    tokens: Vec<f32>,
+    likeliest: Vec<(Token, f32)>,
+}
+
+/// The log-probabilities of the tokens in one response.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spoken<'a> {
+    /// The sum over all tokens so far.
+    pub(crate) sum: f32,
+    /// That of each token.
+    pub(crate) tokens: &'a [f32],
+    /// How many of the likeliest tokens there are for each.
+    pub(crate) alternatives: usize,
+    /// Those, from the likeliest down, token after token.
+    pub(crate) likeliest: &'a [(Token, f32)],
+}
+
+impl LogProbs {
+    /// None so far.
+    pub(crate) fn new(is_wanted: bool, alternatives: usize) -> Self {
+        Self { is_wanted: is_wanted || alternatives > 0, alternatives, ..Self::default() }
+    }
+
+    /// Remembers the logits of the token to come.
+    pub(crate) fn see(&mut self, logits: &[f32]) {
+        if self.is_wanted {
+            self.logits.clear();
+            self.logits.extend_from_slice(logits);
+        }
+    }
+
+    /// Notes which token it was.
+    pub(crate) fn note(&mut self, token: Token) {
+        if !self.is_wanted {
+            return;
+        }
+        let largest = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = self.logits.iter().map(|logit| (logit - largest).exp()).sum();
+        let total = largest + sum.ln();
+        self.tokens.push(self.logits[token as usize] - total);
+        let most = self.alternatives.min(self.logits.len());
+        if most == 0 {
+            return;
+        }
+        let mut order: Vec<Token> = (0..self.logits.len() as Token).collect();
+        let by_logit = |left: &Token, right: &Token| {
+            let logit = |token: &Token| self.logits[*token as usize];
+            logit(right).total_cmp(&logit(left)).then(left.cmp(right))
+        };
+        order.select_nth_unstable_by(most - 1, by_logit);
+        order.truncate(most);
+        order.sort_unstable_by(by_logit);
+        let log_prob = |token: Token| (token, self.logits[token as usize] - total);
+        self.likeliest.extend(order.into_iter().map(log_prob));
+    }
+
+    /// Those of the tokens generated from `start` to `end`.
+    pub(crate) fn spoken(&self, start: usize, end: usize) -> Spoken<'_> {
+        if !self.is_wanted {
+            return Spoken::default();
+        }
+        let alternatives = self.alternatives.min(self.logits.len());
+        Spoken {
+            sum: self.tokens[..end].iter().sum(),
+            tokens: &self.tokens[start..end],
+            alternatives,
+            likeliest: &self.likeliest[start * alternatives..end * alternatives],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_the_models_and_the_likeliest_come_first() {
+        let mut log_probs = LogProbs::new(true, 2);
+        log_probs.see(&[0.5_f32.ln(), 0.2_f32.ln(), 0.3_f32.ln()]);
+        log_probs.note(1);
+        log_probs.see(&[0.5_f32.ln() + 3.0, 0.25_f32.ln() + 3.0, 0.25_f32.ln() + 3.0]);
+        log_probs.note(0);
+        let spoken = log_probs.spoken(0, 2);
+        let close = |left: f32, right: f32| (left.exp() - right).abs() < 1e-6;
+        assert!(close(spoken.tokens[0], 0.2) && close(spoken.tokens[1], 0.5));
+        assert!(close(spoken.sum, 0.1));
+        let tokens: Vec<_> = spoken.likeliest.iter().map(|(token, _)| *token).collect();
+        assert_eq!(tokens, [0, 2, 0, 1]);
+        assert!(close(spoken.likeliest[1].1, 0.3));
+        assert_eq!(log_probs.spoken(1, 2).tokens.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_kept_that_nobody_wants() {
+        let mut log_probs = LogProbs::new(false, 0);
+        log_probs.see(&[1.0, 2.0]);
+        log_probs.note(1);
+        assert!(log_probs.spoken(0, 1).tokens.is_empty());
+    }
+}
