@@ -8,13 +8,13 @@ use consort_config::{
     BATCHING, DynamicBatching, MAX_BATCH_TOKENS, Model, PADDING_MASK, Priorities, QueuePolicy,
     Scheduling,
 };
-use consort_stage::{Error, Request, Result, Signature};
+use consort_stage::{DataType, Error, Request, Result, Signature, TensorSpec};
 
 use super::exact::Exact;
 use super::greedy::Greedy;
 use super::{Entry, Likeness};
 use crate::DEFAULT_QUEUE_SIZE;
-use crate::assembly::Layout;
+use crate::assembly::{Layout, variable_axes};
 
 /// The input that tells padding from content when the configuration names none: the name that
 /// exporters of encoders give it.
@@ -129,9 +129,16 @@ fn manner(model: &Model, stated: Option<&DynamicBatching>, is_gpu: bool) -> Resu
 }
 
 /// Whether the model has an input to tell padding by.
+///
+/// By its name alone an input is taken for a mask only among whole numbers: encoders of tokens
+/// answer token by token, where those of sound or images may shorten what they are given.
 fn has_mask(model: &Model) -> Result<bool> {
+    let inputs = &model.signature.inputs;
     let Some(name) = model.settings.get(PADDING_MASK) else {
-        return Ok(model.signature.input(DEFAULT_MASK).is_some());
+        let is_token =
+            |spec: &TensorSpec| matches!(spec.datatype, DataType::Int32 | DataType::Int64);
+        let mut variable = inputs.iter().filter(|spec| variable_axes(spec).next().is_some());
+        return Ok(model.signature.input(DEFAULT_MASK).is_some() && variable.all(is_token));
     };
     if name.is_empty() || model.signature.input(name).is_some() {
         return Ok(!name.is_empty());
@@ -139,4 +146,95 @@ fn has_mask(model: &Model) -> Result<bool> {
     Err(Error::invalid(format!(
         "parameter `{PADDING_MASK}` names `{name}`, which is not an input of the model"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use consort_config::{Settings, TimeoutAction};
+    use consort_stage::Parameter;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn model(datatype: DataType, settings: &[(&str, &str)]) -> Model {
+        let inputs = ["ids", "attention_mask"].map(|name| TensorSpec::new(name, datatype, &[-1]));
+        let signature =
+            Signature { max_batch_size: 8, inputs: inputs.to_vec(), ..Signature::default() };
+        let settings = settings.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+        Model { settings: Settings::new(settings), ..Model::plain("sample", signature) }
+    }
+
+    fn batching(preferred: usize, max_queue_delay: Duration) -> DynamicBatching {
+        let preferred_batch_sizes = vec![preferred];
+        DynamicBatching { preferred_batch_sizes, max_queue_delay, ..DynamicBatching::default() }
+    }
+
+    fn manner_of(scheduling: Scheduling, settings: &[(&str, &str)]) -> Manner {
+        let model = Model { scheduling, ..model(DataType::Int64, settings) };
+        Rules::of(&model, false, true).unwrap().manner
+    }
+
+    #[test]
+    fn triton_s_rules_hold_once_something_is_tuned() {
+        let dynamic = |preferred, delay| Scheduling::Dynamic(batching(preferred, delay));
+        let greedy = Manner::Greedy(Greedy { max_tokens: CPU_TOKENS });
+        assert_eq!(manner_of(Scheduling::Direct, &[]), greedy);
+        assert_eq!(manner_of(dynamic(8, Duration::ZERO), &[]), greedy);
+        for tuned in [dynamic(4, Duration::ZERO), dynamic(8, MS)] {
+            assert!(matches!(manner_of(tuned, &[]), Manner::Exact(_)));
+        }
+        let own = manner_of(Scheduling::Direct, &[(MAX_BATCH_TOKENS, "99")]);
+        assert_eq!(own, Manner::Greedy(Greedy { max_tokens: 99 }));
+    }
+
+    #[test]
+    fn nothing_is_batched_that_must_not_be() {
+        let dynamic = Scheduling::Dynamic(batching(4, MS));
+        assert_eq!(manner_of(dynamic, &[(BATCHING, "false")]), Manner::Alone);
+        let tokenizer = Rules::of(&model(DataType::Int64, &[]), false, false).unwrap();
+        assert_eq!(tokenizer.manner, Manner::Alone);
+        let single = Model::plain("sample", Signature::default());
+        assert_eq!(Rules::of(&single, false, true).unwrap().manner, Manner::Alone);
+    }
+
+    #[test]
+    fn a_mask_is_known_by_its_name_among_tokens_or_by_the_configuration() {
+        let pads = |datatype, settings| {
+            Rules::of(&model(datatype, settings), false, true).map(|rules| rules.layout.pads())
+        };
+        assert!(pads(DataType::Int64, &[]).unwrap());
+        assert!(!pads(DataType::Int64, &[(PADDING_MASK, "")]).unwrap());
+        assert!(!pads(DataType::Fp32, &[]).unwrap());
+        assert!(pads(DataType::Fp32, &[(PADDING_MASK, "attention_mask")]).unwrap());
+        let error = pads(DataType::Fp32, &[(PADDING_MASK, "absent")]).unwrap_err();
+        assert!(error.message().contains("`padding_mask` names `absent`"), "{error}");
+    }
+
+    #[test]
+    fn a_request_may_shorten_its_time_only_where_that_is_allowed() {
+        let waits = |allow_timeout_override, own: u64| {
+            let default_policy = QueuePolicy {
+                default_timeout: Some(5 * MS),
+                allow_timeout_override,
+                ..QueuePolicy::default()
+            };
+            let priorities = Priorities { default_policy, ..Priorities::default() };
+            let batching = DynamicBatching { priorities, ..batching(8, Duration::ZERO) };
+            let scheduling = Scheduling::Dynamic(batching);
+            let model = Model { scheduling, ..model(DataType::Int64, &[]) };
+            let mut request = Request::default();
+            request.parameters.insert("timeout".into(), Parameter::Uint(own));
+            let now = Instant::now();
+            let entry = Rules::of(&model, false, true).unwrap().entry(&request, now);
+            let (at, action) = entry.timeout.unwrap();
+            assert_eq!(action, TimeoutAction::Reject);
+            at - now
+        };
+        assert_eq!(waits(false, 1000), 5 * MS);
+        assert_eq!(waits(true, 1000), MS);
+        assert_eq!(waits(true, 9000), 5 * MS);
+    }
 }
