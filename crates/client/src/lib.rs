@@ -21,6 +21,7 @@ mod signature;
 mod snapshot;
 mod statistics;
 mod supervisor;
+mod turns;
 mod wanted;
 
 pub use address::{StageAddress, Target};

@@ -13,6 +13,7 @@ use crate::affinity::weight;
 use crate::call::{Call, Outgoing};
 use crate::replica::Replica;
 use crate::report::Description;
+use crate::turns::{Turn, Turns};
 
 /// The parameter by which a decoupled model is asked to say when it has sent everything.
 const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
@@ -26,6 +27,7 @@ pub(crate) struct Remote {
     signature: Arc<Signature>,
     /// Whether its requests belong to sequences, each of which stays with one replica.
     has_sequences: bool,
+    turns: Turns,
     replicas: ArcSwap<Vec<Arc<Replica>>>,
     /// Where the search for the least busy replica begins, so that equals take turns.
     turn: AtomicUsize,
@@ -39,6 +41,7 @@ impl Remote {
             version,
             signature: description.signature.clone(),
             has_sequences: description.has_sequences(),
+            turns: Turns::default(),
             replicas: ArcSwap::default(),
             turn: AtomicUsize::new(0),
         }
@@ -83,21 +86,27 @@ impl Remote {
         replicas.iter().max_by_key(|replica| weight(id, replica.address)).cloned()
     }
 
+    /// The request's sequence, once it is its turn there.
+    async fn turn(&self, request: &Request) -> Result<Option<(CorrelationId, Turn)>> {
+        let place = if self.has_sequences { request.sequence()? } else { None };
+        let Some(place) = place else { return Ok(None) };
+        let turn = self.turns.wait(&place.id).await;
+        Ok(Some((place.id, turn)))
+    }
+
     /// Sends the request to a replica, and to another one when the first got nothing of it.
-    async fn open(&self, request: Request) -> Result<Call> {
+    async fn open(&self, request: Request, id: Option<&CorrelationId>) -> Result<Call> {
         if request.context.is_expired() {
             return Err(Error::deadline_exceeded());
         }
-        let place = if self.has_sequences { request.sequence()? } else { None };
-        let first =
-            place.as_ref().map_or_else(|| self.pick(None), |place| self.pick_for(&place.id));
+        let first = id.map_or_else(|| self.pick(None), |id| self.pick_for(id));
         let first = first.ok_or_else(|| self.nobody())?;
         let outgoing = self.outgoing(request);
         match Call::open(&first, &outgoing).await {
             Err(error) if error.code() == Code::Unavailable && outgoing.is_unsent() => {
                 first.suspected.notify_one();
                 // No other replica knows the sequence.
-                let other = self.pick(Some(&first)).filter(|_| place.is_none());
+                let other = self.pick(Some(&first)).filter(|_| id.is_none());
                 Call::open(&other.ok_or(error)?, &outgoing).await
             }
             opened => opened,
@@ -132,7 +141,14 @@ impl Stage for RemoteStage {
     fn call(&self, request: Request) -> Responses {
         let remote = Arc::clone(&self.0);
         Box::pin(stream! {
-            match remote.open(request).await {
+            let turn = match remote.turn(&request).await {
+                Ok(turn) => turn,
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+            };
+            match remote.open(request, turn.as_ref().map(|(id, _)| id)).await {
                 Ok(mut call) => while let Some(response) = call.next().await {
                     yield response;
                 },
