@@ -11,7 +11,7 @@ use crate::probe::look_again;
 use crate::replica::Replica;
 use crate::wanted::{Numbered, Wanted};
 
-/// How soon a change that failed is tried again at first; later it takes twice as long.
+/// How soon it is looked at again after a change at first; while that fails it takes twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A change that keeps failing is tried once in so long.
@@ -24,25 +24,24 @@ pub(crate) async fn keep(replica: Arc<Replica>, wanted: Arc<Wanted>) {
     let mut said = String::new();
     loop {
         changes.mark_unchanged();
-        let mut failure = None;
-        for due in wanted.due(&replica) {
-            failure = catch_up(&replica, &due).await.err().or(failure);
-        }
-        let Some(reason) = failure else {
+        let due = wanted.due(&replica);
+        if due.is_empty() {
             (pause, said) = (FIRST_PAUSE, String::new());
             tokio::select! {
                 () = replica.reported.notified() => {}
                 changed = changes.changed() => if changed.is_err() { return },
             }
             continue;
-        };
-        if said != reason {
-            warn!(
-                stage = &*replica.stage,
-                "a replica has not the models that were asked for: {reason}"
-            );
-            said = reason;
         }
+        for due in due {
+            let Err(reason) = catch_up(&replica, &due).await else { continue };
+            if said != reason {
+                let stage = &*replica.stage;
+                warn!(stage, "a replica has not the models that were asked for: {reason}");
+                said = reason;
+            }
+        }
+        // Whether that was enough is seen at the next look.
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

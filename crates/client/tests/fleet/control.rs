@@ -1,5 +1,6 @@
 //! Loads and unloads reach every replica, those included that were not there at the time.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use consort_client::Fleet;
@@ -10,11 +11,18 @@ use tokio::sync::watch;
 use crate::fake::Fake;
 use crate::models::{Listed, addresses, options, ready_fleet, until};
 
-/// A service that knows `m` and has not loaded it.
-fn unloaded() -> Fake {
-    let fake = Fake::start(&["other", "m"]);
+/// A service that knows `m` and has not loaded it, and `own`, by which it is told from others.
+fn unloaded(own: &str) -> Fake {
+    let fake = Fake::start(&[own, "m"]);
     fake.state.forget("m");
     fake
+}
+
+/// A fleet of these services once it has heard of each of their own models.
+async fn fleet_that_knows(fakes: &[&Fake], own: &[&str]) -> Arc<Fleet> {
+    let fleet = ready_fleet(fakes).await;
+    until(|| own.iter().all(|model| fleet.get(model, None).is_ok())).await;
+    fleet
 }
 
 async fn load(fleet: &Fleet) -> Result<()> {
@@ -31,8 +39,8 @@ fn changes(fake: &Fake) -> Vec<String> {
 
 #[tokio::test]
 async fn a_change_reaches_every_replica_that_knows_the_model_and_is_seen_at_once() {
-    let (one, two, stranger) = (unloaded(), unloaded(), Fake::start(&["other"]));
-    let fleet = ready_fleet(&[&one, &two, &stranger]).await;
+    let (one, two, stranger) = (unloaded("one"), unloaded("two"), Fake::start(&["other"]));
+    let fleet = fleet_that_knows(&[&one, &two, &stranger], &["one", "two", "other"]).await;
     assert!(fleet.get("m", None).is_err());
     load(&fleet).await.unwrap();
     assert!(fleet.get("m", None).is_ok());
@@ -47,7 +55,7 @@ async fn a_change_reaches_every_replica_that_knows_the_model_and_is_seen_at_once
 
 #[tokio::test]
 async fn a_model_that_nobody_knows_is_not_loaded_and_need_not_be_unloaded() {
-    let fake = unloaded();
+    let fake = unloaded("one");
     let fleet = ready_fleet(&[&fake]).await;
     let error = fleet.control(Change::load("none", None, Vec::new()).unwrap()).await.unwrap_err();
     assert_eq!(error.message(), "failed to load 'none', failed to poll from model repository");
@@ -57,7 +65,7 @@ async fn a_model_that_nobody_knows_is_not_loaded_and_need_not_be_unloaded() {
 
 #[tokio::test]
 async fn a_refusal_names_the_replica_and_nothing_is_remembered() {
-    let fake = unloaded();
+    let fake = unloaded("one");
     fake.state.is_fixed.store(true, SeqCst);
     let fleet = ready_fleet(&[&fake]).await;
     let error = load(&fleet).await.unwrap_err();
@@ -67,9 +75,9 @@ async fn a_refusal_names_the_replica_and_nothing_is_remembered() {
 
 #[tokio::test]
 async fn what_some_replicas_have_done_the_others_are_made_to_do() {
-    let (one, two) = (unloaded(), unloaded());
+    let (one, two) = (unloaded("one"), unloaded("two"));
     two.state.is_fixed.store(true, SeqCst);
-    let fleet = ready_fleet(&[&one, &two]).await;
+    let fleet = fleet_that_knows(&[&one, &two], &["one", "two"]).await;
     let error: Error = load(&fleet).await.unwrap_err();
     let expected = format!(
         "1 of 2 replicas have changed model 'm', but service 'model' ({}): not while polling is \
@@ -85,7 +93,7 @@ async fn what_some_replicas_have_done_the_others_are_made_to_do() {
 
 #[tokio::test]
 async fn a_replica_that_joins_or_comes_back_is_brought_to_the_same_models() {
-    let (one, late) = (unloaded(), unloaded());
+    let (one, late) = (unloaded("one"), unloaded("late"));
     let (listed, found) = watch::channel(Ok(addresses(&[&one])));
     let fleet = Fleet::start_with(vec![("model".into(), Box::new(Listed(found)))], options());
     until(|| fleet.is_ready()).await;
