@@ -5,10 +5,12 @@
 
 mod address;
 mod call;
+mod connection;
 mod discovery;
 mod failure;
 mod fleet;
 mod merge;
+mod outgoing;
 mod probe;
 mod remote;
 mod remotes;

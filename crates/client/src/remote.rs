@@ -7,9 +7,10 @@ use arc_swap::ArcSwap;
 use async_stream::stream;
 use consort_protocol::infer_parameter::ParameterChoice;
 use consort_protocol::{InferParameter, ModelInferRequest};
-use consort_stage::{Code, Error, Request, Responses, Result, Signature, Stage};
+use consort_stage::{Code, Error, Request, Responses, Result, Signature, Stage, one};
 
-use crate::call::{Call, Outgoing};
+use crate::call::{Call, ask};
+use crate::outgoing::Outgoing;
 use crate::replica::Replica;
 
 /// The parameter by which a decoupled model is asked to say when it has sent everything.
@@ -67,19 +68,23 @@ impl Remote {
     }
 
     /// Sends the request to a replica, and to another one when the first got nothing of it.
-    async fn open(&self, request: Request) -> Result<Call> {
+    async fn send<T>(
+        &self,
+        request: Request,
+        call: impl AsyncFn(&Arc<Replica>, &Outgoing) -> Result<T>,
+    ) -> Result<T> {
         if request.context.is_expired() {
             return Err(Error::deadline_exceeded());
         }
         let mut first = self.pick(None).ok_or_else(|| self.nobody())?;
         let outgoing = self.outgoing(request);
-        match Call::open(&first, &outgoing).await {
+        match call(&first, &outgoing).await {
             Err(error) if error.code() == Code::Unavailable && outgoing.is_unsent() => {
                 first.suspected.notify_one();
                 first = self.pick(Some(&first)).ok_or(error)?;
-                Call::open(&first, &outgoing).await
+                call(&first, &outgoing).await
             }
-            opened => opened,
+            answered => answered,
         }
     }
 
@@ -87,13 +92,12 @@ impl Remote {
         let context = std::mem::take(&mut request.context);
         let model = self.model.as_ref();
         let mut message = ModelInferRequest::of(model, Some(self.version), request);
-        let is_decoupled = self.signature.is_decoupled;
-        if is_decoupled {
+        if self.signature.is_decoupled {
             let wanted =
                 InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
             message.parameters.insert(EMPTY_FINAL.into(), wanted);
         }
-        Outgoing::new(message, context, is_decoupled)
+        Outgoing::new(message, context)
     }
 
     fn nobody(&self) -> Error {
@@ -110,8 +114,13 @@ pub(crate) struct RemoteStage(pub(crate) Arc<Remote>);
 impl Stage for RemoteStage {
     fn call(&self, request: Request) -> Responses {
         let remote = Arc::clone(&self.0);
+        if !remote.signature.is_decoupled {
+            return one(async move {
+                remote.send(request, async |replica, outgoing| ask(replica, outgoing).await).await
+            });
+        }
         Box::pin(stream! {
-            match remote.open(request).await {
+            match remote.send(request, Call::open).await {
                 Ok(mut call) => while let Some(response) = call.next().await {
                     yield response;
                 },
