@@ -1,70 +1,42 @@
-//! One call to one replica: a stream that carries one request there and its responses back.
+//! One call to one replica: the request goes there and its responses come back.
 
 use std::sync::Arc;
-use std::sync::LazyLock;
 
-use consort_protocol::{ModelInferRequest, ModelStreamInferResponse};
+use consort_protocol::{ModelInferResponse, ModelStreamInferResponse};
 use consort_stage::{Code, Context, Error, Response, Result};
-use consort_telemetry::{Outcome, UpstreamCall, inject};
-use futures::stream;
-use parking_lot::Mutex;
-use tonic::Streaming;
-use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
+use consort_telemetry::{Outcome, UpstreamCall};
+use tonic::{Status, Streaming};
 
 use crate::failure;
+use crate::outgoing::Outgoing;
 use crate::replica::Replica;
 
-/// Asks a server to end the stream with a real gRPC status when the request fails.
-static REAL_STATUS: LazyLock<MetadataKey<Ascii>> =
-    LazyLock::new(|| MetadataKey::from_static("triton_grpc_error"));
-
-/// Asks a service to tell on the last response what the request spent there; others do not know it
-/// and pass it over.
-static DURATIONS: LazyLock<MetadataKey<Ascii>> =
-    LazyLock::new(|| MetadataKey::from_static("consort-durations"));
-
-/// A request that may have been sent or not.
-pub(crate) struct Outgoing {
-    /// Taken when the connection is there and asks for it, which is the moment of sending.
-    message: Arc<Mutex<Option<ModelInferRequest>>>,
-    context: Context,
-    is_decoupled: bool,
+/// Calls a model that answers once. Dropping the future resets the stream, which cancels the call
+/// over there.
+pub(crate) async fn ask(replica: &Replica, outgoing: &Outgoing) -> Result<Response> {
+    let mut guard = replica.meter.call();
+    let mut message = match replica.infer(outgoing.single()).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Err(failed(replica, outgoing, guard, &status)),
+    };
+    guard.ended(Outcome::Success);
+    note_spent(&outgoing.context, &mut message);
+    let response = message.into_response().map_err(|error| replica.locate(error))?;
+    Ok(Response { is_last: true, ..response })
 }
 
-impl Outgoing {
-    pub(crate) fn new(message: ModelInferRequest, context: Context, is_decoupled: bool) -> Self {
-        Self { message: Arc::new(Mutex::new(Some(message))), context, is_decoupled }
-    }
-
-    /// Whether nobody has seen anything of it, so that it can safely be sent elsewhere.
-    pub(crate) fn is_unsent(&self) -> bool {
-        self.message.lock().is_some()
-    }
-
-    /// The request's one message and the end, with what travels as metadata.
-    fn request(&self) -> tonic::Request<impl stream::Stream<Item = ModelInferRequest> + use<>> {
-        let message = Arc::clone(&self.message);
-        let messages = stream::iter(std::iter::from_fn(move || message.lock().take()));
-        let mut request = tonic::Request::new(messages);
-        let metadata = request.metadata_mut();
-        metadata.insert(REAL_STATUS.clone(), MetadataValue::from_static("true"));
-        if self.context.spent.is_some() {
-            metadata.insert(DURATIONS.clone(), MetadataValue::from_static("true"));
-        }
-        let Context { span, traceparent, tracestate, .. } = &self.context;
-        inject(span.as_ref(), traceparent.as_deref(), tracestate.as_deref(), metadata.as_mut());
-        if let Some(remaining) = self.context.remaining() {
-            request.set_timeout(remaining);
-        }
-        request
+/// Adds what the request spent over there, when the service tells, to what it has spent in all.
+fn note_spent(context: &Context, response: &mut ModelInferResponse) {
+    let durations = response.take_durations();
+    if let (Some(spent), Some(durations)) = (&context.spent, durations) {
+        spent.add(&durations);
     }
 }
 
-/// A call that is being answered. Dropping it resets the stream, which cancels it over there.
+/// A call that is answered by a stream. Dropping it resets the stream, which cancels it over there.
 pub(crate) struct Call {
     replica: Arc<Replica>,
     context: Context,
-    is_decoupled: bool,
     messages: Streaming<ModelStreamInferResponse>,
     /// Counts the call as in flight, and as cancelled unless it ends otherwise.
     guard: Option<UpstreamCall>,
@@ -76,22 +48,17 @@ pub(crate) struct Call {
 impl Call {
     /// Sends a request to a replica and waits until it begins to answer.
     pub(crate) async fn open(replica: &Arc<Replica>, outgoing: &Outgoing) -> Result<Self> {
-        let mut guard = replica.meter.call();
+        let guard = replica.meter.call();
         let mut client = replica.client();
-        match client.model_stream_infer(outgoing.request()).await {
+        match client.model_stream_infer(outgoing.streamed()).await {
             Ok(response) => Ok(Self {
                 replica: Arc::clone(replica),
                 context: outgoing.context.clone(),
-                is_decoupled: outgoing.is_decoupled,
                 messages: response.into_inner(),
                 guard: Some(guard),
                 held: None,
             }),
-            Err(status) => {
-                let error = failure::of_call(&status, &outgoing.context);
-                guard.ended(outcome(error.code()));
-                Err(replica.locate(error))
-            }
+            Err(status) => Err(failed(replica, outgoing, guard, &status)),
         }
     }
 
@@ -112,13 +79,10 @@ impl Call {
                 continue;
             }
             let mut response = message.infer_response.unwrap_or_default();
-            let durations = response.take_durations();
-            if let (Some(spent), Some(durations)) = (&self.context.spent, durations) {
-                spent.add(&durations);
-            }
+            note_spent(&self.context, &mut response);
             match response.into_response() {
-                // This only says that a decoupled model has sent everything.
-                Ok(response) if self.is_decoupled && response.outputs.is_empty() => {}
+                // This only says that the model has sent everything.
+                Ok(response) if response.outputs.is_empty() => {}
                 Ok(response) => {
                     // A server that goes on after its last response is believed.
                     let earlier = self.held.take();
@@ -150,6 +114,18 @@ impl Call {
         }
         answer.map(|answer| answer.map_err(|error| self.replica.locate(error)))
     }
+}
+
+/// The error of a call that `status` ended before it gave anything.
+fn failed(
+    replica: &Replica,
+    outgoing: &Outgoing,
+    mut guard: UpstreamCall,
+    status: &Status,
+) -> Error {
+    let error = failure::of_call(status, &outgoing.context);
+    guard.ended(outcome(error.code()));
+    replica.locate(error)
 }
 
 fn outcome(code: Code) -> Outcome {

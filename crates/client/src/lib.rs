@@ -6,12 +6,14 @@
 mod address;
 mod affinity;
 mod call;
+mod connection;
 mod control;
 mod discovery;
 mod failure;
 mod fleet;
 mod keeper;
 mod merge;
+mod outgoing;
 mod probe;
 mod remote;
 mod remotes;

@@ -7,10 +7,13 @@ use arc_swap::ArcSwap;
 use async_stream::stream;
 use consort_protocol::infer_parameter::ParameterChoice;
 use consort_protocol::{InferParameter, ModelInferRequest};
-use consort_stage::{Code, CorrelationId, Error, Request, Responses, Result, Signature, Stage};
+use consort_stage::{
+    Code, CorrelationId, Error, Request, Responses, Result, Signature, Stage, one,
+};
 
 use crate::affinity::weight;
-use crate::call::{Call, Outgoing};
+use crate::call::{Call, ask};
+use crate::outgoing::Outgoing;
 use crate::replica::Replica;
 use crate::report::Description;
 use crate::turns::{Turn, Turns};
@@ -95,21 +98,28 @@ impl Remote {
     }
 
     /// Sends the request to a replica, and to another one when the first got nothing of it.
-    async fn open(&self, request: Request, id: Option<&CorrelationId>) -> Result<Call> {
+    ///
+    /// One of a sequence, `id`, goes to the replica that has the sequence or to none.
+    async fn send<T>(
+        &self,
+        request: Request,
+        id: Option<&CorrelationId>,
+        call: impl AsyncFn(&Arc<Replica>, &Outgoing) -> Result<T>,
+    ) -> Result<T> {
         if request.context.is_expired() {
             return Err(Error::deadline_exceeded());
         }
         let first = id.map_or_else(|| self.pick(None), |id| self.pick_for(id));
         let first = first.ok_or_else(|| self.nobody())?;
         let outgoing = self.outgoing(request);
-        match Call::open(&first, &outgoing).await {
+        match call(&first, &outgoing).await {
             Err(error) if error.code() == Code::Unavailable && outgoing.is_unsent() => {
                 first.suspected.notify_one();
                 // No other replica knows the sequence.
                 let other = self.pick(Some(&first)).filter(|_| id.is_none());
-                Call::open(&other.ok_or(error)?, &outgoing).await
+                call(&other.ok_or(error)?, &outgoing).await
             }
-            opened => opened,
+            answered => answered,
         }
     }
 
@@ -117,13 +127,12 @@ impl Remote {
         let context = std::mem::take(&mut request.context);
         let model = self.model.as_ref();
         let mut message = ModelInferRequest::of(model, Some(self.version), request);
-        let is_decoupled = self.signature.is_decoupled;
-        if is_decoupled {
+        if self.signature.is_decoupled {
             let wanted =
                 InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
             message.parameters.insert(EMPTY_FINAL.into(), wanted);
         }
-        Outgoing::new(message, context, is_decoupled)
+        Outgoing::new(message, context)
     }
 
     fn nobody(&self) -> Error {
@@ -140,6 +149,16 @@ pub(crate) struct RemoteStage(pub(crate) Arc<Remote>);
 impl Stage for RemoteStage {
     fn call(&self, request: Request) -> Responses {
         let remote = Arc::clone(&self.0);
+        if !remote.signature.is_decoupled {
+            return one(async move {
+                let turn = remote.turn(&request).await?;
+                let id = turn.as_ref().map(|(id, _)| id);
+                let ask = async |replica: &Arc<Replica>, outgoing: &Outgoing| {
+                    ask(replica, outgoing).await
+                };
+                remote.send(request, id, ask).await
+            });
+        }
         Box::pin(stream! {
             let turn = match remote.turn(&request).await {
                 Ok(turn) => turn,
@@ -148,7 +167,7 @@ impl Stage for RemoteStage {
                     return;
                 }
             };
-            match remote.open(request, turn.as_ref().map(|(id, _)| id)).await {
+            match remote.send(request, turn.as_ref().map(|(id, _)| id), Call::open).await {
                 Ok(mut call) => while let Some(response) = call.next().await {
                     yield response;
                 },

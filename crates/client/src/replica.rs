@@ -3,45 +3,27 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
+use consort_protocol::{ModelInferRequest, ModelInferResponse};
 use consort_stage::{Error, Result};
 use consort_telemetry::UpstreamMeter;
+use futures::Stream;
+use http::Uri;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tonic::transport::{Channel, Endpoint};
+use tonic::Status;
+use tonic::client::Grpc;
 
+use crate::connection::Connection;
 use crate::report::{Health, Report};
 
 /// The client of one replica; a clone is cheap and shares the connection.
-pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
-
-/// A stream may bring this much that its caller has not read, so that a large tensor is not held
-/// up by one round trip for each 64 KiB.
-const STREAM_WINDOW: u32 = 4 << 20;
-
-/// All streams together may bring this much. It is far more than a few streams, because a caller
-/// that does not read must not stop the others.
-const CONNECTION_WINDOW: u32 = 1 << 30;
+pub(crate) type Client = GrpcInferenceServiceClient<Connection>;
 
 /// The largest message, as a Triton server has it.
 const MESSAGE_LIMIT: usize = i32::MAX as usize;
-
-/// So many cancelled streams are remembered, so that what still comes for them is not taken for a
-/// mistake of the server.
-const CANCELLED_STREAMS: usize = 1024;
-
-/// A host that does not answer a connection attempt for so long is down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A connection that has been silent for so long is asked whether it is alive. The probes keep a
-/// healthy one from ever being silent, so no server sees too many pings.
-const PING_AFTER: Duration = Duration::from_secs(10);
-
-/// A connection that has not answered a ping for so long is dead, and its calls with it.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One replica of a stage.
 #[derive(Debug)]
@@ -61,6 +43,8 @@ pub(crate) struct Replica {
     /// Held while it is asked how it is, so that no older answer is noted after a newer one.
     pub(crate) asking: tokio::sync::Mutex<()>,
     client: Client,
+    /// The same connection without the generated methods.
+    grpc: Grpc<Connection>,
     report: ArcSwap<Report>,
     /// The last change to each model that it has carried out, by number.
     done: Mutex<BTreeMap<Arc<str>, u64>>,
@@ -75,8 +59,15 @@ impl Replica {
         meter: Arc<UpstreamMeter>,
         changed: Arc<Notify>,
     ) -> Result<Self> {
+        let connection = Connection::lazy(address);
+        let origin = origin(address)?;
         Ok(Self {
-            client: connect_lazily(address)?,
+            client: Client::with_origin(connection.clone(), origin.clone())
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+            grpc: Grpc::with_origin(connection, origin)
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
             stage,
             address,
             meter,
@@ -92,6 +83,14 @@ impl Replica {
     /// A client on its connection.
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// Calls a model that answers once.
+    pub(crate) async fn infer(
+        &self,
+        request: tonic::Request<impl Stream<Item = ModelInferRequest> + Send + 'static>,
+    ) -> std::result::Result<tonic::Response<ModelInferResponse>, Status> {
+        consort_protocol::infer(&mut self.grpc.clone(), request).await
     }
 
     /// What it last said.
@@ -132,23 +131,8 @@ impl Replica {
     }
 }
 
-fn connect_lazily(address: SocketAddr) -> Result<Client> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+fn origin(address: SocketAddr) -> Result<Uri> {
+    format!("http://{address}").parse().map_err(|error| {
         Error::invalid(format!("`{address}` is no address of a service")).with_source(error)
-    })?;
-    let channel = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_concurrent_reset_streams(CANCELLED_STREAMS)
-        // Otherwise a burst of cancelled calls would end the connection and all other calls on it.
-        .http2_max_local_error_reset_streams(None)
-        .http2_keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect_lazy();
-    Ok(GrpcInferenceServiceClient::new(channel)
-        .max_decoding_message_size(MESSAGE_LIMIT)
-        .max_encoding_message_size(MESSAGE_LIMIT))
+    })
 }

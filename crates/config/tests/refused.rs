@@ -384,7 +384,9 @@ sequence_batching {
   state { output_name: "t" dims: [ -1 ] }
 }
 "#;
-    check(text, &expect![[r#"
+    check(
+        text,
+        &expect![[r#"
         m/config.pbtxt:5:19: input 'x' is given by the sequence batcher and must not be among the inputs of m
         m/config.pbtxt:6:44: state output 'y' is TYPE_FP32, where the model output is TYPE_INT32 for m
         m/config.pbtxt:6:73: sequence batching state 's' dimension must be integer >= 1, or -1 to indicate a variable-size dimension for m
@@ -395,5 +397,6 @@ sequence_batching {
         m/config.pbtxt:9:3: sequence batching state must specify 'input_name' for m
         m/config.pbtxt:9:3: sequence batching state must specify 'data_type' for m
         m/config.pbtxt:9:11: sequence batching state output 't' is given twice for m
-    "#]]);
+    "#]],
+    );
 }

@@ -13,10 +13,9 @@ use std::task::{Context, Poll, ready};
 
 use consort_stage::{Error, Request, Response, Result, Stage, collect_one};
 use consort_telemetry::step_span;
-use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 
-use self::call::{Call, NextAnswer};
+use self::call::Call;
 use crate::edge::deliver;
 use crate::plan::{OutputGroup, Plan, Source, StepIndex};
 use crate::store::{Iteration, Store};
@@ -34,7 +33,9 @@ pub(crate) struct Run {
     groups: Arc<[OutputGroup]>,
     /// For each group, the iteration that was sent last.
     sent: Vec<Option<Iteration>>,
-    running: FuturesUnordered<NextAnswer>,
+    /// At most one call of each step, so all are asked. What waits for many futures at once wakes
+    /// its own task after each look, which costs another thread's wake-up with every far step.
+    running: Vec<Call>,
     /// Streaming steps that wait for the steps behind them to catch up.
     paused: Vec<Call>,
     outbox: VecDeque<Response>,
@@ -50,6 +51,9 @@ struct StepState {
     is_busy: bool,
 }
 
+/// What a call says next; `None` when it has ended.
+type NextAnswer = Option<Result<Response>>;
+
 impl Stream for Run {
     type Item = Result<Response>;
 
@@ -61,7 +65,7 @@ impl Stream for Run {
             if self.is_over {
                 return Poll::Ready(None);
             }
-            let Some((call, answer)) = ready!(self.running.poll_next_unpin(context)) else {
+            let Some((call, answer)) = ready!(self.poll_running(context)) else {
                 self.is_over = true;
                 let stuck = !self.paused.is_empty();
                 return Poll::Ready(stuck.then(|| Err(self.deadlock())));
@@ -89,7 +93,7 @@ impl Run {
             steps: needed.iter().map(|needed| needed.then(StepState::default)).collect(),
             sent: vec![None; groups.len()],
             groups,
-            running: FuturesUnordered::new(),
+            running: Vec::new(),
             paused: Vec::new(),
             outbox: VecDeque::new(),
             is_over: false,
@@ -175,10 +179,22 @@ impl Run {
             responses = Box::pin(collect_one(responses).into_stream());
         }
         let call = Call { step, iteration, answers: 0, is_last, responses };
-        self.running.push(NextAnswer::of(call));
+        self.running.push(call);
     }
 
-    fn answered(&mut self, mut call: Call, answer: Option<Result<Response>>) -> Result<()> {
+    /// The next answer of any call, with the call; `None` when none is running.
+    fn poll_running(&mut self, context: &mut Context<'_>) -> Poll<Option<(Call, NextAnswer)>> {
+        for place in 0..self.running.len() {
+            let polled = self.running[place].responses.poll_next_unpin(context);
+            if let Poll::Ready(answer) = polled {
+                // One that goes on comes back behind the others, so that all have their turn.
+                return Poll::Ready(Some((self.running.remove(place), answer)));
+            }
+        }
+        if self.running.is_empty() { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    fn answered(&mut self, mut call: Call, answer: NextAnswer) -> Result<()> {
         match answer {
             Some(Ok(response)) => {
                 self.keep_outputs(&mut call, response);
@@ -198,7 +214,7 @@ impl Run {
     /// Waits for the next response of a streaming step, unless those behind it must catch up.
     fn go_on(&mut self, call: Call) {
         if self.store.in_flight(call.step) < self.plan.max_inflight {
-            self.running.push(NextAnswer::of(call));
+            self.running.push(call);
         } else {
             self.paused.push(call);
         }

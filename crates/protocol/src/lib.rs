@@ -1,6 +1,7 @@
 //! Wire types of the KServe v2 / Triton gRPC protocol and model configuration, and their conversions.
 
 mod contents;
+mod infer;
 mod json;
 mod metadata;
 mod parameters;
@@ -22,6 +23,7 @@ mod generated {
 }
 
 pub use generated::*;
+pub use infer::infer;
 pub use json::{config_from_json, descriptor_of, descriptors, to_json};
 pub use request::{Call, parse_version};
 pub use status::{from_status, to_status};

@@ -59,9 +59,7 @@ async fn a_request_arrives_as_it_was_sent() {
     assert_eq!(sent.outputs[0].name, "x");
     assert!(sent.parameters.is_empty(), "an empty final response is for decoupled models");
     let metadata = fake.state.metadata.lock().clone();
-    for (name, value) in
-        [("triton_grpc_error", "true"), ("traceparent", traceparent), ("tracestate", "a=1")]
-    {
+    for (name, value) in [("traceparent", traceparent), ("tracestate", "a=1")] {
         assert_eq!(metadata.get(name).unwrap(), value);
     }
     assert!(metadata.get("grpc-timeout").is_none());
@@ -77,6 +75,8 @@ async fn streamed_responses_come_in_order_and_without_the_empty_last_one() {
     assert!(came.into_iter().eq(0..1000));
     let parameters = fake.state.request.lock().parameters.clone();
     assert!(parameters.contains_key("triton_enable_empty_final_response"));
+    let metadata = fake.state.metadata.lock().clone();
+    assert_eq!(metadata.get("triton_grpc_error").unwrap(), "true");
     let none: Vec<_> = call(&fleet, "count", count_to(0)).collect().await;
     assert!(none.is_empty());
 }

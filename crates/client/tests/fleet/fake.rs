@@ -23,6 +23,7 @@ use consort_protocol::{
     ServerReadyRequest, ServerReadyResponse,
 };
 use consort_stage::{Request as Asked, Response as Answer, Tensor};
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -156,7 +157,7 @@ pub(crate) fn row(name: &str, version: &str, state: &str, reason: &str) -> Model
 
 /// The configuration of a model that takes `x` and gives `x`, both INT32 of any length.
 pub(crate) fn config(name: &str) -> ModelConfig {
-    let decoupled = matches!(name, "count" | "stall" | "flood" | "inband");
+    let decoupled = matches!(name, "count" | "stall" | "flood" | "inband" | "midway");
     ModelConfig {
         name: name.into(),
         backend: "identity".into(),
@@ -189,6 +190,23 @@ impl Drop for Unanswered<'_> {
 }
 
 struct Service(Arc<FakeState>);
+
+impl Service {
+    async fn answer(&self, message: ModelInferRequest) -> Result<Messages, Status> {
+        let state = Arc::clone(&self.0);
+        *state.request.lock() = message.clone();
+        state.calls.fetch_add(1, SeqCst);
+        let call = message.into_call().unwrap();
+        match call.model.as_str() {
+            "hang" => {
+                let _unanswered = Unanswered(Some(&state));
+                pending().await
+            }
+            "fail" => Err(Status::resource_exhausted("queue is full")),
+            _ => Ok(answer(state, call.model, call.request, call.wants_empty_final)),
+        }
+    }
+}
 
 type Messages = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
 
@@ -341,30 +359,29 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
 
+    async fn model_infer(
+        &self,
+        request: Request<ModelInferRequest>,
+    ) -> Result<Response<ModelInferResponse>, Status> {
+        *self.0.metadata.lock() = request.metadata().clone();
+        let mut messages = self.answer(request.into_inner()).await?;
+        let message = messages.next().await.expect("a response")?;
+        // Read to its end, by which it counts as answered.
+        assert!(messages.next().await.is_none(), "one response to one request");
+        let mut response = message.infer_response.expect("a response");
+        response.parameters.clear();
+        Ok(Response::new(response))
+    }
+
     async fn model_stream_infer(
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Messages>, Status> {
-        let state = Arc::clone(&self.0);
-        *state.metadata.lock() = request.metadata().clone();
+        *self.0.metadata.lock() = request.metadata().clone();
         let mut messages = request.into_inner();
         let message = messages.message().await?.expect("a request");
         assert!(messages.message().await?.is_none(), "one request a stream");
-        *state.request.lock() = message.clone();
-        state.calls.fetch_add(1, SeqCst);
-        let call = message.into_call().unwrap();
-        match call.model.as_str() {
-            "hang" => {
-                let _unanswered = Unanswered(Some(&state));
-                pending().await
-            }
-            "fail" => Err(Status::resource_exhausted("queue is full")),
-            _ => {
-                let empty_final = call.wants_empty_final;
-                let messages = answer(state, call.model, call.request, empty_final);
-                Ok(Response::new(messages))
-            }
-        }
+        self.answer(message).await.map(Response::new)
     }
 
     unused! {
@@ -372,7 +389,6 @@ impl GrpcInferenceService for Service {
         model_ready(ModelReadyRequest) -> ModelReadyResponse;
         server_metadata(ServerMetadataRequest) -> ServerMetadataResponse;
         model_metadata(ModelMetadataRequest) -> ModelMetadataResponse;
-        model_infer(ModelInferRequest) -> ModelInferResponse;
         system_shared_memory_status(SystemSharedMemoryStatusRequest)
             -> SystemSharedMemoryStatusResponse;
         system_shared_memory_register(SystemSharedMemoryRegisterRequest)

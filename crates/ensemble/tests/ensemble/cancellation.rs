@@ -1,5 +1,9 @@
 //! The first error ends everything, and so does a caller that goes away.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Wake};
+
 use consort_stage::{Code, Error, Stage};
 use consort_testkit::{Gate, Probe, failing, many, silent};
 use futures::{FutureExt, StreamExt};
@@ -64,6 +68,35 @@ async fn an_error_in_the_middle_of_a_stream_comes_after_what_was_said_before() {
     let said = answers(&graph.build(), vec![number("x", 0)]).await;
     assert_eq!(said, ["y=0", "y=1", "in ensemble 'e', step 1 (model 'picky'): two is too many"]);
     assert_eq!(producer.cancelled(), 1);
+}
+
+/// Counts how often somebody wakes the task that waits for a request.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn a_request_that_waits_for_its_steps_wakes_nobody() {
+    let graph = ensemble("x INT32[1] -> y INT32[1]")
+        .runs("silent", ONE, silent())
+        .runs("other", ONE, silent())
+        .runs("sum", SUM, summing())
+        .step("silent", "IN=x -> OUT=a")
+        .step("other", "IN=x -> OUT=b")
+        .step("sum", "A=a B=b -> OUT=y");
+    let mut responses = graph.build().call(request(vec![number("x", 1)]));
+    let wakes = Arc::new(Wakes::default());
+    let waker = wakes.clone().into();
+    let mut context = Context::from_waker(&waker);
+    for _ in 0..3 {
+        assert!(responses.poll_next_unpin(&mut context).is_pending());
+    }
+    assert_eq!(wakes.0.load(SeqCst), 0);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Grpc;
-use super::infer::{infer, refused};
+use super::infer::{TELLS_DURATIONS, infer, refused, says_true};
 use super::repository;
 use super::stream::InferStream;
 use crate::identity::{EXTENSIONS, NAME, VERSION};
@@ -48,9 +48,8 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Reply<Self::ModelStreamInferStream> {
-        let says_true = |name| request.metadata().get(name).is_some_and(|value| value == "true");
-        let ends_with_error = says_true("triton_grpc_error");
-        let wants_durations = says_true("consort-durations");
+        let ends_with_error = says_true(request.metadata(), "triton_grpc_error");
+        let wants_durations = says_true(request.metadata(), TELLS_DURATIONS);
         let (_, extensions, incoming) = request.into_parts();
         let make_context = Box::new(move |message: &ModelInferRequest| {
             let (model, version) = (&message.model_name, &message.model_version);

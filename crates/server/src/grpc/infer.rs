@@ -5,9 +5,18 @@ use std::sync::Arc;
 use consort_middleware::context_in;
 use consort_protocol::{Call, ModelInferRequest, ModelInferResponse, to_status};
 use consort_repository::{Models, Served, classify_outputs, log_failure};
-use consort_stage::{Context, Error, Result, collect_one};
+use consort_stage::{Context, Error, Result, Spent, collect_one};
 use consort_telemetry::{Protocol, failed, request_span};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
+
+/// The metadata by which a gateway asks to be told what its request spent in queues and instances.
+pub(super) const TELLS_DURATIONS: &str = "consort-durations";
+
+/// Whether a caller says `true` under a name.
+pub(super) fn says_true(metadata: &MetadataMap, name: &str) -> bool {
+    metadata.get(name).is_some_and(|value| value == "true")
+}
 
 /// A call whose model was found.
 pub(super) struct Admitted {
@@ -32,12 +41,17 @@ pub(super) async fn infer(
     models: &dyn Models,
     request: Request<ModelInferRequest>,
 ) -> Result<Response<ModelInferResponse>, Status> {
-    let (_, extensions, message) = request.into_parts();
+    let (metadata, extensions, message) = request.into_parts();
     let span =
         request_span(Protocol::Grpc, &message.model_name, &message.model_version, &message.id);
-    let context = context_in(&extensions, span.clone());
+    let spent = says_true(&metadata, TELLS_DURATIONS).then(Arc::<Spent>::default);
+    let context = Context { spent: spent.clone(), ..context_in(&extensions, span.clone()) };
     let answer = answer(models, message, context).await;
-    answer.map(Response::new).map_err(|error| {
+    let told = answer.map(|response| match spent {
+        Some(spent) => response.with_durations(&spent.durations()),
+        None => response,
+    });
+    told.map(Response::new).map_err(|error| {
         failed(&span, error.code().name(), error.message());
         refused(&error)
     })
