@@ -81,10 +81,10 @@ impl Worker {
 /// The span of the work: under the request that runs alone, or under a batch that is linked with
 /// each of its requests.
 fn span(requests: &[Request], inferences: u64, counting: &Counting) -> Span {
-    let spans = requests.iter().filter_map(|request| request.context.span.as_ref());
-    if requests.len() == 1 {
-        return compute_span(spans.last(), &counting.model);
+    if let [only] = requests {
+        return compute_span(only.context.span.as_ref(), &counting.model);
     }
+    let spans = requests.iter().filter_map(|request| request.context.span.as_ref());
     let version = counting.version.to_string();
     let batch = batch_span(&counting.model, &version, requests.len() as u64, inferences);
     spans.for_each(|request| link(&batch, request));

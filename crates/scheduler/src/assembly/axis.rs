@@ -63,7 +63,9 @@ pub(super) fn cut(tensor: &mut Tensor, axis: usize, size: i64) -> Result<()> {
         [only] => tensor.data.slice(only.clone()),
         many => {
             let mut data = BytesMut::with_capacity(many.iter().map(ExactSizeIterator::len).sum());
-            many.iter().for_each(|piece| data.put_slice(&tensor.data[piece.clone()]));
+            for piece in many {
+                data.put_slice(&tensor.data[piece.clone()]);
+            }
             data.freeze()
         }
     };

@@ -43,7 +43,7 @@ struct Limits {
 
 impl Greedy {
     /// The requests to run now; `rows` is how many may share a run. Empty when none waits.
-    pub(crate) fn choose<T>(&self, waiting: &Waiting<T>, rows: usize, now: Instant) -> Vec<Place> {
+    pub(crate) fn choose<T>(self, waiting: &Waiting<T>, rows: usize, now: Instant) -> Vec<Place> {
         let mut entries = waiting.iter();
         let Some((place, first)) = entries.next() else { return Vec::new() };
         let limits = Limits { rows, tokens: self.max_tokens };

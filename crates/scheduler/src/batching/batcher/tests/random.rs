@@ -11,7 +11,7 @@ const MAX_TOKENS: usize = 64;
 const DELAY: Duration = Duration::from_millis(3);
 
 /// Something that happens, a number of milliseconds after what happened before.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     Comes {
         rows: usize,
