@@ -196,7 +196,7 @@ async fn a_caller_that_leaves_the_line_frees_its_place() {
     assert_eq!(sum(last).await, 1 + 2 + 4 + 5 + 6);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_sequence_without_a_slot_gives_up_when_its_time_is_over() {
     let works = works(1);
     let _running = works.send(1, "s", 1);
