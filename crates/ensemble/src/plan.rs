@@ -63,8 +63,6 @@ pub struct PlannedStep {
     pub inputs: Vec<PlannedInput>,
     /// Which of its outputs become which tensors.
     pub outputs: Vec<PlannedOutput>,
-    /// The names of those outputs, as the request to the model asks for them.
-    pub wanted: Vec<Arc<str>>,
     /// The streaming steps its inputs descend from, outermost first: it runs once for each
     /// combination of their responses.
     pub lineage: Vec<StepIndex>,

@@ -167,10 +167,11 @@ impl Run {
             let parent = context.span.as_ref();
             context.span = Some(step_span(parent, &plan.name, &step.to_string(), &planned.model));
         }
+        let outputs = planned.outputs.iter().filter(|output| self.store.is_wanted(output.tensor));
         let request = Request {
             id: self.request.id.clone(),
             inputs,
-            outputs: planned.wanted.clone(),
+            outputs: outputs.map(|output| output.name.clone()).collect(),
             parameters: self.request.parameters.clone(),
             context,
         };

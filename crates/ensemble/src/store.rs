@@ -65,6 +65,12 @@ impl Store {
         Self { live: vec![BTreeMap::new(); plan.steps.len()], held, tensors, plan }
     }
 
+    /// Whether anybody will take this tensor.
+    pub(crate) fn is_wanted(&self, index: TensorIndex) -> bool {
+        let made = &self.tensors[index];
+        made.takers > 0 || made.is_held
+    }
+
     /// Keeps a tensor, or its absence, for those who will take it.
     pub(crate) fn put(
         &mut self,
@@ -73,9 +79,10 @@ impl Store {
         tensor: Option<Tensor>,
         is_last: bool,
     ) {
+        let is_wanted = self.is_wanted(index);
         let made = &mut self.tensors[index];
         let takers = made.takers;
-        if takers > 0 || made.is_held {
+        if is_wanted {
             let value = Value { tensor, takers_left: takers, is_last };
             made.values.insert(iteration.clone(), value);
         }

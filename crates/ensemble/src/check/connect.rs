@@ -117,7 +117,6 @@ impl Connector<'_> {
             model: step.model.clone(),
             version: step.version,
             inputs: Vec::new(),
-            wanted: outputs.iter().map(|output| output.name.clone()).collect(),
             outputs,
             lineage: Vec::new(),
             is_decoupled: signature.is_some_and(|signature| signature.is_decoupled),

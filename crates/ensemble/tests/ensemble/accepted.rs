@@ -93,7 +93,8 @@ fn batches_types_and_shapes_may_differ_where_they_can_still_meet() {
         .step("b", "IN=t -> OUT=y");
     let plan = graph.check().unwrap();
     assert_eq!(plan.steps[0].version, Some(3));
-    assert_eq!(plan.steps[0].wanted, ["OUT".into()]);
+    let asked: Vec<_> = plan.steps[0].outputs.iter().map(|output| &*output.name).collect();
+    assert_eq!(asked, ["OUT"]);
     assert!(plan.tensors[1].is_batched);
     assert_eq!(plan.max_inflight, 16);
     assert_eq!(graph.inflight(3).check().unwrap().max_inflight, 3);

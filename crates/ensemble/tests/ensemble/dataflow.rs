@@ -115,6 +115,27 @@ async fn steps_that_nobody_wants_are_skipped() {
 }
 
 #[tokio::test]
+async fn a_model_is_not_asked_for_what_only_skipped_steps_would_read() {
+    let both = answering(|_| Ok(vec![number("A", 1), number("B", 2)]));
+    let (probe, both) = Probe::on(both);
+    let graph = ensemble("x INT32[1] -> y INT32[1], z INT32[1]")
+        .runs("both", "IN INT32[1] -> A INT32[1], B INT32[1]", both)
+        .runs("add", ONE, adding(1))
+        .step("both", "IN=x -> A=a B=b")
+        .step("add", "IN=a -> OUT=y")
+        .step("add", "IN=b -> OUT=z");
+    let stage = graph.build();
+    for (wanted, asked) in [(vec![], vec!["A", "B"]), (vec!["y"], vec!["A"])] {
+        let outputs: Vec<Arc<str>> = wanted.iter().map(|name| Arc::from(*name)).collect();
+        let request = Request { outputs, ..request(vec![number("x", 0)]) };
+        let responses: Vec<_> = stage.call(request).collect().await;
+        responses[0].as_ref().unwrap();
+        let last = probe.requests().pop().unwrap();
+        assert_eq!(last.outputs.iter().map(|name| &**name).collect::<Vec<_>>(), asked);
+    }
+}
+
+#[tokio::test]
 async fn a_model_is_asked_for_the_outputs_that_are_mapped() {
     let (probe, stage) = Probe::on(adding(1));
     let graph = ensemble("x INT32[1] -> y INT32[1]")
