@@ -11,6 +11,7 @@ use consort_repository::{Checked, Entry, Models, Served, State, statistics};
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
+use super::reveal::reveal;
 use super::statement::Statement;
 use crate::ensemble_stage::EnsembleStage;
 use crate::step_stage::StepStage;
@@ -72,13 +73,16 @@ impl<'a> Assembly<'a> {
 
     fn build(&self, model: &Model, version: u64, spec: &Spec) -> Result<Served, Reason> {
         let models = self.find_models(spec)?;
-        let lookup = |name: &str, version: Option<u64>| {
-            let mut steps = spec.steps.iter().zip(&models);
-            let step = steps.find(|(step, _)| *step.model == *name && step.version == version);
-            step.map(|(_, served)| served.signature.clone())
-        };
-        let plan = check(spec, &lookup).map_err(|defects| Reason::defects(model, &defects))?;
-        Ok(self.serve(model, version, plan, &models))
+        let plan = plan_of(spec, &models).map_err(|defects| Reason::defects(model, &defects))?;
+        let mut served = self.serve(model, version, plan, &models);
+        let inner = |step: Arc<Served>| step.revealed.clone().unwrap_or(step);
+        let models: Vec<_> = models.into_iter().map(inner).collect();
+        let signatures: Vec<_> = models.iter().map(|step| step.signature.clone()).collect();
+        // What more it could give is no reason not to serve it.
+        let revealed = plan_of(&reveal(spec, &signatures), &models);
+        let revealed = revealed.map(|plan| Arc::new(self.serve(model, version, plan, &models)));
+        served.revealed = revealed.ok();
+        Ok(served)
     }
 
     fn find_models(&self, spec: &Spec) -> Result<Vec<Arc<Served>>, Reason> {
@@ -139,6 +143,7 @@ impl<'a> Assembly<'a> {
             config: Arc::new(config),
             signature: signature.clone(),
             stage: Arc::new(Checked::new(model.name.clone(), signature, Arc::new(stage), meter)),
+            revealed: None,
         }
     }
 }
@@ -169,6 +174,16 @@ fn steps_of(served: &Served) -> impl Iterator<Item = (Arc<str>, usize, String)> 
     let name =
         |(index, step): (usize, &WireStep)| (served.name.clone(), index, step.model_name.clone());
     steps.iter().enumerate().map(name)
+}
+
+/// The plan of an ensemble whose steps call `models`.
+fn plan_of(spec: &Spec, models: &[Arc<Served>]) -> Result<Plan, Vec<Defect>> {
+    let lookup = |name: &str, version: Option<u64>| {
+        let mut steps = spec.steps.iter().zip(models);
+        let step = steps.find(|(step, _)| *step.model == *name && step.version == version);
+        step.map(|(_, served)| served.signature.clone())
+    };
+    check(spec, &lookup)
 }
 
 /// Why an ensemble is not ready.
