@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::lifecycle::{counted, counters, wait_for};
 use crate::program::checkout;
 use crate::repository::shipped;
 use crate::system::{Layout, System};
@@ -29,6 +30,18 @@ fn tritonclient_works_unmodified() {
     for layout in Layout::ALL {
         let system = System::start(layout, &shipped());
         python("triton_clients.py", &[&system.http, &system.grpc]);
+    }
+}
+
+#[test]
+fn openais_client_works_unmodified() {
+    for layout in Layout::ALL {
+        let mut system = System::start(layout, &shipped());
+        let metrics = counters(&mut system);
+        python("openai_client.py", &[&system.http]);
+        // Each of the four streams that the script begins and leaves had four texts under way.
+        let cancelled = r#"nv_inference_request_failure{model="ferris",reason="CANCELED""#;
+        wait_for("the cancellations", || counted(&metrics, cancelled) >= 16.0);
     }
 }
 

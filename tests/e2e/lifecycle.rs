@@ -21,7 +21,7 @@ fn slow_chain() -> Repository {
 
 /// Where statistics of the models may be kept: `identity` is in every service, and the gateway calls
 /// whichever has the least to do.
-fn counters(system: &mut System) -> Vec<String> {
+pub(crate) fn counters(system: &mut System) -> Vec<String> {
     let stages = system.stages.iter_mut();
     let mut addresses: Vec<String> =
         stages.map(|(_, program, _)| program.address("Metrics Service")).collect();
@@ -32,11 +32,12 @@ fn counters(system: &mut System) -> Vec<String> {
 }
 
 /// The sum over all services of the metric lines that start with `prefix`.
-fn counted(addresses: &[String], prefix: &str) -> f64 {
+pub(crate) fn counted(addresses: &[String], prefix: &str) -> f64 {
     addresses.iter().map(|address| metric(address, prefix)).sum()
 }
 
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+/// Waits until something is so; gives how long that took.
+pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     let begun_at = Instant::now();
     while !is_so() {
         assert!(begun_at.elapsed() < PATIENCE, "{what} did not happen");

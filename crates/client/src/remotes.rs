@@ -88,6 +88,7 @@ fn ready(
         config: config.clone(),
         signature: description.signature.clone(),
         stage: Arc::new(RemoteStage(remote.clone())),
+        revealed: None,
     };
     Ready { served: Arc::new(served), remote }
 }

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod change;
+mod reveal;
 mod statement;
 
 use std::collections::BTreeMap;

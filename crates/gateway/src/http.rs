@@ -11,6 +11,7 @@ mod json;
 mod json_tensor;
 mod metadata;
 mod offload;
+mod openai;
 mod parameters;
 mod refused;
 mod reply;
@@ -21,6 +22,7 @@ mod target;
 mod tests;
 mod welcome;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -34,6 +36,8 @@ pub struct Options {
     pub generate_model: String,
     /// The largest request body in bytes, before and after decompression.
     pub max_input_size: usize,
+    /// The model repositories, in which the templates of chats lie.
+    pub model_repositories: Vec<PathBuf>,
 }
 
 impl Default for Options {
@@ -42,6 +46,7 @@ impl Default for Options {
             generate_model: "generate".to_owned(),
             // Triton's default, so that a client tuned for it meets the same limit.
             max_input_size: 64 << 20,
+            model_repositories: Vec::new(),
         }
     }
 }
@@ -51,15 +56,18 @@ impl Default for Options {
 struct Front {
     models: Arc<dyn Models>,
     options: Arc<Options>,
+    templates: Arc<openai::Templates>,
 }
 
 /// The HTTP front over `models`.
 pub fn router(models: Arc<dyn Models>, options: Options) -> Router {
-    let front = Front { models, options: Arc::new(options) };
+    let templates = openai::Templates::new(options.model_repositories.clone());
+    let front = Front { models, options: Arc::new(options), templates: Arc::new(templates) };
     Router::new()
         .merge(about_the_server())
         .merge(about_models())
         .merge(inference())
+        .merge(openai::routes())
         .merge(repository_control())
         .merge(not_offered())
         .fallback(error::not_found)

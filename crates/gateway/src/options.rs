@@ -1,6 +1,7 @@
 //! The options of programs with an HTTP front, with tritonserver's names.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -37,11 +38,12 @@ impl FrontOptions {
         SocketAddr::new(self.http_address, self.http_port)
     }
 
-    /// The same in the words of the HTTP front.
-    pub fn to_http(&self) -> http::Options {
+    /// The same in the words of the HTTP front, for a server over these repositories.
+    pub fn to_http(&self, model_repositories: &[PathBuf]) -> http::Options {
         http::Options {
             generate_model: self.generate_model.clone(),
             max_input_size: self.http_max_input_size,
+            model_repositories: model_repositories.to_vec(),
         }
     }
 }

@@ -73,7 +73,7 @@ impl Shared {
             match outcome {
                 Err(error) if !concerns_everybody(error.code()) => Err(error),
                 outcome => {
-                    let for_others = outcome.as_ref().map(Response::clone).map_err(Clone::clone);
+                    let for_others = outcome.clone();
                     led = Some(outcome);
                     Ok(for_others)
                 }

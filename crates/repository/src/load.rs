@@ -105,6 +105,7 @@ impl Loader {
             config: model.wire.clone(),
             signature: model.signature.clone(),
             stage: Arc::new(checked),
+            revealed: None,
         })
     }
 

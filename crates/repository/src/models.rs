@@ -60,6 +60,9 @@ pub struct Served {
     pub signature: Arc<Signature>,
     /// What answers its requests; requests are checked against the signature behind this.
     pub stage: Arc<dyn Stage>,
+    /// For an ensemble, the same one giving also what its steps know and keep to themselves, such
+    /// as how many tokens there were: outputs under the names that the steps' models give them.
+    pub revealed: Option<Arc<Served>>,
 }
 
 /// One line of the repository index.

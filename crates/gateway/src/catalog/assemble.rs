@@ -13,6 +13,7 @@ use consort_repository::{
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
+use super::reveal::reveal;
 use super::statement::Statement;
 use crate::ensemble_stage::EnsembleStage;
 use crate::step_stage::StepStage;
@@ -76,16 +77,19 @@ impl<'a> Assembly<'a> {
 
     fn build(&self, model: &Model, version: u64, spec: &Spec) -> Result<Served, Reason> {
         let models = self.find_models(spec)?;
-        let lookup = |name: &str, version: Option<u64>| {
-            let mut steps = spec.steps.iter().zip(&models);
-            let step = steps.find(|(step, _)| *step.model == *name && step.version == version);
-            step.map(|(_, served)| served.signature.clone())
-        };
-        let plan = check(spec, &lookup).map_err(|defects| Reason::defects(model, &defects))?;
+        let plan = plan_of(spec, &models).map_err(|defects| Reason::defects(model, &defects))?;
         if model.caches_responses && plan.signature.is_decoupled {
             return Err(Reason::failed(never_cached(model)));
         }
-        Ok(self.serve(model, version, plan, &models))
+        let mut served = self.serve(model, version, plan, &models);
+        let inner = |step: Arc<Served>| step.revealed.clone().unwrap_or(step);
+        let models: Vec<_> = models.into_iter().map(inner).collect();
+        let signatures: Vec<_> = models.iter().map(|step| step.signature.clone()).collect();
+        // What more it could give is no reason not to serve it.
+        let revealed = plan_of(&reveal(spec, &signatures), &models);
+        let revealed = revealed.map(|plan| Arc::new(self.serve(model, version, plan, &models)));
+        served.revealed = revealed.ok();
+        Ok(served)
     }
 
     fn find_models(&self, spec: &Spec) -> Result<Vec<Arc<Served>>, Reason> {
@@ -150,6 +154,7 @@ impl<'a> Assembly<'a> {
             config: Arc::new(config),
             signature: signature.clone(),
             stage: Arc::new(Checked::new(model.name.clone(), signature, stage, meter)),
+            revealed: None,
         }
     }
 }
@@ -190,6 +195,16 @@ fn never_cached(model: &Model) -> String {
         model.name
     );
     model.problem("response_cache", message).to_string()
+}
+
+/// The plan of an ensemble whose steps call `models`.
+fn plan_of(spec: &Spec, models: &[Arc<Served>]) -> Result<Plan, Vec<Defect>> {
+    let lookup = |name: &str, version: Option<u64>| {
+        let mut steps = spec.steps.iter().zip(models);
+        let step = steps.find(|(step, _)| *step.model == *name && step.version == version);
+        step.map(|(_, served)| served.signature.clone())
+    };
+    check(spec, &lookup)
 }
 
 /// Why an ensemble is not ready.

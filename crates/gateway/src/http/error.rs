@@ -29,6 +29,11 @@ impl Failure {
         Self { is_the_callers_fault: true, ..Self::from(error) }
     }
 
+    /// What failed.
+    pub(super) fn error(&self) -> &Error {
+        &self.error
+    }
+
     /// The same failure with one more header in its response.
     pub(super) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.header = Some((name, value));
@@ -68,7 +73,8 @@ pub(super) fn in_stream(error: &Error, span: &Span) -> (StatusCode, String) {
     (status(error), body(error.message()))
 }
 
-fn status(error: &Error) -> StatusCode {
+/// The status that an error has over HTTP.
+pub(super) fn status(error: &Error) -> StatusCode {
     let (_, status) = error.code().statuses();
     StatusCode::from_u16(status).expect("the table of codes holds HTTP statuses")
 }

@@ -4,6 +4,7 @@ mod anything;
 mod generate;
 mod infer;
 mod infer_refusals;
+mod openai;
 mod round_trip;
 mod routes;
 
@@ -124,6 +125,7 @@ where
         config: config.into(),
         signature: signature.into(),
         stage: Arc::new(Answer(answer)),
+        revealed: None,
     })
 }
 

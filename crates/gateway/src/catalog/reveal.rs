@@ -1,0 +1,216 @@
+//! Lets an ensemble also give what its steps know and keep to themselves, such as how a text ended.
+//!
+//! A front that must count tokens finds them so in any ensemble, whatever its configuration takes
+//! and gives, and the ensemble itself answers as it always did.
+
+use std::sync::Arc;
+
+use consort_ensemble::{Edge, Spec};
+use consort_stage::{Signature, TensorSpec};
+
+/// What is revealed: the name it gets, and what models call it, in any case.
+const REVEALED: [(&str, &[&str]); 5] = [
+    ("input_ids", &["input_ids", "input_id"]),
+    ("input_lengths", &["input_lengths", "input_length", "request_input_len"]),
+    ("attention_mask", &["attention_mask", "input_mask"]),
+    ("output_ids", &["output_ids"]),
+    ("finish_reason", &["finish_reason"]),
+];
+
+/// Optional inputs that are revealed, by the names that models have for them.
+const ASKED: [&str; 2] = ["logit_bias_ids", "logit_bias_weights"];
+
+/// The same ensemble with more inputs and outputs; `signatures` are those of the steps' models.
+///
+/// A name that the ensemble uses itself stays what it is.
+pub(super) fn reveal(spec: &Spec, signatures: &[Arc<Signature>]) -> Spec {
+    let mut revealed = spec.clone();
+    for (name, aliases) in REVEALED {
+        let is_called =
+            |spec: &&TensorSpec| aliases.iter().any(|alias| spec.name.eq_ignore_ascii_case(alias));
+        let mut steps = signatures.iter().enumerate();
+        let found = steps
+            .find_map(|(step, signature)| Some((step, signature.outputs.iter().find(is_called)?)));
+        if let Some((step, output)) = found {
+            add(&mut revealed, name, step, output);
+        }
+    }
+    for name in ASKED {
+        let mut steps = signatures.iter().enumerate();
+        let found = steps.find_map(|(step, signature)| Some((step, signature.input(name)?)));
+        if let Some((step, input)) = found.filter(|(_, input)| input.is_optional) {
+            ask(&mut revealed, step, input);
+        }
+    }
+    revealed
+}
+
+/// Makes an input that a step is not given an input of the ensemble.
+fn ask(spec: &mut Spec, step: usize, input: &TensorSpec) {
+    let name = &input.name;
+    let is_given = spec.steps[step].inputs.iter().any(|edge| edge.model_tensor == *name);
+    if is_given || is_used(spec, name) {
+        return;
+    }
+    let edge = Edge { model_tensor: name.clone(), ensemble_tensor: name.clone() };
+    spec.steps[step].inputs.push(edge);
+    spec.signature.inputs.push(TensorSpec { reshape: None, ..input.clone() });
+}
+
+/// Makes a step's output an output of the ensemble, unless something else has its name.
+fn add(spec: &mut Spec, name: &str, step: usize, output: &TensorSpec) {
+    let outputs = &spec.steps[step].outputs;
+    let mapped = outputs.iter().find(|edge| edge.model_tensor == output.name);
+    let mapped = mapped.map(|edge| edge.ensemble_tensor.clone());
+    let is_there = spec.signature.output(name).is_some();
+    match mapped {
+        _ if is_there => return,
+        Some(from) if &*from == name => {}
+        _ if is_used(spec, name) => return,
+        Some(from) => rename(spec, &from, name),
+        None => spec.steps[step]
+            .outputs
+            .push(Edge { model_tensor: output.name.clone(), ensemble_tensor: name.into() }),
+    }
+    let output = TensorSpec { name: name.into(), reshape: None, ..output.clone() };
+    spec.signature.outputs.push(output);
+}
+
+fn is_used(spec: &Spec, name: &str) -> bool {
+    let written = spec.steps.iter().flat_map(|step| &step.outputs);
+    let mut written = written.map(|edge| &*edge.ensemble_tensor);
+    spec.signature.input(name).is_some() || written.any(|tensor| tensor == name)
+}
+
+/// Gives a tensor another name wherever it is written and read; no output has the old one.
+fn rename(spec: &mut Spec, from: &str, name: &str) {
+    spec.signature.outputs.retain(|output| &*output.name != from);
+    let edges =
+        spec.steps.iter_mut().flat_map(|step| step.inputs.iter_mut().chain(&mut step.outputs));
+    for edge in edges.filter(|edge| &*edge.ensemble_tensor == from) {
+        edge.ensemble_tensor = name.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consort_ensemble::StepSpec;
+    use consort_testkit::signature;
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn edges(text: &str) -> Vec<Edge> {
+        let edge = |(model, ensemble): (&str, &str)| Edge {
+            model_tensor: model.into(),
+            ensemble_tensor: ensemble.into(),
+        };
+        text.split_whitespace().map(|pair| edge(pair.split_once('=').unwrap())).collect()
+    }
+
+    /// Reveals an ensemble of steps given as `INPUTS -> OUTPUTS` beside the signature of each model.
+    fn check(ensemble: &str, steps: &[(&str, &str)], expected: Expect) {
+        let spec = Spec {
+            name: "sample".into(),
+            signature: signature(ensemble),
+            steps: steps
+                .iter()
+                .map(|(_, step)| {
+                    let (inputs, outputs) = step.split_once("->").unwrap();
+                    let (inputs, outputs) = (edges(inputs), edges(outputs));
+                    StepSpec { model: "m".into(), version: None, inputs, outputs }
+                })
+                .collect(),
+            max_inflight_requests: 0,
+        };
+        let signatures: Vec<_> =
+            steps.iter().map(|(model, _)| Arc::new(signature(model))).collect();
+        let revealed = reveal(&spec, &signatures);
+        let Signature { inputs, outputs, .. } = &revealed.signature;
+        let inputs: Vec<_> = inputs.iter().map(|spec| &*spec.name).collect();
+        let outputs = outputs.iter();
+        let mut text: String = outputs
+            .map(|spec| format!("{} {}{:?}\n", spec.name, spec.datatype, spec.dims))
+            .collect();
+        text.insert_str(0, &format!("{}\n", inputs.join(" ")));
+        for step in &revealed.steps {
+            let show = |edge: &Edge| format!(" {}={}", edge.model_tensor, edge.ensemble_tensor);
+            let inputs: String = step.inputs.iter().map(show).collect();
+            let outputs: String = step.outputs.iter().map(show).collect();
+            text += &format!("{inputs} ->{outputs}\n");
+        }
+        expected.assert_eq(&text);
+    }
+
+    #[test]
+    fn what_steps_pass_on_or_keep_becomes_an_output() {
+        check(
+            "1: text BYTES[1] ->> out BYTES[1]",
+            &[
+                (
+                    "8: QUERY BYTES[1] -> INPUT_ID INT32[-1], REQUEST_INPUT_LEN INT32[1]",
+                    "QUERY=text -> INPUT_ID=_ids",
+                ),
+                (
+                    "1: input_ids INT32[-1] ->> output_ids INT32[-1], finish_reason BYTES[1]",
+                    "input_ids=_ids -> output_ids=_new",
+                ),
+                ("8: ids INT32[-1] -> text BYTES[1]", "ids=_new -> text=out"),
+            ],
+            expect![[r#"
+                out BYTES[1]
+                input_ids INT32[-1]
+                input_lengths INT32[1]
+                output_ids INT32[-1]
+                finish_reason BYTES[1]
+                 QUERY=text -> INPUT_ID=input_ids REQUEST_INPUT_LEN=input_lengths
+                 input_ids=input_ids -> output_ids=output_ids finish_reason=finish_reason
+                 ids=output_ids -> text=out
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_name_that_the_ensemble_uses_stays_what_it_is() {
+        check(
+            "1: input_ids BYTES[1] -> tokens INT32[-1]",
+            &[(
+                "1: text BYTES[1] -> input_ids INT32[-1], output_ids INT32[-1]",
+                "text=input_ids -> output_ids=tokens",
+            )],
+            expect![[r#"
+                output_ids INT32[-1]
+                 text=input_ids -> output_ids=output_ids
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_a_model_takes_by_choice_becomes_an_input() {
+        check(
+            "1: text BYTES[1] -> out BYTES[1]",
+            &[(
+                "1: text BYTES[1], logit_bias_ids INT32[-1]?, logit_bias_weights FP32[-1]? \
+                 -> out BYTES[1]",
+                "text=text logit_bias_ids=text -> out=out",
+            )],
+            expect![[""]],
+        );
+    }
+
+    #[test]
+    fn a_tensor_that_has_the_name_already_keeps_it() {
+        check(
+            "1: text BYTES[1] -> finish_reason BYTES[1]",
+            &[(
+                "1: text BYTES[1] -> input_ids INT32[-1], finish_reason BYTES[1]",
+                "text=text -> input_ids=input_ids finish_reason=finish_reason",
+            )],
+            expect![[r#"
+                finish_reason BYTES[1]
+                input_ids INT32[-1]
+                 text=text -> input_ids=input_ids finish_reason=finish_reason
+            "#]],
+        );
+    }
+}

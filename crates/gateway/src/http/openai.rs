@@ -1,0 +1,55 @@
+//! OpenAI's API over ensembles that continue text or embed it.
+
+mod answer;
+mod caller;
+mod characters;
+mod chat;
+mod choice;
+mod completions;
+mod counts;
+mod embeddings;
+mod error;
+mod fields;
+mod generation;
+mod inputs;
+mod models;
+mod sampling;
+mod sse;
+mod stop;
+mod template;
+mod templates;
+mod text_model;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::routing::{get, post};
+
+use self::error::Refusal;
+use self::fields::Fields;
+pub(super) use self::templates::Templates;
+use super::compression::{self, Encoding};
+use super::offload::offload;
+use super::{Front, body};
+
+/// The routes of OpenAI's API.
+pub(super) fn routes() -> Router<Front> {
+    Router::new()
+        .route("/v1/completions", post(completions::complete))
+        .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/embeddings", post(embeddings::embed))
+        .route("/v1/models", get(models::all))
+        .route("/v1/models/{model}", get(models::one))
+}
+
+/// The fields of a request's body.
+async fn receive(front: &Front, request: Request) -> Result<(Parts, Fields), Refusal> {
+    let (head, body) = request.into_parts();
+    if compression::of_request(&head.headers).ok() != Some(Encoding::Identity) {
+        return Err(Refusal::invalid("the request body must not be compressed"));
+    }
+    let body = body::read(body, front.options.max_input_size).await?;
+    let size = body.len();
+    let fields = offload(size, move || Fields::parse(&body)).await;
+    Ok((head, fields.map_err(|error| Refusal::invalid(error.message()))?))
+}

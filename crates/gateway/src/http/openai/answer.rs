@@ -1,0 +1,116 @@
+//! The JSON objects of completions and chat completions, whole and in chunks.
+
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::counts::Usage;
+
+/// Which of the two an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The continuation of a text.
+    Completion,
+    /// The next message of a chat.
+    Chat,
+}
+
+/// What all objects of one answer have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    /// What it is the answer to.
+    pub(super) kind: Kind,
+    /// What it is called.
+    pub(super) id: String,
+    /// The model's name.
+    pub(super) model: String,
+    /// When it began, in seconds since 1970.
+    pub(super) created: u64,
+}
+
+/// The seconds since 1970.
+pub(super) fn now() -> u64 {
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| elapsed.as_secs())
+}
+
+impl Answer {
+    /// The whole answer: the text of each choice and why it ended.
+    pub(super) fn whole(&self, choices: &[(String, &'static str)], usage: Usage) -> Value {
+        let choice = |(index, (text, finish)): (usize, &(String, &str))| match self.kind {
+            Kind::Completion => {
+                json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish})
+            }
+            Kind::Chat => json!({
+                "index": index,
+                "message": {"role": "assistant", "content": text, "refusal": null},
+                "logprobs": null,
+                "finish_reason": finish,
+            }),
+        };
+        let choices: Vec<Value> = choices.iter().enumerate().map(choice).collect();
+        let object = match self.kind {
+            Kind::Completion => "text_completion",
+            Kind::Chat => "chat.completion",
+        };
+        let mut answer = self.object(object, choices);
+        let usage = usage.json();
+        if !usage.is_null() {
+            answer["usage"] = usage;
+        }
+        answer
+    }
+
+    /// The chunk that begins a choice, where there is one.
+    pub(super) fn opening(&self, index: usize) -> Option<Value> {
+        let delta = json!({"role": "assistant", "content": "", "refusal": null});
+        (self.kind == Kind::Chat).then(|| self.chunk(index, delta, None))
+    }
+
+    /// The chunk of a piece of text.
+    pub(super) fn piece(&self, index: usize, text: &str) -> Value {
+        self.chunk(index, json!({ "content": text }), None)
+    }
+
+    /// The chunk that ends a choice.
+    pub(super) fn end(&self, index: usize, finish: &'static str) -> Value {
+        self.chunk(index, json!({}), Some(finish))
+    }
+
+    /// The chunk that tells the usage.
+    pub(super) fn usage(&self, usage: Usage) -> Value {
+        let mut chunk = self.object(self.chunk_object(), Vec::new());
+        chunk["usage"] = usage.json();
+        chunk
+    }
+
+    fn chunk(&self, index: usize, delta: Value, finish: Option<&'static str>) -> Value {
+        let choice = match self.kind {
+            Kind::Completion => {
+                let text = delta.get("content").cloned().unwrap_or_else(|| "".into());
+                json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish})
+            }
+            Kind::Chat => {
+                json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish})
+            }
+        };
+        self.object(self.chunk_object(), vec![choice])
+    }
+
+    fn chunk_object(&self) -> &'static str {
+        match self.kind {
+            Kind::Completion => "text_completion",
+            Kind::Chat => "chat.completion.chunk",
+        }
+    }
+
+    fn object(&self, object: &str, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        })
+    }
+}

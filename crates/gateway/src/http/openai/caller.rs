@@ -1,0 +1,59 @@
+//! Who asks which model: what every route of OpenAI's API finds out first.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use consort_middleware::context_in;
+use consort_repository::Served;
+use consort_stage::{Context, Responses, Stage};
+use consort_telemetry::semconv::attribute;
+use tracing::Span;
+
+use super::error::Refusal;
+use super::fields::{Fields, mismatch};
+use crate::http::target::Target;
+use crate::http::{Front, deadline};
+
+/// Who asks which model.
+pub(super) struct Caller {
+    /// The model's name.
+    pub(super) model: String,
+    /// What the answer is called, in the log and the trace too.
+    pub(super) id: String,
+    /// The span that the work belongs under.
+    pub(super) span: Span,
+    context: Context,
+}
+
+impl Caller {
+    /// The caller of a request whose answer's name begins with `prefix`.
+    pub(super) fn new(head: &Parts, fields: &mut Fields, prefix: &str) -> Result<Self, Refusal> {
+        let model = match fields.require("model")? {
+            serde_json::Value::String(model) => model,
+            other => return Err(mismatch("model", "a string", &other)),
+        };
+        let target = Target { name: model, version: None };
+        let (span, id) = (target.span(), format!("{prefix}{:016x}{:016x}", random(), random()));
+        span.record(attribute::REQUEST_ID, &*id);
+        let context = context_in(&head.extensions, span.clone());
+        Ok(Self { model: target.name, id, span, context })
+    }
+
+    /// The model, as it is served.
+    pub(super) fn find(&self, front: &Front) -> Result<Arc<Served>, Refusal> {
+        let found = front.models.get(&self.model, None);
+        found.map_err(|error| Refusal::from(error).about("model"))
+    }
+
+    /// Calls the model; the responses end with an error when the request's time is over.
+    pub(super) fn call(&self, stage: &dyn Stage, mut request: consort_stage::Request) -> Responses {
+        request.id.clone_from(&self.id);
+        request.context = self.context.clone();
+        deadline::limit(stage.call(request), self.context.deadline)
+    }
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,121 @@
+//! Runs every choice of every prompt at the same time and gives the answer, whole or as it is made.
+
+use axum::response::Response;
+use consort_stage::Error;
+use futures::{StreamExt, TryFutureExt, future};
+
+use super::answer::Answer;
+use super::caller::Caller;
+use super::choice::{Choice, Event};
+use super::counts::Usage;
+use super::error::Refusal;
+use super::fields::{Fields, mismatch, unrecognized};
+use super::inputs::{Input, Setting};
+use super::sampling::{MOST_CHOICES, Sampling};
+use super::sse;
+use super::text_model::TextModel;
+use crate::http::reply;
+
+/// What is to be generated.
+pub(super) struct Generation {
+    /// The model that does it.
+    pub(super) model: TextModel,
+    /// The texts to continue.
+    pub(super) prompts: Vec<String>,
+    /// How.
+    pub(super) sampling: Sampling,
+    /// Whether each answer begins with its prompt.
+    pub(super) echoes: bool,
+}
+
+impl Generation {
+    /// Hands the model what is left of the fields, by the names of its inputs; refuses the others.
+    pub(super) fn take_rest(&mut self, fields: Fields) -> Result<(), Refusal> {
+        for (name, value) in fields.rest() {
+            if !self.model.takes(&name) {
+                return Err(unrecognized(&name));
+            }
+            let wrong = mismatch(&name, "a value or a list of strings", &value);
+            let input = Input::from_json(value).ok_or(wrong)?;
+            // In front, so that it gives way to what OpenAI's own fields say of the same input.
+            self.sampling.settings.insert(0, Setting::new(&name, &name, input));
+        }
+        Ok(())
+    }
+
+    /// The response over all choices.
+    pub(super) async fn respond(
+        self,
+        caller: &Caller,
+        answer: Answer,
+    ) -> Result<Response, Refusal> {
+        let choices = self.choices(caller)?;
+        if self.sampling.is_streaming {
+            let stream = sse::Stream {
+                answer,
+                choices_of_prompt: self.sampling.choices,
+                includes_usage: self.sampling.includes_usage,
+                span: caller.span.clone(),
+            };
+            return stream.reply(choices).await;
+        }
+        let whole = choices.into_iter().map(|choice| collect(choice).map_err(Refusal::from));
+        let whole = future::try_join_all(whole).await?;
+        let usages = whole.iter().enumerate();
+        let usages = usages.map(|(index, (.., usage))| self.usage_of(index, *usage));
+        let usage = usages.fold(Usage::NONE, Usage::and);
+        let texts: Vec<_> = whole.into_iter().map(|(text, finish, _)| (text, finish)).collect();
+        Ok(reply::value(&answer.whole(&texts, usage)))
+    }
+
+    fn usage_of(&self, index: usize, usage: Usage) -> Usage {
+        once_a_prompt(index, self.sampling.choices, usage)
+    }
+
+    fn choices(&self, caller: &Caller) -> Result<Vec<Choice>, Refusal> {
+        let Sampling { choices, max_tokens, stop, is_streaming, .. } = &self.sampling;
+        if self.prompts.len().saturating_mul(*choices) > MOST_CHOICES {
+            let count = self.prompts.len();
+            return Err(Refusal::of(
+                "prompt",
+                format!(
+                    "{count} prompts with {choices} choices each are more than {MOST_CHOICES} texts"
+                ),
+            ));
+        }
+        // In pieces a text can be ended at a stop word before the model has made all of it.
+        let is_streaming = *is_streaming || !stop.is_empty();
+        let numbered = |prompt| (0..*choices).map(move |choice| (prompt, choice));
+        let requests = self.prompts.iter().flat_map(numbered).map(|(prompt, choice)| {
+            let request = self.model.request(prompt, &self.sampling, choice, is_streaming)?;
+            let echo = if self.echoes { prompt.clone() } else { String::new() };
+            Ok((request, echo))
+        });
+        // Nothing is called before everything is known to be right.
+        let requests = requests.collect::<Result<Vec<_>, Refusal>>()?;
+        let call = |(request, echo)| {
+            let responses = caller.call(&*self.model.served().stage, request);
+            Choice::new(responses, stop.clone(), *max_tokens, echo)
+        };
+        Ok(requests.into_iter().map(call).collect())
+    }
+}
+
+/// The usage of one of the choices; a prompt counts once, however many there are for it.
+pub(super) fn once_a_prompt(index: usize, choices_of_prompt: usize, usage: Usage) -> Usage {
+    let is_first = index.is_multiple_of(choices_of_prompt);
+    Usage { prompt: usage.prompt.map(|tokens| if is_first { tokens } else { 0 }), ..usage }
+}
+
+/// The text of a choice, why it ended, and its tokens.
+async fn collect(choice: Choice) -> Result<(String, &'static str, Usage), Error> {
+    let mut events = std::pin::pin!(choice.events());
+    let mut whole = String::new();
+    while let Some(event) = events.next().await {
+        match event? {
+            Event::Text(text) => whole += &text,
+            Event::End(finish, usage) => return Ok((whole, finish, usage)),
+        }
+    }
+    Err(Error::internal("a text ended without saying why"))
+}

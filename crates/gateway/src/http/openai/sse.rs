@@ -1,0 +1,150 @@
+//! Sends an answer in chunks as its texts are made, as OpenAI's Server-Sent Events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use consort_stage::Error;
+use futures::stream::{self, SelectAll};
+use futures::{Stream as Futures, StreamExt};
+use serde_json::Value;
+use tracing::Span;
+
+use super::answer::Answer;
+use super::choice::{Choice, Event};
+use super::counts::Usage;
+use super::error::{self, Refusal};
+use super::generation::once_a_prompt;
+
+/// Asks proxies that know it (nginx does) not to hold events back.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// How an answer is streamed.
+pub(super) struct Stream {
+    /// The answer.
+    pub(super) answer: Answer,
+    /// How many choices belong to one prompt.
+    pub(super) choices_of_prompt: usize,
+    /// Whether the usage comes at the end.
+    pub(super) includes_usage: bool,
+    /// The request's span, which ends with the stream.
+    pub(super) span: Span,
+}
+
+/// What the choices give, each with the index of its choice.
+type Numbered = Pin<Box<dyn Futures<Item = (usize, Result<Event, Error>)> + Send>>;
+
+impl Stream {
+    /// The response over `choices`; one that fails before its first piece decides the status.
+    ///
+    /// Dropping the body, as the server does when the client goes away, cancels every choice.
+    pub(super) async fn reply(self, choices: Vec<Choice>) -> Result<Response, Refusal> {
+        let count = choices.len();
+        let numbered = choices.into_iter().enumerate().map(|(index, choice)| {
+            let events = choice.events().map(move |event| (index, event));
+            Box::pin(events) as Numbered
+        });
+        let mut events = stream::select_all(numbered);
+        let Some((index, first)) = events.next().await else {
+            return Err(Error::internal("there is nothing to stream").into());
+        };
+        let first = first?;
+        let openings = (0..count).filter_map(|index| self.answer.opening(index));
+        let openings: Vec<Value> = openings.collect();
+        let mut state = State {
+            stream: self,
+            events,
+            usage: Usage::NONE,
+            ready: VecDeque::new(),
+            is_over: false,
+        };
+        for opening in openings {
+            state.send(opening);
+        }
+        state.take(index, Ok(first));
+        Ok(respond(state))
+    }
+}
+
+fn respond(state: State) -> Response {
+    let chunks = stream::unfold(state, |mut state| async move {
+        let chunk = state.next().await?;
+        Some((Ok::<_, Infallible>(chunk), state))
+    });
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        (CACHE_CONTROL, "no-cache"),
+        (BUFFERING, "no"),
+    ];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    (headers, Body::from_stream(chunks)).into_response()
+}
+
+struct State {
+    stream: Stream,
+    events: SelectAll<Numbered>,
+    usage: Usage,
+    /// What can be sent.
+    ready: VecDeque<Bytes>,
+    is_over: bool,
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Some(chunk);
+            }
+            if self.is_over {
+                return None;
+            }
+            match self.events.next().await {
+                Some((index, event)) => self.take(index, event),
+                None => self.finish(),
+            }
+        }
+    }
+
+    fn take(&mut self, index: usize, event: Result<Event, Error>) {
+        match event {
+            Ok(Event::Text(text)) => self.send(self.stream.answer.piece(index, &text)),
+            Ok(Event::End(finish, usage)) => {
+                let usage = once_a_prompt(index, self.stream.choices_of_prompt, usage);
+                self.usage = self.usage.and(usage);
+                self.send(self.stream.answer.end(index, finish));
+            }
+            Err(error) => {
+                // Without the choices nothing more comes; dropping them stops their models.
+                self.events.clear();
+                self.is_over = true;
+                self.ready.push_back(event_of(&error::in_stream(&error, &self.stream.span)));
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.is_over = true;
+        if self.stream.includes_usage {
+            let usage = self.stream.answer.usage(self.usage);
+            self.ready.push_back(event_of(&usage));
+        }
+        self.ready.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+    }
+
+    fn send(&mut self, mut chunk: Value) {
+        if self.stream.includes_usage {
+            // OpenAI's word that it is yet to come.
+            chunk["usage"] = Value::Null;
+        }
+        self.ready.push_back(event_of(&chunk));
+    }
+}
+
+fn event_of(value: &Value) -> Bytes {
+    format!("data: {value}\n\n").into()
+}

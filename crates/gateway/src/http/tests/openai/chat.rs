@@ -1,0 +1,224 @@
+//! `/v1/chat/completions`.
+
+use std::fs;
+
+use expect_test::expect;
+use tempfile::TempDir;
+
+use super::*;
+
+const PATH: &str = "/v1/chat/completions";
+
+/// Shows what a template is told.
+const TEMPLATE: &str = "{% for message in messages %}{{ message.role }}:{{ message.content }};\
+     {% endfor %}{% if tools %}{{ tools | length }} tools{% endif %}{{ mood }}";
+
+/// A front over a model `generate` that repeats its prompt, with this template in its folder.
+fn parrot(template: Option<&str>) -> (Router, TempDir) {
+    let repository = TempDir::new().unwrap();
+    fs::create_dir(repository.path().join("generate")).unwrap();
+    if let Some(template) = template {
+        let file = repository.path().join("generate/chat_template.jinja");
+        fs::write(file, template).unwrap();
+    }
+    let parrot = model("generate", signature(TALKER), |request| {
+        let prompt = request.input("text_input").unwrap().to_strings().unwrap();
+        all(vec![said(std::str::from_utf8(prompt[0]).unwrap(), "stop")])
+    });
+    let shelf = Shelf { models: vec![parrot], is_ready: true };
+    let model_repositories = vec![repository.path().to_owned()];
+    let options = Options { model_repositories, ..Options::default() };
+    (router(Arc::new(shelf), options), repository)
+}
+
+fn check_chat(fields: &str, expected: Expect) {
+    let (router, _repository) = parrot(Some(TEMPLATE));
+    let body = format!(r#"{{"model":"generate",{fields}}}"#);
+    check(router, PATH, &body, expected);
+}
+
+#[test]
+fn the_template_makes_the_prompt() {
+    check_chat(
+        r#""messages":[{"role":"developer","content":"be kind"},
+            {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}],
+            "tools":[{"type":"function"}],"chat_template_kwargs":{"mood":"!"}"#,
+        expect![[
+            r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"generate","choices":[{"index":0,"message":{"role":"assistant","content":"developer:be kind;user:a\nb;1 tools!","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
+        ]],
+    );
+}
+
+#[test]
+fn the_role_comes_first_in_a_stream() {
+    check_chat(
+        r#""messages":[{"role":"user","content":"hi"}],"stream":true"#,
+        expect![[r#"
+        200 data: {"id":"chatcmpl-","object":"chat.completion.chunk","model":"generate","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]}
+
+        data: {"id":"chatcmpl-","object":"chat.completion.chunk","model":"generate","choices":[{"index":0,"delta":{"content":"user:hi;"},"logprobs":null,"finish_reason":null}]}
+
+        data: {"id":"chatcmpl-","object":"chat.completion.chunk","model":"generate","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}
+
+        data: [DONE]
+
+    "#]],
+    );
+}
+
+#[test]
+fn tools_that_must_not_be_called_are_not_told() {
+    check_chat(
+        r#""messages":[{"role":"user","content":"hi"}],"tools":[{}],"tool_choice":"none""#,
+        expect![[
+            r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"generate","choices":[{"index":0,"message":{"role":"assistant","content":"user:hi;","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
+        ]],
+    );
+}
+
+#[test]
+fn what_is_wrong_is_refused_by_the_name_of_its_field() {
+    let refused = |fields: &str, expected| check_chat(fields, expected);
+    let hi = r#""messages":[{"role":"user","content":"hi"}]"#;
+    refused(
+        r#""n":1"#,
+        expect![[
+            r#"400 {"error":{"message":"`messages` is missing","type":"invalid_request_error","param":"messages","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""messages":"hi""#,
+        expect![[
+            r#"400 {"error":{"message":"`messages` must be a list of messages, not a string","type":"invalid_request_error","param":"messages","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""messages":[]"#,
+        expect![[
+            r#"400 {"error":{"message":"`messages` is an empty list","type":"invalid_request_error","param":"messages","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""messages":["hi"]"#,
+        expect![[
+            r#"400 {"error":{"message":"`messages[0]` must be an object, not a string","type":"invalid_request_error","param":"messages[0]","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""messages":[{"role":"ghost","content":"boo"}]"#,
+        expect![[
+            r#"400 {"error":{"message":"`messages[0].role` must be one of system, developer, user, assistant, tool","type":"invalid_request_error","param":"messages[0].role","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""messages":[{"role":"user"}]"#,
+        expect![[
+            r#"400 {"error":{"message":"`messages[0].content` is missing","type":"invalid_request_error","param":"messages[0].content","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]"#,
+        expect![[
+            r#"400 {"error":{"message":"`messages[0].content[0]` must be a part of type `text`: models here read text alone","type":"invalid_request_error","param":"messages[0].content[0]","code":null}}"#
+        ]],
+    );
+    refused(
+        &format!(r#"{hi},"tool_choice":"required""#),
+        expect![[
+            r#"400 {"error":{"message":"`tool_choice` must be `none` or `auto`: a model cannot be made to call one","type":"invalid_request_error","param":"tool_choice","code":null}}"#
+        ]],
+    );
+    refused(
+        &format!(r#"{hi},"response_format":{{"type":"json_object"}}"#),
+        expect![[
+            r#"400 {"error":{"message":"`response_format` must be of type `text`: the models of this server hold to no other form","type":"invalid_request_error","param":"response_format","code":null}}"#
+        ]],
+    );
+    refused(
+        &format!(r#"{hi},"logprobs":true"#),
+        expect![[
+            r#"400 {"error":{"message":"`logprobs` is not supported: the models of this server tell no probabilities","type":"invalid_request_error","param":"logprobs","code":null}}"#
+        ]],
+    );
+    refused(
+        &format!(r#"{hi},"modalities":["audio"]"#),
+        expect![[
+            r#"400 {"error":{"message":"`modalities` must be `[\"text\"]`: the models of this server speak in text","type":"invalid_request_error","param":"modalities","code":null}}"#
+        ]],
+    );
+    refused(
+        &format!(r#"{hi},"max_completion_tokens":1.5"#),
+        expect![[
+            r#"400 {"error":{"message":"`max_completion_tokens` must be a whole number, not a number with a fraction","type":"invalid_request_error","param":"max_completion_tokens","code":null}}"#
+        ]],
+    );
+}
+
+#[test]
+fn a_missing_a_broken_and_a_refusing_template_are_told_apart() {
+    let body = r#"{"model":"generate","messages":[{"role":"user","content":"hi"}]}"#;
+    let refused = |template, expected| {
+        let (router, _repository) = parrot(template);
+        check(router, PATH, body, expected);
+    };
+    refused(
+        None,
+        expect![[
+            r#"400 {"error":{"message":"model `generate` has no chat template: put a file `chat_template.jinja` into its folder","type":"invalid_request_error","param":"model","code":null}}"#
+        ]],
+    );
+    refused(
+        Some("{% if %}"),
+        expect![[
+            r#"400 {"error":{"message":"the chat template of model `generate` cannot be read: unexpected end of block (line 1)","type":"invalid_request_error","param":"model","code":null}}"#
+        ]],
+    );
+    refused(
+        Some("{{ raise_exception('no system message') }}"),
+        expect![[
+            r#"400 {"error":{"message":"the chat template of model `generate` refuses the messages: no system message","type":"invalid_request_error","param":"messages","code":null}}"#
+        ]],
+    );
+}
+
+#[test]
+fn an_ensembles_template_is_found_beside_the_tokenizer_it_begins_with() {
+    let repository = TempDir::new().unwrap();
+    for (file, text) in [
+        ("talk/config.pbtxt", ""),
+        ("words/1/keep", ""),
+        ("crab/2/tokenizer_config.json", r#"{"chat_template":"{{ eos_token }}","eos_token":"E"}"#),
+    ] {
+        let path = repository.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let configured = |name: &str, text: &str, signature: Signature| {
+        let answer = |request: Request| {
+            let prompt = request.inputs[0].to_strings().unwrap();
+            all(vec![said(std::str::from_utf8(prompt[0]).unwrap(), "stop")])
+        };
+        let mut model = Arc::into_inner(model(name, signature, answer)).unwrap();
+        model.config = Arc::new(consort_protocol::config_from_json(text).unwrap());
+        Arc::new(model)
+    };
+    let ensemble = r#"{"ensemble_scheduling":{"step":[{"model_name":"words"}]}}"#;
+    let tokenizer = r#"{"name":"words","backend":"tokenizer","parameters":
+        {"tokenizer":{"string_value":"../crab/2/tokenizer.json"}}}"#;
+    let models = vec![
+        configured("talk", ensemble, signature(TALKER)),
+        configured("words", tokenizer, signature("text BYTES[1] -> input_ids INT32[-1]")),
+    ];
+    let shelf = Shelf { models, is_ready: true };
+    let model_repositories = vec![repository.path().to_owned()];
+    let options = Options { model_repositories, ..Options::default() };
+    let body = r#"{"model":"talk","messages":[{"role":"user","content":"hi"}]}"#;
+    check(
+        router(Arc::new(shelf), options),
+        PATH,
+        body,
+        expect![[
+            r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"talk","choices":[{"index":0,"message":{"role":"assistant","content":"E","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
+        ]],
+    );
+}

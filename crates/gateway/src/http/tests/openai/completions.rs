@@ -1,0 +1,448 @@
+//! `/v1/completions` and `/v1/models`.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use expect_test::expect;
+use futures::StreamExt;
+
+use super::*;
+
+const PATH: &str = "/v1/completions";
+
+#[test]
+fn a_completion_has_its_text_why_it_ended_and_its_tokens() {
+    check(
+        front(vec![talker(&["a ", "crab"], "stop")]),
+        PATH,
+        r#"{"model":"generate","prompt":"what walks sideways? "}"#,
+        expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"a crab","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#
+        ]],
+    );
+}
+
+#[test]
+fn choices_of_a_prompt_share_its_tokens() {
+    check(
+        front(vec![talker(&["x"], "length")]),
+        PATH,
+        r#"{"model":"generate","prompt":["p ","q "],"n":2,"best_of":2,"echo":true,"seed":5}"#,
+        expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"p x","logprobs":null,"finish_reason":"length"},{"index":1,"text":"p x","logprobs":null,"finish_reason":"length"},{"index":2,"text":"q x","logprobs":null,"finish_reason":"length"},{"index":3,"text":"q x","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":6,"completion_tokens":4,"total_tokens":10}}"#
+        ]],
+    );
+}
+
+#[test]
+fn a_stream_has_a_chunk_for_each_piece_then_the_reason_the_tokens_and_the_end() {
+    check(
+        front(vec![talker(&["a", "", "b"], "stop")]),
+        PATH,
+        r#"{"model":"generate","prompt":"p","stream":true,"stream_options":{"include_usage":true}}"#,
+        expect![[r#"
+            200 data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":null}],"usage":null}
+
+            data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"b","logprobs":null,"finish_reason":null}],"usage":null}
+
+            data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"stop"}],"usage":null}
+
+            data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6}}
+
+            data: [DONE]
+
+        "#]],
+    );
+}
+
+#[test]
+fn a_stop_word_cut_over_pieces_never_shows() {
+    check(
+        front(vec![talker(&["one E", "N", "D two"], "length")]),
+        PATH,
+        r#"{"model":"generate","prompt":"p","stop":"END","stream":true}"#,
+        expect![[r#"
+            200 data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"one ","logprobs":null,"finish_reason":null}]}
+
+            data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"stop"}]}
+
+            data: [DONE]
+
+        "#]],
+    );
+    check(
+        front(vec![talker(&["one E", "N", "D two"], "length")]),
+        PATH,
+        r#"{"model":"generate","prompt":"p","stop":["no","END"]}"#,
+        expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"one ","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6}}"#
+        ]],
+    );
+}
+
+#[test]
+fn a_model_that_tells_nothing_but_text_has_no_usage_and_a_likely_reason() {
+    let plain = signature("text_input BYTES[1] -> text_output BYTES[1]");
+    let answer =
+        |_| all(vec![Ok(Response::only(vec![Tensor::from_strings("text_output", &[1], &["a"])]))]);
+    check(
+        front(vec![model("generate", plain, answer)]),
+        PATH,
+        r#"{"model":"generate","prompt":"p"}"#,
+        expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":"stop"}]}"#
+        ]],
+    );
+}
+
+/// The inputs that a model gets for `body`.
+fn check_inputs(body: &str, expected: Expect) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let place = Arc::clone(&seen);
+    let spy = model("generate", signature(TALKER), move |request| {
+        let show = |tensor: &Tensor| {
+            let Tensor { name, datatype, shape, data } = tensor;
+            format!("{name} {datatype} {shape:?} {data:?}\n")
+        };
+        place.lock().unwrap().push(request.inputs.iter().map(show).collect::<String>());
+        all(vec![said("x", "stop")])
+    });
+    let reply = block_on(post(front(vec![spy]), PATH, body.to_owned()));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    expected.assert_eq(&seen.lock().unwrap().join("\n"));
+}
+
+#[test]
+fn fields_become_the_inputs_of_the_model() {
+    check_inputs(
+        r#"{"model":"generate","prompt":"p","max_tokens":7,"temperature":0.5,"seed":-1,"n":2,
+            "presence_penalty":0,"user":"me","min_length":2,"logit_bias":{}}"#,
+        expect![[r#"
+            text_input BYTES [1, 1] b"\x01\0\0\0p"
+            stream BOOL [1, 1] b"\0"
+            min_length INT32 [1, 1] b"\x02\0\0\0"
+            temperature FP32 [1, 1] b"\0\0\0?"
+            random_seed UINT64 [1, 1] b"\xff\xff\xff\xff\xff\xff\xff\xff"
+            max_tokens INT32 [1, 1] b"\x07\0\0\0"
+
+            text_input BYTES [1, 1] b"\x01\0\0\0p"
+            stream BOOL [1, 1] b"\0"
+            min_length INT32 [1, 1] b"\x02\0\0\0"
+            temperature FP32 [1, 1] b"\0\0\0?"
+            random_seed UINT64 [1, 1] b"\0\0\0\0\0\0\0\0"
+            max_tokens INT32 [1, 1] b"\x07\0\0\0"
+        "#]],
+    );
+}
+
+#[test]
+fn a_temperature_of_0_asks_for_the_likeliest_token_whatever_else_is_said() {
+    check_inputs(
+        r#"{"model":"generate","prompt":"p","temperature":0,"top_k":9,"top_p":1}"#,
+        expect![[r#"
+            text_input BYTES [1, 1] b"\x01\0\0\0p"
+            stream BOOL [1, 1] b"\0"
+            top_k INT32 [1, 1] b"\x01\0\0\0"
+            top_p FP32 [1, 1] b"\0\0\x80?"
+            max_tokens INT32 [1, 1] b"\x10\0\0\0"
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_wrong_is_refused_by_the_name_of_its_field() {
+    let refused = |fields: &str, expected| {
+        let body = format!(r#"{{"model":"generate",{fields}}}"#);
+        check(front(vec![talker(&["x"], "stop"), echo()]), PATH, &body, expected);
+    };
+    refused(
+        r#""prompt":7"#,
+        expect![[
+            r#"400 {"error":{"message":"`prompt` must be a string or a list of strings, not a number","type":"invalid_request_error","param":"prompt","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":[1,2]"#,
+        expect![[
+            r#"400 {"error":{"message":"`prompt` has token ids; the ensembles of this server tokenize by themselves, so send text","type":"invalid_request_error","param":"prompt","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":[]"#,
+        expect![[
+            r#"400 {"error":{"message":"`prompt` is an empty list","type":"invalid_request_error","param":"prompt","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""n":1"#,
+        expect![[
+            r#"400 {"error":{"message":"`prompt` is missing","type":"invalid_request_error","param":"prompt","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","n":0"#,
+        expect![[
+            r#"400 {"error":{"message":"`n` must be between 1 and 128, not 0","type":"invalid_request_error","param":"n","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":["p","q"],"n":100"#,
+        expect![[
+            r#"400 {"error":{"message":"2 prompts with 100 choices each are more than 128 texts","type":"invalid_request_error","param":"prompt","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","max_tokens":0"#,
+        expect![[
+            r#"400 {"error":{"message":"`max_tokens` must be between 1 and 2147483647, not 0","type":"invalid_request_error","param":"max_tokens","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","temperature":"hot""#,
+        expect![[
+            r#"400 {"error":{"message":"`temperature` must be a number, not a string","type":"invalid_request_error","param":"temperature","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","presence_penalty":1"#,
+        expect![[
+            r#"400 {"error":{"message":"`presence_penalty` has no effect on model `generate`, which has no input `presence_penalty`","type":"invalid_request_error","param":"presence_penalty","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","stop":["a","b","c","d","e"]"#,
+        expect![[
+            r#"400 {"error":{"message":"`stop` has 5 words; there may be 4","type":"invalid_request_error","param":"stop","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","stop":[1]"#,
+        expect![[
+            r#"400 {"error":{"message":"`stop` must be a string or a list of strings, not a number","type":"invalid_request_error","param":"stop","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","suffix":"s""#,
+        expect![[
+            r#"400 {"error":{"message":"`suffix` is not supported: models continue a text, and insert nothing before an end","type":"invalid_request_error","param":"suffix","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","logprobs":1"#,
+        expect![[
+            r#"400 {"error":{"message":"`logprobs` is not supported: the models of this server tell no probabilities","type":"invalid_request_error","param":"logprobs","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","logit_bias":{"5":1}"#,
+        expect![[
+            r#"400 {"error":{"message":"`logit_bias` is not supported: the models of this server take no bias of tokens","type":"invalid_request_error","param":"logit_bias","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","best_of":3"#,
+        expect![[
+            r#"400 {"error":{"message":"`best_of` is not supported: it must be as many as `n`","type":"invalid_request_error","param":"best_of","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","min_length":"two""#,
+        expect![[
+            r#"400 {"error":{"message":"`min_length` does not fit input `min_length` of TYPE_INT32","type":"invalid_request_error","param":"min_length","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","text_input":"mine""#,
+        expect![[
+            r#"400 {"error":{"message":"Unrecognized request argument supplied: text_input","type":"invalid_request_error","param":"text_input","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","stream_options":{}"#,
+        expect![[
+            r#"400 {"error":{"message":"`stream_options` is for requests with `stream` set to true","type":"invalid_request_error","param":"stream_options","code":null}}"#
+        ]],
+    );
+    refused(
+        r#""prompt":"p","stream":true,"stream_options":{"x":1}"#,
+        expect![[
+            r#"400 {"error":{"message":"Unrecognized request argument supplied: stream_options.x","type":"invalid_request_error","param":"stream_options.x","code":null}}"#
+        ]],
+    );
+}
+
+#[test]
+fn what_is_no_request_and_models_that_cannot_be_asked_are_refused() {
+    let refused = |body: &str, expected| {
+        check(front(vec![talker(&["x"], "stop"), echo()]), PATH, body, expected);
+    };
+    refused(
+        "",
+        expect![[
+            r#"400 {"error":{"message":"the request body is not a JSON object: The document is empty. at 0","type":"invalid_request_error","param":null,"code":null}}"#
+        ]],
+    );
+    refused(
+        r#"{"model":"#,
+        expect![[
+            r#"400 {"error":{"message":"the request body is not a JSON object: EOF while parsing a value at 9","type":"invalid_request_error","param":null,"code":null}}"#
+        ]],
+    );
+    refused(
+        "[]",
+        expect![[
+            r#"400 {"error":{"message":"the request body is not a JSON object: expected a map","type":"invalid_request_error","param":null,"code":null}}"#
+        ]],
+    );
+    refused(
+        r#"{"prompt":"p"}"#,
+        expect![[
+            r#"400 {"error":{"message":"`model` is missing","type":"invalid_request_error","param":"model","code":null}}"#
+        ]],
+    );
+    refused(
+        r#"{"model":3,"prompt":"p"}"#,
+        expect![[
+            r#"400 {"error":{"message":"`model` must be a string, not a number","type":"invalid_request_error","param":"model","code":null}}"#
+        ]],
+    );
+    refused(
+        r#"{"model":"none","prompt":"p"}"#,
+        expect![[
+            r#"404 {"error":{"message":"Request for unknown model: 'none' is not found","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
+        ]],
+    );
+    refused(
+        r#"{"model":"echo","prompt":"p"}"#,
+        expect![[
+            r#"400 {"error":{"message":"model `echo` does not continue text: it has no TYPE_STRING input `text_input` and output `text_output`","type":"invalid_request_error","param":"model","code":null}}"#
+        ]],
+    );
+    let large = format!(r#"{{"model":"generate","prompt":"{}"}}"#, "a".repeat(20_000));
+    refused(
+        &large,
+        expect![[
+            r#"400 {"error":{"message":"request JSON size of 20032 bytes exceeds the maximum allowed input size of 10000 bytes. Use --http-max-input-size to increase the limit.","type":"invalid_request_error","param":null,"code":null}}"#
+        ]],
+    );
+}
+
+#[test]
+fn an_error_before_the_first_piece_has_a_status_and_one_after_it_is_an_event() {
+    let failing = |said_before: bool| {
+        model("generate", signature(TALKER), move |_| {
+            let first = said_before.then(|| said("a", ""));
+            all(first.into_iter().chain([Err(Error::internal("it broke"))]).collect())
+        })
+    };
+    let body = r#"{"model":"generate","prompt":"p","stream":true}"#;
+    check(
+        front(vec![failing(false)]),
+        PATH,
+        body,
+        expect![[
+            r#"500 {"error":{"message":"it broke","type":"server_error","param":null,"code":"internal"}}"#
+        ]],
+    );
+    check(
+        front(vec![failing(true)]),
+        PATH,
+        body,
+        expect![[r#"
+        200 data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":null}]}
+
+        data: {"error":{"message":"it broke","type":"server_error","param":null,"code":"internal"}}
+
+    "#]],
+    );
+}
+
+#[tokio::test]
+async fn time_that_is_over_is_told_in_openais_shape() {
+    let silent = model("generate", signature(TALKER), |_| Box::pin(stream::pending()));
+    let headers = [("consort-timeout-ms", "30")];
+    let body = r#"{"model":"generate","prompt":"p"}"#;
+    let router = layered(front(vec![silent]));
+    let reply = post_with(router, PATH, &headers, body).await;
+    assert_eq!(reply.status, 504);
+    assert_eq!(reply.json()["error"]["code"], "deadline_exceeded");
+}
+
+/// Counts itself as long as it is there.
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A model that says `text` once and then thinks for ever; and how many of its calls run.
+fn thinker(text: &'static str) -> (Arc<Served>, Arc<AtomicUsize>) {
+    let running = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&running);
+    let thinker = model("generate", signature(TALKER), move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let running = Running(Arc::clone(&count));
+        let said = stream::iter([said(text, "")]).chain(stream::pending());
+        Box::pin(said.inspect(move |_| {
+            let _ = &running;
+        }))
+    });
+    (thinker, running)
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_stops_every_choice() {
+    let (thinker, running) = thinker("a");
+    let body = r#"{"model":"generate","prompt":["p","q"],"n":3,"stream":true}"#;
+    let request = HttpRequest::post(PATH).body(Body::from(body)).unwrap();
+    let response = front(vec![thinker]).oneshot(request).await.unwrap();
+    assert_eq!(running.load(Ordering::SeqCst), 6);
+    drop(response);
+    assert_eq!(running.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_stop_word_stops_the_model() {
+    let (thinker, running) = thinker("a END b");
+    let body = r#"{"model":"generate","prompt":"p","stop":"END"}"#;
+    let reply = post(front(vec![thinker]), PATH, body).await;
+    assert_eq!(reply.json()["choices"][0]["text"], "a ");
+    assert_eq!(running.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn models_say_which_routes_they_are_for() {
+    let models = || {
+        let vectors = signature("8: text BYTES[1] -> embedding FP32[2]");
+        front(vec![talker(&["x"], "stop"), echo(), model("embed", vectors, echo_back)])
+    };
+    let shown = |path: &str, expected: Expect| {
+        let reply = block_on(get(models(), path));
+        expected.assert_eq(&format!("{} {}", reply.status.as_u16(), normal(reply.text())));
+    };
+    shown(
+        "/v1/models",
+        expect![[
+            r#"200 {"object":"list","data":[{"id":"generate","object":"model","owned_by":"consort","routes":["/v1/completions"]},{"id":"embed","object":"model","owned_by":"consort","routes":["/v1/embeddings"]}]}"#
+        ]],
+    );
+    shown(
+        "/v1/models/embed",
+        expect![[
+            r#"200 {"id":"embed","object":"model","owned_by":"consort","routes":["/v1/embeddings"]}"#
+        ]],
+    );
+    shown(
+        "/v1/models/echo",
+        expect![[
+            r#"404 {"error":{"message":"model `echo` neither continues text nor embeds it","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
+        ]],
+    );
+    shown(
+        "/v1/models/none",
+        expect![[
+            r#"404 {"error":{"message":"Request for unknown model: 'none' is not found","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
+        ]],
+    );
+}
