@@ -36,7 +36,7 @@ impl Shared {
             self.wanted.remember(&change, &done);
         }
         self.publish().await;
-        summary(&change, done.len(), failures)
+        summary(&change, done.len(), &failures)
     }
 
     /// The replicas that list the model and can be called.
@@ -113,7 +113,7 @@ fn parameter(key: String, choice: ParameterChoice) -> (String, ModelRepositoryPa
 }
 
 /// One error for all replicas that failed, each named.
-fn summary(change: &Change, done: usize, failures: Vec<Error>) -> Result<()> {
+fn summary(change: &Change, done: usize, failures: &[Error]) -> Result<()> {
     let Some(first) = failures.first() else { return Ok(()) };
     let texts: Vec<&str> = failures.iter().map(Error::message).collect();
     let texts = texts.join("; ");

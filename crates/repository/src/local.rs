@@ -130,7 +130,7 @@ impl Local {
         let is_wanted = self.options.mode.loads_at_start(&name);
         let state = if is_wanted { State::Loading } else { State::Unknown };
         let entry = Entry::of_model(state, "").with_optional(stated.is_optional());
-        self.replace(&name, entry);
+        self.replace(&name, &entry);
         if is_wanted {
             // Nobody waits for it: the index says what came of it.
             drop(self.begin(name, Task::LoadStated(Box::new(stated))));
@@ -158,12 +158,11 @@ impl Local {
 
     /// Adds a model that nobody has loaded, unless somebody has begun to.
     fn list_unknown(&self, name: &Arc<str>) {
-        self.snapshot.rcu(|snapshot| match snapshot.entry(name) {
-            Some(_) => snapshot.clone(),
-            None => {
-                let unknown = Entry::of_model(State::Unknown, "");
-                Arc::new(snapshot.with(name.clone(), unknown))
+        self.snapshot.rcu(|snapshot| {
+            if snapshot.entry(name).is_some() {
+                return snapshot.clone();
             }
+            Arc::new(snapshot.with(name.clone(), Entry::of_model(State::Unknown, "")))
         });
         self.generation.send_modify(|generation| *generation += 1);
     }
@@ -178,7 +177,7 @@ impl Local {
                 let error = failed_to_poll(name);
                 tracing::error!(model = &**name, "{error}; it is in no model repository");
                 let entry = Entry::of_model(State::Unavailable, error.message());
-                self.replace(&name.as_str().into(), entry);
+                self.replace(&name.as_str().into(), &entry);
             }
         }
     }
@@ -219,7 +218,7 @@ impl Local {
         })
     }
 
-    fn replace(&self, name: &Arc<str>, entry: Entry) {
+    fn replace(&self, name: &Arc<str>, entry: &Entry) {
         self.snapshot.rcu(|snapshot| snapshot.with(name.clone(), entry.clone()));
         self.generation.send_modify(|generation| *generation += 1);
     }

@@ -16,15 +16,15 @@ impl Catalog {
         let name = change.model.clone();
         let _turn = self.turns.of(&name).await;
         match &change.action {
-            Action::Load(given) => match self.find_ensemble(&name, given.clone()).await? {
-                Some(stated) => self.load(&name, stated).await,
-                None => {
-                    self.leaves.control(change).await?;
-                    // A name that has been an ensemble's until now.
-                    self.state(|statements| drop(statements.remove(&name)));
-                    Ok(())
+            Action::Load(given) => {
+                if let Some(stated) = self.find_ensemble(&name, given.clone()).await? {
+                    return self.load(&name, stated).await;
                 }
-            },
+                self.leaves.control(change).await?;
+                // It may have been an ensemble's name until now.
+                self.state(|statements| drop(statements.remove(&name)));
+                Ok(())
+            }
             Action::Unload { with_dependents } => {
                 if self.is_stated(&name) {
                     return self.unload(&name, *with_dependents).await;
@@ -88,17 +88,14 @@ impl Catalog {
                 continue;
             }
             within.push(step.model.clone());
-            match self.find_ensemble(&step.model, None).await? {
-                Some(stated) => {
-                    let inner = Statement::served(&stated);
-                    Box::pin(self.load_steps(&inner, within)).await?;
-                    self.restate(&step.model, inner);
-                }
-                None => {
-                    let model = step.model.clone();
-                    let change = Change { model, action: Action::Load(None) };
-                    self.leaves.control(change).await?;
-                }
+            if let Some(stated) = self.find_ensemble(&step.model, None).await? {
+                let inner = Statement::served(&stated);
+                Box::pin(self.load_steps(&inner, within)).await?;
+                self.restate(&step.model, inner);
+            } else {
+                let model = step.model.clone();
+                let change = Change { model, action: Action::Load(None) };
+                self.leaves.control(change).await?;
             }
         }
         Ok(())

@@ -30,16 +30,15 @@ impl Loaded {
     pub(super) fn of(stated: &Stated, draft: &Draft, versions: &[u64]) -> Self {
         let mut config = draft.config().clone();
         config.version_policy = None;
-        let (shared, stamp_of): (_, Box<dyn Fn(u64) -> Stamp>) = match &stated.stand_in {
-            Some(files) => (files.stamp(), Box::new(|_| Stamp::default())),
-            None => {
-                let folder = &stated.folder.path;
-                let of_version =
-                    |version: u64| Stamp::of_folder(&folder.join(version.to_string()), |_| false);
-                (shared_by_versions(folder), Box::new(of_version))
-            }
+        let given = stated.stand_in.as_ref().map(|files| files.stamp());
+        let folder = &stated.folder.path;
+        let shared = given.unwrap_or_else(|| shared_by_versions(folder));
+        let stamp = |version: &u64| {
+            // What came with a request has one stamp for all of it.
+            let own = || Stamp::of_folder(&folder.join(version.to_string()), |_| false);
+            (*version, given.map_or_else(own, |_| Stamp::default()))
         };
-        let versions = versions.iter().map(|version| (*version, stamp_of(*version))).collect();
+        let versions = versions.iter().map(stamp).collect();
         Self { config, shared, versions, _files: stated.stand_in.clone() }
     }
 

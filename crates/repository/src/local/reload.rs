@@ -40,16 +40,16 @@ impl Local {
     /// Does what is to be done; takes as long as loading does.
     pub(super) fn carry_out(&self, name: &Arc<str>, task: Task) -> Result<()> {
         match task {
-            Task::LoadStated(stated) => self.load(name, *stated),
+            Task::LoadStated(stated) => self.load(name, &stated),
             Task::Load(given) => {
                 let stated = Stated::find(&self.options.repositories, name, given.as_ref())?;
                 if !self.is_ours(&stated) {
                     return Err(failed_to_poll(name));
                 }
-                self.load(name, stated)
+                self.load(name, &stated)
             }
             Task::Follow => match Stated::find(&self.options.repositories, name, None) {
-                Ok(stated) if self.is_ours(&stated) => self.load(name, stated),
+                Ok(stated) if self.is_ours(&stated) => self.load(name, &stated),
                 Ok(_) | Err(_) => {
                     self.unload(name);
                     self.forget(name);
@@ -63,15 +63,15 @@ impl Local {
         }
     }
 
-    fn load(&self, name: &Arc<str>, stated: Stated) -> Result<()> {
+    fn load(&self, name: &Arc<str>, stated: &Stated) -> Result<()> {
         let entry = self.snapshot.load().entry(name).cloned();
         let before: Vec<Arc<Served>> = entry.iter().flat_map(Entry::ready).cloned().collect();
         if before.is_empty() {
             let loading = Entry::of_model(State::Loading, "");
-            self.replace(name, loading.with_optional(stated.is_optional()));
+            self.replace(name, &loading.with_optional(stated.is_optional()));
         }
         let kept = entry.filter(|_| !before.is_empty());
-        match self.load_beside(name, &stated, &before) {
+        match self.load_beside(name, stated, &before) {
             Ok((versions, from)) => {
                 let next = Entry::of_versions(versions).with_optional(stated.is_optional());
                 self.exchange(name, kept, next, from)
@@ -81,7 +81,7 @@ impl Local {
                 let failed = || Entry::of_model(State::Unavailable, reason.clone());
                 let entry = kept.map(|entry| entry.with_note(reason.clone()));
                 let entry = entry.unwrap_or_else(|| failed().with_optional(stated.is_optional()));
-                self.replace(name, entry);
+                self.replace(name, &entry);
                 Err(error)
             }
         }
@@ -146,7 +146,7 @@ impl Local {
                 (next, old.unwrap_or_else(|| Entry::of_model(State::Unknown, "")))
             }
         };
-        self.replace(name, shown.clone());
+        self.replace(name, &shown);
         self.forget_meters(name, gone.versions(), &shown);
         failed.map_or(Ok(()), Err)
     }
@@ -158,7 +158,7 @@ impl Local {
             return;
         }
         let gone = entry.unloaded();
-        self.replace(name, gone.clone());
+        self.replace(name, &gone);
         drop(self.loaded.lock().remove(name));
         self.forget_meters(name, entry.versions(), &gone);
         tracing::info!(model = &**name, "unloaded");

@@ -70,7 +70,7 @@ impl Gate {
 }
 
 /// A backend that answers with the number in its file.
-struct Constant(f32);
+struct Constant(i32);
 
 impl InlineBackend for Constant {
     fn run(&self, _: Batch) -> Result<Vec<Tensor>> {
@@ -80,6 +80,7 @@ impl InlineBackend for Constant {
 
 const CONSTANT: Kind = Kind { name: "constant", signature: no_signature, load };
 
+#[expect(clippy::unnecessary_wraps, reason = "as every kind's")]
 fn no_signature(_: &ModelFile<'_>) -> Result<Option<consort_stage::Signature>> {
     Ok(None)
 }
@@ -106,8 +107,8 @@ struct Repository {
 }
 
 const CONFIG: &str = r#"backend: "constant"
-    input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]
-    output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]"#;
+    input [ { name: "x" data_type: TYPE_INT32 dims: [ 1 ] } ]
+    output [ { name: "y" data_type: TYPE_INT32 dims: [ 1 ] } ]"#;
 
 impl Repository {
     fn new() -> Self {
@@ -168,16 +169,16 @@ async fn unload_model(local: &Local, name: &str) -> Result<()> {
     local.control(Change::unload(name, false)?).await
 }
 
-fn ask(served: &Served) -> Result<f32> {
-    let inputs = vec![Tensor::from_vec("x", &[1], vec![0.0_f32])];
+fn ask(served: &Served) -> Result<i32> {
+    let inputs = vec![Tensor::from_vec("x", &[1], vec![0_i32])];
     let request = Request { inputs, ..Request::default() };
     let response = collect_one(served.stage.call(request)).now_or_never();
     let response = response.expect("it runs where it is called")?;
     let bytes: [u8; 4] = response.outputs[0].data[..4].try_into().unwrap();
-    Ok(f32::from_le_bytes(bytes))
+    Ok(i32::from_le_bytes(bytes))
 }
 
-fn value_of(local: &Local, name: &str) -> f32 {
+fn value_of(local: &Local, name: &str) -> i32 {
     ask(&local.get(name, None).unwrap()).unwrap()
 }
 
@@ -205,7 +206,7 @@ async fn callers_decide_what_is_loaded_in_explicit_mode() {
     assert!(local.is_ready());
     load_model(&local, "m").await.unwrap();
     assert_eq!(rows(&local), ["m 1 READY"]);
-    assert_eq!(value_of(&local, "m"), 1.0);
+    assert_eq!(value_of(&local, "m"), 1);
     unload_model(&local, "m").await.unwrap();
     assert_eq!(rows(&local), ["m 1 UNAVAILABLE unloaded"]);
     assert!(local.is_ready() && local.get("m", None).is_err());
@@ -250,13 +251,13 @@ async fn the_old_model_answers_until_the_new_one_is_ready_and_then_is_freed() {
     let meanwhile = async {
         repository.gate.clone().wait_for(2).await;
         assert_eq!(rows(&local), ["m 1 READY"]);
-        assert_eq!(value_of(&local, "m"), 1.0);
+        assert_eq!(value_of(&local, "m"), 1);
         repository.gate.open();
     };
     let (reloaded, ()) = tokio::join!(reload, meanwhile);
     reloaded.unwrap();
-    assert_eq!(value_of(&local, "m"), 20.0);
-    assert_eq!(ask(&held).unwrap(), 1.0, "what was under way goes on where it began");
+    assert_eq!(value_of(&local, "m"), 20);
+    assert_eq!(ask(&held).unwrap(), 1, "what was under way goes on where it began");
     assert_eq!(repository.gate.living(), 2);
     drop(held);
     assert_eq!(repository.gate.living(), 1);
@@ -274,14 +275,14 @@ async fn a_reload_that_fails_leaves_the_old_model_serving_and_says_why() {
                   number;";
     assert_eq!(error.message(), reason);
     assert_eq!(rows(&local), [format!("m 1 READY {reason}")]);
-    assert_eq!(value_of(&local, "m"), 1.0);
+    assert_eq!(value_of(&local, "m"), 1);
     repository.write("m/config.pbtxt", "max_batch_size: x");
     assert!(load_model(&local, "m").await.is_err());
-    assert_eq!(value_of(&local, "m"), 1.0);
+    assert_eq!(value_of(&local, "m"), 1);
     repository.model("m", "30");
     load_model(&local, "m").await.unwrap();
     assert_eq!(rows(&local), ["m 1 READY"]);
-    assert_eq!(value_of(&local, "m"), 30.0);
+    assert_eq!(value_of(&local, "m"), 30);
 }
 
 #[tokio::test]
@@ -313,8 +314,8 @@ async fn a_configuration_and_files_of_the_callers_own_replace_the_folder() {
     repository.model("m", "1");
     let local = repository.open(explicit());
     let config = r#"{"backend": "constant", "max_batch_size": "4",
-        "input": [{"name": "x", "data_type": "type_fp32", "dims": ["1"]}],
-        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}]}"#;
+        "input": [{"name": "x", "data_type": "type_int32", "dims": ["1"]}],
+        "output": [{"name": "y", "data_type": "TYPE_INT32", "dims": [1]}]}"#;
     let given = |files| Change::load("m", Some(config.to_owned()), files).unwrap();
     local.control(given(vec![("3/value".to_owned(), "7".into())])).await.unwrap();
     assert_eq!(rows(&local), ["m 3 READY"]);
@@ -324,11 +325,11 @@ async fn a_configuration_and_files_of_the_callers_own_replace_the_folder() {
     assert_eq!(error.message(), "failed to load 'm', failed to poll from model repository");
     assert_eq!(rows(&local), ["m 3 READY"]);
     load_model(&local, "m").await.unwrap();
-    assert_eq!(value_of(&local, "m"), 1.0);
+    assert_eq!(value_of(&local, "m"), 1);
     let empty = Change::load("m", Some(config.to_owned()), vec![("x".to_owned(), "".into())]);
     let error = local.control(empty.unwrap()).await.unwrap_err();
     assert!(error.message().starts_with("failed to load 'm', no version is available"), "{error}");
-    assert_eq!(value_of(&local, "m"), 1.0);
+    assert_eq!(value_of(&local, "m"), 1);
 }
 
 #[tokio::test]
@@ -366,11 +367,11 @@ async fn polling_follows_the_files() {
     fs::remove_dir_all(repository.path().join("gone")).unwrap();
     local.follow(watching.look().unwrap()).await;
     assert_eq!(rows(&local), ["changed 1 READY", "new 1 READY"]);
-    assert_eq!(value_of(&local, "changed"), 10.0);
+    assert_eq!(value_of(&local, "changed"), 10);
     assert_eq!(repository.gate.living(), 2);
     repository.write("new/1/value", "broken");
     local.follow(watching.look().unwrap()).await;
-    assert_eq!(value_of(&local, "new"), 3.0);
+    assert_eq!(value_of(&local, "new"), 3);
     let arrived = repository.gate.arrived();
     local.follow(watching.look().unwrap()).await;
     assert_eq!(repository.gate.arrived(), arrived, "what failed is not tried at each look");
