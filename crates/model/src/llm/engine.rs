@@ -49,9 +49,9 @@ impl Engine {
         Self {
             free: (0..decoder.slots()).rev().collect(),
             decoder,
+            waiting: Waiting::new(limits.max_queue_size()),
             limits,
             outputs,
-            waiting: Waiting::default(),
             active: Vec::new(),
             step: Step::default(),
         }

@@ -1,6 +1,7 @@
 //! Reads a request for text: its prompt, how long and in what way to go on, and checks all of it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::num::NonZeroUsize;
 
 use consort_config::Priorities;
 use consort_stage::{DataType, Error, Parameter, Request, Result, Tensor};
@@ -66,6 +67,11 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// How many requests the configuration lets wait.
+    pub(crate) fn max_queue_size(&self) -> Option<NonZeroUsize> {
+        self.priorities.as_ref().and_then(|levels| levels.default_policy.max_queue_size)
+    }
+
     /// The level of priority that a request is on, 1 being served first.
     pub(crate) fn level(&self, request: &Request) -> u64 {
         let priority = request.parameters.get("priority").and_then(Parameter::as_u64);

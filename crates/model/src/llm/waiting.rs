@@ -1,5 +1,6 @@
 //! The requests that no slot is free for yet, the most urgent first.
 
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use super::sequence::Sequence;
@@ -9,8 +10,10 @@ use super::sequence::Sequence;
 const MOST: usize = 256;
 
 /// Requests in the order they are to be worked on: by priority, then by deadline, then by arrival.
-#[derive(Default)]
-pub(crate) struct Waiting(Vec<Sequence>);
+pub(crate) struct Waiting {
+    sequences: Vec<Sequence>,
+    most: usize,
+}
 
 /// What decides whose turn it is; the smallest comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,37 +32,43 @@ impl Urgency {
 }
 
 impl Waiting {
+    /// Nobody yet; no more are taken than the configuration lets wait.
+    pub(crate) fn new(max_queue_size: Option<NonZeroUsize>) -> Self {
+        let most = max_queue_size.map_or(MOST, |size| size.get().min(MOST));
+        Self { sequences: Vec::new(), most }
+    }
+
     /// Whether another can be taken.
     pub(crate) fn has_room(&self) -> bool {
-        self.0.len() < MOST
+        self.sequences.len() < self.most
     }
 
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.sequences.is_empty()
     }
 
     /// Takes one more, behind those that are as urgent.
     pub(crate) fn push(&mut self, sequence: Sequence) {
         let urgency = sequence.urgency();
-        let place = self.0.partition_point(|other| other.urgency() <= urgency);
-        self.0.insert(place, sequence);
+        let place = self.sequences.partition_point(|other| other.urgency() <= urgency);
+        self.sequences.insert(place, sequence);
     }
 
     /// The most urgent.
     pub(crate) fn pop(&mut self) -> Option<Sequence> {
-        (!self.0.is_empty()).then(|| self.0.remove(0))
+        (!self.sequences.is_empty()).then(|| self.sequences.remove(0))
     }
 
     /// Lets those go that nobody waits for any more.
     pub(crate) fn retire(&mut self) {
-        let over = self.0.extract_if(.., |sequence| sequence.is_over());
+        let over = self.sequences.extract_if(.., |sequence| sequence.is_over());
         over.for_each(Sequence::retire);
     }
 
     /// Everybody, with nobody left.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Sequence> {
-        self.0.drain(..)
+        self.sequences.drain(..)
     }
 }
 
