@@ -1,7 +1,7 @@
-//! Lets an ensemble also give what its steps know and keep to themselves: token counts, how a text ended.
+//! Lets an ensemble also give what its steps know and keep to themselves, such as how a text ended.
 //!
-//! A front that must count tokens finds them so in any ensemble, whatever its configuration gives
-//! out, and the ensemble itself answers as it always did.
+//! A front that must count tokens finds them so in any ensemble, whatever its configuration takes
+//! and gives, and the ensemble itself answers as it always did.
 
 use std::sync::Arc;
 
@@ -17,7 +17,10 @@ const REVEALED: [(&str, &[&str]); 5] = [
     ("finish_reason", &["finish_reason"]),
 ];
 
-/// The same ensemble with more outputs; `signatures` are those of the steps' models.
+/// Optional inputs that are revealed, by the names that models have for them.
+const ASKED: [&str; 2] = ["logit_bias_ids", "logit_bias_weights"];
+
+/// The same ensemble with more inputs and outputs; `signatures` are those of the steps' models.
 ///
 /// A name that the ensemble uses itself stays what it is.
 pub(super) fn reveal(spec: &Spec, signatures: &[Arc<Signature>]) -> Spec {
@@ -32,7 +35,26 @@ pub(super) fn reveal(spec: &Spec, signatures: &[Arc<Signature>]) -> Spec {
             add(&mut revealed, name, step, output);
         }
     }
+    for name in ASKED {
+        let mut steps = signatures.iter().enumerate();
+        let found = steps.find_map(|(step, signature)| Some((step, signature.input(name)?)));
+        if let Some((step, input)) = found.filter(|(_, input)| input.is_optional) {
+            ask(&mut revealed, step, input);
+        }
+    }
     revealed
+}
+
+/// Makes an input that a step is not given an input of the ensemble.
+fn ask(spec: &mut Spec, step: usize, input: &TensorSpec) {
+    let name = &input.name;
+    let is_given = spec.steps[step].inputs.iter().any(|edge| edge.model_tensor == *name);
+    if is_given || is_used(spec, name) {
+        return;
+    }
+    let edge = Edge { model_tensor: name.clone(), ensemble_tensor: name.clone() };
+    spec.steps[step].inputs.push(edge);
+    spec.signature.inputs.push(TensorSpec { reshape: None, ..input.clone() });
 }
 
 /// Makes a step's output an output of the ensemble, unless something else has its name.
@@ -104,10 +126,13 @@ mod tests {
         let signatures: Vec<_> =
             steps.iter().map(|(model, _)| Arc::new(signature(model))).collect();
         let revealed = reveal(&spec, &signatures);
-        let outputs = revealed.signature.outputs.iter();
+        let Signature { inputs, outputs, .. } = &revealed.signature;
+        let inputs: Vec<_> = inputs.iter().map(|spec| &*spec.name).collect();
+        let outputs = outputs.iter();
         let mut text: String = outputs
             .map(|spec| format!("{} {}{:?}\n", spec.name, spec.datatype, spec.dims))
             .collect();
+        text.insert_str(0, &format!("{}\n", inputs.join(" ")));
         for step in &revealed.steps {
             let show = |edge: &Edge| format!(" {}={}", edge.model_tensor, edge.ensemble_tensor);
             let inputs: String = step.inputs.iter().map(show).collect();
@@ -133,6 +158,7 @@ mod tests {
                 ("8: ids INT32[-1] -> text BYTES[1]", "ids=_new -> text=out"),
             ],
             expect![[r#"
+                text
                 out BYTES[1]
                 input_ids INT32[-1]
                 input_lengths INT32[1]
@@ -154,8 +180,26 @@ mod tests {
                 "text=input_ids -> output_ids=tokens",
             )],
             expect![[r#"
+                input_ids
                 output_ids INT32[-1]
                  text=input_ids -> output_ids=output_ids
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_a_model_takes_by_choice_becomes_an_input() {
+        check(
+            "1: text BYTES[1] -> out BYTES[1]",
+            &[(
+                "1: text BYTES[1], logit_bias_ids INT32[-1]?, logit_bias_weights FP32[-1]? \
+                 -> out BYTES[1]",
+                "text=text logit_bias_ids=text -> out=out",
+            )],
+            expect![[r#"
+                text logit_bias_weights
+                out BYTES[1]
+                 text=text logit_bias_ids=text logit_bias_weights=logit_bias_weights -> out=out
             "#]],
         );
     }
@@ -169,6 +213,7 @@ mod tests {
                 "text=text -> input_ids=input_ids finish_reason=finish_reason",
             )],
             expect![[r#"
+                text
                 finish_reason BYTES[1]
                 input_ids INT32[-1]
                  text=text -> input_ids=input_ids finish_reason=finish_reason

@@ -14,6 +14,10 @@ pub(super) enum Input {
     Integer(i64),
     /// Any number.
     Number(f64),
+    /// Whole numbers in a row.
+    Integers(Vec<i64>),
+    /// Numbers in a row.
+    Numbers(Vec<f64>),
     /// Texts; one for an input that takes one.
     Texts(Vec<String>),
 }
@@ -34,6 +38,17 @@ impl Input {
             }
             Value::Null | Value::Object(_) => return None,
         })
+    }
+}
+
+impl Input {
+    fn count(&self) -> usize {
+        match self {
+            Self::Flag(_) | Self::Integer(_) | Self::Number(_) => 1,
+            Self::Integers(list) => list.len(),
+            Self::Numbers(list) => list.len(),
+            Self::Texts(list) => list.len(),
+        }
     }
 }
 
@@ -69,8 +84,7 @@ impl Setting {
 
 /// The tensor of `value` for one request, or nothing when the input holds something else.
 pub(super) fn tensor(signature: &Signature, spec: &TensorSpec, value: &Input) -> Option<Tensor> {
-    let count = if let Input::Texts(texts) = value { texts.len() as i64 } else { 1 };
-    let shape = shape(&signature.full_shape(spec), count)?;
+    let shape = shape(&signature.full_shape(spec), value.count() as i64)?;
     let name = spec.name.clone();
     Some(match (spec.datatype, value) {
         (DataType::Bool, Input::Flag(flag)) => Tensor::from_bools(name, &shape, &[*flag]),
@@ -84,6 +98,13 @@ pub(super) fn tensor(signature: &Signature, spec: &TensorSpec, value: &Input) ->
         (DataType::Fp64, Input::Number(value)) => Tensor::from_vec(name, &shape, vec![*value]),
         (DataType::Fp64, Input::Integer(value)) => {
             Tensor::from_vec(name, &shape, vec![*value as f64])
+        }
+        (DataType::Fp32, Input::Numbers(values)) => {
+            Tensor::from_vec(name, &shape, values.iter().map(|value| *value as f32).collect())
+        }
+        (DataType::Int32, Input::Integers(values)) => {
+            let values = values.iter().map(|value| i32::try_from(*value).ok());
+            Tensor::from_vec(name, &shape, values.collect::<Option<Vec<_>>>()?)
         }
         (DataType::Int32, Input::Integer(value)) => {
             Tensor::from_vec(name, &shape, vec![i32::try_from(*value).ok()?])

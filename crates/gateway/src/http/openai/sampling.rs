@@ -38,7 +38,6 @@ impl Sampling {
     pub(super) fn read(fields: &mut Fields) -> Result<Self, Refusal> {
         let is_streaming = fields.flag("stream")?;
         let choices = fields.integer("n", 1..=MOST_CHOICES as i64)?.unwrap_or(1) as usize;
-        fields.refuse("logit_bias", "the models of this server take no bias of tokens")?;
         Ok(Self {
             choices,
             stop: stop(fields)?,
@@ -89,7 +88,35 @@ fn settings(fields: &mut Fields) -> Result<Vec<Setting>, Refusal> {
         let penalty = fields.number(name, -2.0..=2.0)?.filter(|penalty| *penalty != 0.0);
         settings.extend(penalty.map(|value| Setting::new(name, name, Input::Number(value))));
     }
+    settings.extend(logit_bias(fields)?);
     Ok(settings)
+}
+
+/// What is added to the logits of some tokens: an object of numbers by the tokens' ids.
+fn logit_bias(fields: &mut Fields) -> Result<Vec<Setting>, Refusal> {
+    let name = "logit_bias";
+    let biases = match fields.take(name) {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(biases)) if biases.is_empty() => return Ok(Vec::new()),
+        Some(Value::Object(biases)) => biases,
+        Some(other) => return Err(mismatch(name, "an object of numbers by token ids", &other)),
+    };
+    let (mut ids, mut weights) = (Vec::new(), Vec::new());
+    for (id, weight) in biases {
+        let (id, weight) = (id.parse().ok(), weight.as_f64());
+        let within = |weight: &f64| (-100.0..=100.0).contains(weight);
+        let (Some(id), Some(weight)) = (id, weight.filter(within)) else {
+            let text = "`logit_bias` must have numbers from -100 to 100 by the ids of tokens";
+            return Err(Refusal::of(name, text));
+        };
+        ids.push(id);
+        weights.push(weight);
+    }
+    let set = |input, value| Setting::new(name, input, value);
+    Ok(vec![
+        set("logit_bias_ids", Input::Integers(ids)),
+        set("logit_bias_weights", Input::Numbers(weights)),
+    ])
 }
 
 fn stop(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
