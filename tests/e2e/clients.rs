@@ -40,8 +40,10 @@ fn openais_client_works_unmodified() {
         let metrics = counters(&mut system);
         python("openai_client.py", &[&system.http]);
         // Each of the four streams that the script begins and leaves had four texts under way.
-        let cancelled = r#"nv_inference_request_failure{model="ferris",reason="CANCELED""#;
-        wait_for("the cancellations", || counted(&metrics, cancelled) >= 16.0);
+        let cancelled =
+            |model| format!(r#"nv_inference_request_failure{{model="{model}",reason="CANCELED""#);
+        wait_for("the cancellations", || system.metric(&cancelled("generate")) >= 16.0);
+        wait_for("the model's rest", || counted(&metrics, &cancelled("ferris")) >= 1.0);
     }
 }
 

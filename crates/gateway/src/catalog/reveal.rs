@@ -158,6 +158,7 @@ mod tests {
                 ("8: ids INT32[-1] -> text BYTES[1]", "ids=_new -> text=out"),
             ],
             expect![[r#"
+                text
                 out BYTES[1]
                 input_ids INT32[-1]
                 input_lengths INT32[1]
@@ -179,6 +180,7 @@ mod tests {
                 "text=input_ids -> output_ids=tokens",
             )],
             expect![[r#"
+                input_ids
                 output_ids INT32[-1]
                  text=input_ids -> output_ids=output_ids
             "#]],
@@ -194,7 +196,11 @@ mod tests {
                  -> out BYTES[1]",
                 "text=text logit_bias_ids=text -> out=out",
             )],
-            expect![[""]],
+            expect![[r#"
+                text logit_bias_weights
+                out BYTES[1]
+                 text=text logit_bias_ids=text logit_bias_weights=logit_bias_weights -> out=out
+            "#]],
         );
     }
 
@@ -207,6 +213,7 @@ mod tests {
                 "text=text -> input_ids=input_ids finish_reason=finish_reason",
             )],
             expect![[r#"
+                text
                 finish_reason BYTES[1]
                 input_ids INT32[-1]
                  text=text -> input_ids=input_ids finish_reason=finish_reason
