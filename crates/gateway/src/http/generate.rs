@@ -101,12 +101,11 @@ async fn call(
     let id = request.id.clone();
     span.record(attribute::REQUEST_ID, &*id);
     request.context = context_in(&head.extensions, span.clone());
-    let deadline = request.context.deadline;
     let responses = match wait {
         Wait::ForAll => served.stage.call(request),
         Wait::ForEach => {
             request::ask_for_a_stream(&served.signature, &mut request);
-            deadline::limit(served.stage.call(request), deadline)
+            deadline::limit(served.stage.call(request), head.extensions.get())
         }
     };
     let span = span.clone();
