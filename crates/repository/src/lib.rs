@@ -32,7 +32,7 @@ pub use control::{
     Action, AtStart, Change, ControlMode, Override, UNLOADED, failed_to_poll, load_failed,
     not_explicit,
 };
-pub use failure::log_failure;
+pub use failure::{Labels, log_failure};
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};
 pub use identity::IDENTITY;
 pub use kind::{Backend, Instance, Kind, ModelFile};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::http::request::Parts;
 use consort_middleware::{Deadline, context_in};
-use consort_repository::Served;
+use consort_repository::{Labels, Served};
 use consort_stage::{Context, Responses, Stage};
 use consort_telemetry::semconv::attribute;
 use tracing::Span;
@@ -40,6 +40,11 @@ impl Caller {
         let context = context_in(&head.extensions, span.clone());
         let deadline = head.extensions.get().cloned();
         Ok(Self { model: target.name, id, span, context, deadline })
+    }
+
+    /// What the log says of the request when it fails.
+    pub(super) fn labels(&self) -> Labels {
+        Labels::new(&self.model, &self.id, &self.context)
     }
 
     /// The model, as it is served.
