@@ -2,6 +2,7 @@
 
 mod cached;
 mod checked;
+mod class_labels;
 mod classification;
 mod control;
 mod failure;
@@ -27,6 +28,7 @@ mod watching;
 
 pub use cached::Cached;
 pub use checked::{Checked, reason};
+pub use class_labels::{ClassLabels, read_labels};
 pub use classification::{classify, classify_outputs};
 pub use control::{
     Action, AtStart, Change, ControlMode, Override, UNLOADED, failed_to_poll, load_failed,
