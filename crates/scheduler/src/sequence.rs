@@ -3,6 +3,7 @@
 mod choice;
 mod controls;
 mod core;
+mod exchange;
 mod instance;
 mod line;
 mod rows;

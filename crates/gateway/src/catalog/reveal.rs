@@ -109,7 +109,7 @@ mod tests {
     }
 
     /// Reveals an ensemble of steps given as `INPUTS -> OUTPUTS` beside the signature of each model.
-    fn check(ensemble: &str, steps: &[(&str, &str)], expected: Expect) {
+    fn check(ensemble: &str, steps: &[(&str, &str)], expected: &Expect) {
         let spec = Spec {
             name: "sample".into(),
             signature: signature(ensemble),
@@ -129,16 +129,14 @@ mod tests {
         let Signature { inputs, outputs, .. } = &revealed.signature;
         let inputs: Vec<_> = inputs.iter().map(|spec| &*spec.name).collect();
         let outputs = outputs.iter();
-        let mut text: String = outputs
-            .map(|spec| format!("{} {}{:?}\n", spec.name, spec.datatype, spec.dims))
-            .collect();
-        text.insert_str(0, &format!("{}\n", inputs.join(" ")));
-        for step in &revealed.steps {
-            let show = |edge: &Edge| format!(" {}={}", edge.model_tensor, edge.ensemble_tensor);
-            let inputs: String = step.inputs.iter().map(show).collect();
-            let outputs: String = step.outputs.iter().map(show).collect();
-            text += &format!("{inputs} ->{outputs}\n");
-        }
+        let outputs = outputs.map(|spec| format!("{} {}{:?}", spec.name, spec.datatype, spec.dims));
+        let show = |edge: &Edge| format!(" {}={}", edge.model_tensor, edge.ensemble_tensor);
+        let shown = |edges: &[Edge]| edges.iter().map(show).collect::<Vec<_>>().concat();
+        let steps = revealed.steps.iter();
+        let steps = steps.map(|step| format!("{} ->{}", shown(&step.inputs), shown(&step.outputs)));
+        let lines: Vec<String> =
+            [inputs.join(" ")].into_iter().chain(outputs).chain(steps).collect();
+        let text = lines.join("\n") + "\n";
         expected.assert_eq(&text);
     }
 
@@ -157,7 +155,7 @@ mod tests {
                 ),
                 ("8: ids INT32[-1] -> text BYTES[1]", "ids=_new -> text=out"),
             ],
-            expect![[r#"
+            &expect![[r"
                 text
                 out BYTES[1]
                 input_ids INT32[-1]
@@ -167,7 +165,7 @@ mod tests {
                  QUERY=text -> INPUT_ID=input_ids REQUEST_INPUT_LEN=input_lengths
                  input_ids=input_ids -> output_ids=output_ids finish_reason=finish_reason
                  ids=output_ids -> text=out
-            "#]],
+            "]],
         );
     }
 
@@ -179,11 +177,11 @@ mod tests {
                 "1: text BYTES[1] -> input_ids INT32[-1], output_ids INT32[-1]",
                 "text=input_ids -> output_ids=tokens",
             )],
-            expect![[r#"
+            &expect![[r"
                 input_ids
                 output_ids INT32[-1]
                  text=input_ids -> output_ids=output_ids
-            "#]],
+            "]],
         );
     }
 
@@ -196,11 +194,11 @@ mod tests {
                  -> out BYTES[1]",
                 "text=text logit_bias_ids=text -> out=out",
             )],
-            expect![[r#"
+            &expect![[r"
                 text logit_bias_weights
                 out BYTES[1]
                  text=text logit_bias_ids=text logit_bias_weights=logit_bias_weights -> out=out
-            "#]],
+            "]],
         );
     }
 
@@ -212,12 +210,12 @@ mod tests {
                 "1: text BYTES[1] -> input_ids INT32[-1], finish_reason BYTES[1]",
                 "text=text -> input_ids=input_ids finish_reason=finish_reason",
             )],
-            expect![[r#"
+            &expect![[r"
                 text
                 finish_reason BYTES[1]
                 input_ids INT32[-1]
                  text=text -> input_ids=input_ids finish_reason=finish_reason
-            "#]],
+            "]],
         );
     }
 }

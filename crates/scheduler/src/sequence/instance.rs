@@ -3,7 +3,7 @@
 use consort_stage::{BatchBackend, Error, Request, Response, Result, SequencePlace};
 use tokio::sync::oneshot;
 
-use super::core::Row;
+use super::exchange::Row;
 use super::rows::{Rows, Said};
 use super::shared::{Batch, Queued, Shared};
 use super::states::Values;

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use consort_stage::{Code, Error, Interrupt, Request, Response, Result, SequencePlace};
+use consort_stage::{Code, CorrelationId, Error, Interrupt, Request, Response, Result};
 use consort_telemetry::{PendingGuard, queue_span};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use super::controls::shown;
-use super::core::{Arrival, Core, Decision, Key, Lapse, Policy, Refusal, Row};
+use super::core::{Core, Policy};
+use super::exchange::{Arrival, Decision, Key, Lapse, Refusal, Row};
 use super::line::Kept;
 use super::rows::Rows;
 use super::states::Values;
@@ -55,7 +56,11 @@ impl Shared {
             request.queue_timeout().and_then(|timeout| Instant::now().checked_add(timeout));
         let (reply, mut answer) = oneshot::channel();
         let ticket = Ticket::default();
-        let key = self.admit(request, &place, ticket.clone(), reply, times_out_at)?;
+        let form = self.rows.form(&request);
+        let deadline = request.context.deadline;
+        let request = self.queued(request, ticket.clone(), reply);
+        let arrival = Arrival { place, request, form, times_out_at, deadline };
+        let key = self.admit(arrival)?;
         let caller = Caller { shared: self, key, ticket };
         let answer = match times_out_at {
             None => answer.await,
@@ -72,48 +77,40 @@ impl Shared {
         answer.unwrap_or_else(|_| Err(Error::internal("the instance gave no answer")))
     }
 
-    fn admit(
+    fn queued(
         &self,
         request: Request,
-        place: &SequencePlace,
         ticket: Ticket,
         reply: oneshot::Sender<Result<Response>>,
-        times_out_at: Option<Instant>,
-    ) -> Result<Key> {
-        let arrival = Arrival {
-            place: place.clone(),
-            form: self.rows.form(&request),
-            times_out_at,
-            deadline: request.context.deadline,
-            request: Queued {
-                ticket,
-                reply,
-                pending: self.counting.meter.pending(),
-                span: queue_span(request.context.span.as_ref(), &self.counting.model),
-                request,
-            },
-        };
+    ) -> Queued {
+        let pending = self.counting.meter.pending();
+        let span = queue_span(request.context.span.as_ref(), &self.counting.model);
+        Queued { request, ticket, reply, pending, span }
+    }
+
+    fn admit(&self, arrival: Arrival<Queued>) -> Result<Key> {
+        let id = arrival.place.id.clone();
         let admitted = self.settle(self.core.lock(), |core| core.submit(arrival, Instant::now()));
-        let admitted = admitted.map_err(|refusal| self.refused(refusal, place))?;
+        let admitted = admitted.map_err(|refusal| self.refused(refusal, &id))?;
         if admitted.cuts_off {
             tracing::warn!(
                 model = &*self.counting.model,
                 "sequence {} had not ended when it was started again; it is cut off",
-                shown(&place.id)
+                shown(&id)
             );
         }
         Ok(admitted.key)
     }
 
     /// The texts are Triton's.
-    fn refused(&self, refusal: Refusal, place: &SequencePlace) -> Error {
+    fn refused(&self, refusal: Refusal, id: &CorrelationId) -> Error {
         match refusal {
             Refusal::Full => full(),
             Refusal::Closed => stopping(),
             Refusal::NotStarted => Error::invalid(format!(
                 "inference request for sequence {} to model '{}' must specify the START flag on \
                  the first request of the sequence",
-                shown(&place.id),
+                shown(id),
                 self.counting.model
             )),
         }

@@ -53,7 +53,7 @@ impl Answer {
             Kind::Completion => "text_completion",
             Kind::Chat => "chat.completion",
         };
-        let mut answer = self.object(object, choices);
+        let mut answer = self.object(object, &choices);
         let usage = usage.json();
         if !usage.is_null() {
             answer["usage"] = usage;
@@ -64,27 +64,27 @@ impl Answer {
     /// The chunk that begins a choice, where there is one.
     pub(super) fn opening(&self, index: usize) -> Option<Value> {
         let delta = json!({"role": "assistant", "content": "", "refusal": null});
-        (self.kind == Kind::Chat).then(|| self.chunk(index, delta, None))
+        (self.kind == Kind::Chat).then(|| self.chunk(index, &delta, None))
     }
 
     /// The chunk of a piece of text.
     pub(super) fn piece(&self, index: usize, text: &str) -> Value {
-        self.chunk(index, json!({ "content": text }), None)
+        self.chunk(index, &json!({ "content": text }), None)
     }
 
     /// The chunk that ends a choice.
     pub(super) fn end(&self, index: usize, finish: &'static str) -> Value {
-        self.chunk(index, json!({}), Some(finish))
+        self.chunk(index, &json!({}), Some(finish))
     }
 
     /// The chunk that tells the usage.
     pub(super) fn usage(&self, usage: Usage) -> Value {
-        let mut chunk = self.object(self.chunk_object(), Vec::new());
+        let mut chunk = self.object(self.chunk_object(), &[]);
         chunk["usage"] = usage.json();
         chunk
     }
 
-    fn chunk(&self, index: usize, delta: Value, finish: Option<&'static str>) -> Value {
+    fn chunk(&self, index: usize, delta: &Value, finish: Option<&'static str>) -> Value {
         let choice = match self.kind {
             Kind::Completion => {
                 let text = delta.get("content").cloned().unwrap_or_else(|| "".into());
@@ -94,7 +94,7 @@ impl Answer {
                 json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish})
             }
         };
-        self.object(self.chunk_object(), vec![choice])
+        self.object(self.chunk_object(), &[choice])
     }
 
     fn chunk_object(&self) -> &'static str {
@@ -104,7 +104,7 @@ impl Answer {
         }
     }
 
-    fn object(&self, object: &str, choices: Vec<Value>) -> Value {
+    fn object(&self, object: &str, choices: &[Value]) -> Value {
         json!({
             "id": self.id,
             "object": object,

@@ -147,11 +147,11 @@ fn tools(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
 
 /// Refuses any form of answer but plain text.
 fn check_form(fields: &mut Fields) -> Result<(), Refusal> {
-    if let Some(format) = fields.take("response_format") {
-        if format.get("type").and_then(Value::as_str) != Some("text") {
-            let text = "`response_format` must be of type `text`: the models of this server hold to no other form";
-            return Err(Refusal::of("response_format", text));
-        }
+    let is_text = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
+    if fields.take("response_format").is_some_and(|format| !is_text(&format)) {
+        let text = "`response_format` must be of type `text`: the models of this server hold to no \
+                    other form";
+        return Err(Refusal::of("response_format", text));
     }
     match fields.take("modalities") {
         Some(modalities) if modalities != serde_json::json!(["text"]) => {

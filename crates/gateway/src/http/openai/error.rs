@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    fn check(refusal: Refusal, expected: Expect) {
+    fn check(refusal: &Refusal, expected: &Expect) {
         let (status, body) = (status(refusal.failure.error()), refusal.param.clone());
         let json = super::body(refusal.failure.error(), body.as_deref());
         expected.assert_eq(&format!("{} {json}", status.as_u16()));
@@ -110,26 +110,26 @@ mod tests {
     #[test]
     fn an_error_has_the_shape_and_the_status_that_clients_map_to_their_exceptions() {
         check(
-            Refusal::of("n", "`n` must be positive"),
-            expect![[
+            &Refusal::of("n", "`n` must be positive"),
+            &expect![[
                 r#"400 {"error":{"message":"`n` must be positive","type":"invalid_request_error","param":"n","code":null}}"#
             ]],
         );
         check(
-            Refusal::from(Error::not_found("no such model")).about("model"),
-            expect![[
+            &Refusal::from(Error::not_found("no such model")).about("model"),
+            &expect![[
                 r#"404 {"error":{"message":"no such model","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
             ]],
         );
         check(
-            Error::unsupported("no beams").into(),
-            expect![[
+            &Error::unsupported("no beams").into(),
+            &expect![[
                 r#"400 {"error":{"message":"no beams","type":"invalid_request_error","param":null,"code":null}}"#
             ]],
         );
         check(
-            Error::deadline_exceeded().into(),
-            expect![[
+            &Error::deadline_exceeded().into(),
+            &expect![[
                 r#"504 {"error":{"message":"request deadline exceeded","type":"server_error","param":null,"code":"deadline_exceeded"}}"#
             ]],
         );

@@ -158,11 +158,11 @@ mod tests {
         text.unwrap_or_else(|error| format!("error: {}", explain(&error)))
     }
 
-    fn check(template: &str, messages: serde_json::Value, expected: Expect) {
+    fn check(template: &str, messages: serde_json::Value, expected: &Expect) {
         expected.assert_eq(&render(template, &chat(messages)));
     }
 
-    /// The form of ChatML, as many models have it.
+    /// The form of `ChatML`, as many models have it.
     const CHATML: &str = "{% for message in messages %}
 {{'<|im_start|>' + message['role'] + '\\n' + message['content'].strip() + '<|im_end|>' + '\\n'}}
 {% endfor %}
@@ -175,7 +175,7 @@ mod tests {
         check(
             CHATML,
             json!([{"role": "system", "content": " be kind "}, {"role": "user", "content": "hi"}]),
-            expect![[r"
+            &expect![[r"
                 <|im_start|>system
                 be kind<|im_end|>
 
@@ -194,7 +194,7 @@ mod tests {
             "{{ bos_token }}{% for m in messages %}{% if loop.index0 > 0 %}{% break %}{% endif %}\
              {{ m.content.split(' ')[0].upper() }}{{ m.get('name', '?') }}{% endfor %}{{ eos_token }}",
             json!([{"role": "user", "content": "hi you"}, {"role": "user", "content": "no"}]),
-            expect!["<s>HI?</s>"],
+            &expect!["<s>HI?</s>"],
         );
     }
 
@@ -203,9 +203,9 @@ mod tests {
         check(
             "{{ raise_exception('roles must alternate') }}",
             json!([]),
-            expect!["error: roles must alternate"],
+            &expect!["error: roles must alternate"],
         );
-        check("{{ messages[0].content }}", json!([]), expect!["error: undefined value (line 1)"]);
+        check("{{ messages[0].content }}", json!([]), &expect!["error: undefined value (line 1)"]);
     }
 
     #[test]

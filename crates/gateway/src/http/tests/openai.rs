@@ -19,6 +19,7 @@ const TALKER: &str = "1: text_input BYTES[1], max_tokens INT32[1]?, temperature 
      finish_reason BYTES[1]";
 
 /// A response of one token and its text, for a prompt of three tokens.
+#[expect(clippy::unnecessary_wraps, reason = "it stands in lists beside errors")]
 fn said(text: &str, finish: &str) -> Result<Response> {
     let outputs = vec![
         Tensor::from_strings("text_output", &[1, 1], &[text]),
@@ -40,7 +41,7 @@ fn talker(pieces: &'static [&'static str], finish: &'static str) -> Arc<Served> 
 }
 
 /// Posts `body` and compares what comes back, its name and its time left out.
-fn check(router: Router, path: &str, body: &str, expected: Expect) {
+fn check(router: Router, path: &str, body: &str, expected: &Expect) {
     let reply = block_on(post(layered(router), path, body.to_owned()));
     expected.assert_eq(&format!("{} {}", reply.status.as_u16(), normal(reply.text())));
 }

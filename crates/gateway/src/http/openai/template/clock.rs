@@ -45,7 +45,7 @@ fn strftime(seconds: u64, format: &str) -> Result<String, Error> {
             text.push(character);
             continue;
         }
-        text += &match characters.next() {
+        let part = match characters.next() {
             Some('Y') => year.to_string(),
             Some('y') => format!("{:02}", year % 100),
             Some('m') => format!("{:02}", month + 1),
@@ -64,6 +64,7 @@ fn strftime(seconds: u64, format: &str) -> Result<String, Error> {
                 return Err(Error::new(ErrorKind::InvalidOperation, text));
             }
         };
+        text += &part;
     }
     Ok(text)
 }

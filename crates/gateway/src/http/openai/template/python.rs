@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 /// The filter `tojson`.
+#[expect(clippy::needless_pass_by_value, reason = "the signature of a filter")]
 pub(super) fn to_json(value: &Value, arguments: Kwargs) -> Result<Value, Error> {
     let indent = super::indent(&arguments)?;
     let mut json = Vec::new();

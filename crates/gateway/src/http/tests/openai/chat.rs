@@ -31,7 +31,7 @@ fn parrot(template: Option<&str>) -> (Router, TempDir) {
     (router(Arc::new(shelf), options), repository)
 }
 
-fn check_chat(fields: &str, expected: Expect) {
+fn check_chat(fields: &str, expected: &Expect) {
     let (router, _repository) = parrot(Some(TEMPLATE));
     let body = format!(r#"{{"model":"generate",{fields}}}"#);
     check(router, PATH, &body, expected);
@@ -43,7 +43,7 @@ fn the_template_makes_the_prompt() {
         r#""messages":[{"role":"developer","content":"be kind"},
             {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}],
             "tools":[{"type":"function"}],"chat_template_kwargs":{"mood":"!"}"#,
-        expect![[
+        &expect![[
             r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"generate","choices":[{"index":0,"message":{"role":"assistant","content":"developer:be kind;user:a\nb;1 tools!","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
         ]],
     );
@@ -53,7 +53,7 @@ fn the_template_makes_the_prompt() {
 fn the_role_comes_first_in_a_stream() {
     check_chat(
         r#""messages":[{"role":"user","content":"hi"}],"stream":true"#,
-        expect![[r#"
+        &expect![[r#"
         200 data: {"id":"chatcmpl-","object":"chat.completion.chunk","model":"generate","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]}
 
         data: {"id":"chatcmpl-","object":"chat.completion.chunk","model":"generate","choices":[{"index":0,"delta":{"content":"user:hi;"},"logprobs":null,"finish_reason":null}]}
@@ -70,85 +70,86 @@ fn the_role_comes_first_in_a_stream() {
 fn tools_that_must_not_be_called_are_not_told() {
     check_chat(
         r#""messages":[{"role":"user","content":"hi"}],"tools":[{}],"tool_choice":"none""#,
-        expect![[
+        &expect![[
             r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"generate","choices":[{"index":0,"message":{"role":"assistant","content":"user:hi;","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
         ]],
     );
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn what_is_wrong_is_refused_by_the_name_of_its_field() {
     let refused = |fields: &str, expected| check_chat(fields, expected);
     let hi = r#""messages":[{"role":"user","content":"hi"}]"#;
     refused(
         r#""n":1"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`messages` is missing","type":"invalid_request_error","param":"messages","code":null}}"#
         ]],
     );
     refused(
         r#""messages":"hi""#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`messages` must be a list of messages, not a string","type":"invalid_request_error","param":"messages","code":null}}"#
         ]],
     );
     refused(
         r#""messages":[]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`messages` is an empty list","type":"invalid_request_error","param":"messages","code":null}}"#
         ]],
     );
     refused(
         r#""messages":["hi"]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`messages[0]` must be an object, not a string","type":"invalid_request_error","param":"messages[0]","code":null}}"#
         ]],
     );
     refused(
         r#""messages":[{"role":"ghost","content":"boo"}]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`messages[0].role` must be one of system, developer, user, assistant, tool","type":"invalid_request_error","param":"messages[0].role","code":null}}"#
         ]],
     );
     refused(
         r#""messages":[{"role":"user"}]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`messages[0].content` is missing","type":"invalid_request_error","param":"messages[0].content","code":null}}"#
         ]],
     );
     refused(
         r#""messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`messages[0].content[0]` must be a part of type `text`: models here read text alone","type":"invalid_request_error","param":"messages[0].content[0]","code":null}}"#
         ]],
     );
     refused(
         &format!(r#"{hi},"tool_choice":"required""#),
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`tool_choice` must be `none` or `auto`: a model cannot be made to call one","type":"invalid_request_error","param":"tool_choice","code":null}}"#
         ]],
     );
     refused(
         &format!(r#"{hi},"response_format":{{"type":"json_object"}}"#),
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`response_format` must be of type `text`: the models of this server hold to no other form","type":"invalid_request_error","param":"response_format","code":null}}"#
         ]],
     );
     refused(
         &format!(r#"{hi},"logprobs":true"#),
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`logprobs` is not supported: the models of this server tell no probabilities","type":"invalid_request_error","param":"logprobs","code":null}}"#
         ]],
     );
     refused(
         &format!(r#"{hi},"modalities":["audio"]"#),
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`modalities` must be `[\"text\"]`: the models of this server speak in text","type":"invalid_request_error","param":"modalities","code":null}}"#
         ]],
     );
     refused(
         &format!(r#"{hi},"max_completion_tokens":1.5"#),
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`max_completion_tokens` must be a whole number, not a number with a fraction","type":"invalid_request_error","param":"max_completion_tokens","code":null}}"#
         ]],
     );
@@ -163,19 +164,19 @@ fn a_missing_a_broken_and_a_refusing_template_are_told_apart() {
     };
     refused(
         None,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"model `generate` has no chat template: put a file `chat_template.jinja` into its folder","type":"invalid_request_error","param":"model","code":null}}"#
         ]],
     );
     refused(
         Some("{% if %}"),
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"the chat template of model `generate` cannot be read: unexpected end of block (line 1)","type":"invalid_request_error","param":"model","code":null}}"#
         ]],
     );
     refused(
         Some("{{ raise_exception('no system message') }}"),
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"the chat template of model `generate` refuses the messages: no system message","type":"invalid_request_error","param":"messages","code":null}}"#
         ]],
     );
@@ -217,7 +218,7 @@ fn an_ensembles_template_is_found_beside_the_tokenizer_it_begins_with() {
         router(Arc::new(shelf), options),
         PATH,
         body,
-        expect![[
+        &expect![[
             r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"talk","choices":[{"index":0,"message":{"role":"assistant","content":"E","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
         ]],
     );

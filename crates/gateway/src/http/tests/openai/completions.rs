@@ -15,7 +15,7 @@ fn a_completion_has_its_text_why_it_ended_and_its_tokens() {
         front(vec![talker(&["a ", "crab"], "stop")]),
         PATH,
         r#"{"model":"generate","prompt":"what walks sideways? "}"#,
-        expect![[
+        &expect![[
             r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"a crab","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#
         ]],
     );
@@ -27,7 +27,7 @@ fn choices_of_a_prompt_share_its_tokens() {
         front(vec![talker(&["x"], "length")]),
         PATH,
         r#"{"model":"generate","prompt":["p ","q "],"n":2,"best_of":2,"echo":true,"seed":5}"#,
-        expect![[
+        &expect![[
             r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"p x","logprobs":null,"finish_reason":"length"},{"index":1,"text":"p x","logprobs":null,"finish_reason":"length"},{"index":2,"text":"q x","logprobs":null,"finish_reason":"length"},{"index":3,"text":"q x","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":6,"completion_tokens":4,"total_tokens":10}}"#
         ]],
     );
@@ -39,7 +39,7 @@ fn a_stream_has_a_chunk_for_each_piece_then_the_reason_the_tokens_and_the_end() 
         front(vec![talker(&["a", "", "b"], "stop")]),
         PATH,
         r#"{"model":"generate","prompt":"p","stream":true,"stream_options":{"include_usage":true}}"#,
-        expect![[r#"
+        &expect![[r#"
             200 data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":null}],"usage":null}
 
             data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"b","logprobs":null,"finish_reason":null}],"usage":null}
@@ -60,7 +60,7 @@ fn a_stop_word_cut_over_pieces_never_shows() {
         front(vec![talker(&["one E", "N", "D two"], "length")]),
         PATH,
         r#"{"model":"generate","prompt":"p","stop":"END","stream":true}"#,
-        expect![[r#"
+        &expect![[r#"
             200 data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"one ","logprobs":null,"finish_reason":null}]}
 
             data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"stop"}]}
@@ -73,7 +73,7 @@ fn a_stop_word_cut_over_pieces_never_shows() {
         front(vec![talker(&["one E", "N", "D two"], "length")]),
         PATH,
         r#"{"model":"generate","prompt":"p","stop":["no","END"]}"#,
-        expect![[
+        &expect![[
             r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"one ","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6}}"#
         ]],
     );
@@ -88,14 +88,14 @@ fn a_model_that_tells_nothing_but_text_has_no_usage_and_a_likely_reason() {
         front(vec![model("generate", plain, answer)]),
         PATH,
         r#"{"model":"generate","prompt":"p"}"#,
-        expect![[
+        &expect![[
             r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":"stop"}]}"#
         ]],
     );
 }
 
 /// The inputs that a model gets for `body`.
-fn check_inputs(body: &str, expected: Expect) {
+fn check_inputs(body: &str, expected: &Expect) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let place = Arc::clone(&seen);
     let spy = model("generate", signature(TALKER), move |request| {
@@ -116,7 +116,7 @@ fn fields_become_the_inputs_of_the_model() {
     check_inputs(
         r#"{"model":"generate","prompt":"p","max_tokens":7,"temperature":0.5,"seed":-1,"n":2,
             "presence_penalty":0,"user":"me","min_length":2,"logit_bias":{}}"#,
-        expect![[r#"
+        &expect![[r#"
             text_input BYTES [1, 1] b"\x01\0\0\0p"
             stream BOOL [1, 1] b"\0"
             min_length INT32 [1, 1] b"\x02\0\0\0"
@@ -138,7 +138,7 @@ fn fields_become_the_inputs_of_the_model() {
 fn a_temperature_of_0_asks_for_the_likeliest_token_whatever_else_is_said() {
     check_inputs(
         r#"{"model":"generate","prompt":"p","temperature":0,"top_k":9,"top_p":1}"#,
-        expect![[r#"
+        &expect![[r#"
             text_input BYTES [1, 1] b"\x01\0\0\0p"
             stream BOOL [1, 1] b"\0"
             top_k INT32 [1, 1] b"\x01\0\0\0"
@@ -149,6 +149,7 @@ fn a_temperature_of_0_asks_for_the_likeliest_token_whatever_else_is_said() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn what_is_wrong_is_refused_by_the_name_of_its_field() {
     let refused = |fields: &str, expected| {
         let body = format!(r#"{{"model":"generate",{fields}}}"#);
@@ -156,115 +157,115 @@ fn what_is_wrong_is_refused_by_the_name_of_its_field() {
     };
     refused(
         r#""prompt":7"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`prompt` must be a string or a list of strings, not a number","type":"invalid_request_error","param":"prompt","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":[1,2]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`prompt` has token ids; the ensembles of this server tokenize by themselves, so send text","type":"invalid_request_error","param":"prompt","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":[]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`prompt` is an empty list","type":"invalid_request_error","param":"prompt","code":null}}"#
         ]],
     );
     refused(
         r#""n":1"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`prompt` is missing","type":"invalid_request_error","param":"prompt","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","n":0"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`n` must be between 1 and 128, not 0","type":"invalid_request_error","param":"n","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":["p","q"],"n":100"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"2 prompts with 100 choices each are more than 128 texts","type":"invalid_request_error","param":"prompt","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","max_tokens":0"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`max_tokens` must be between 1 and 2147483647, not 0","type":"invalid_request_error","param":"max_tokens","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","temperature":"hot""#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`temperature` must be a number, not a string","type":"invalid_request_error","param":"temperature","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","presence_penalty":1"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`presence_penalty` has no effect on model `generate`, which has no input `presence_penalty`","type":"invalid_request_error","param":"presence_penalty","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","stop":["a","b","c","d","e"]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`stop` has 5 words; there may be 4","type":"invalid_request_error","param":"stop","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","stop":[1]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`stop` must be a string or a list of strings, not a number","type":"invalid_request_error","param":"stop","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","suffix":"s""#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`suffix` is not supported: models continue a text, and insert nothing before an end","type":"invalid_request_error","param":"suffix","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","logprobs":1"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`logprobs` is not supported: the models of this server tell no probabilities","type":"invalid_request_error","param":"logprobs","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","logit_bias":{"5":1}"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`logit_bias` has no effect on model `generate`, which has no input `logit_bias_ids`","type":"invalid_request_error","param":"logit_bias","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","best_of":3"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`best_of` is not supported: it must be as many as `n`","type":"invalid_request_error","param":"best_of","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","min_length":"two""#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`min_length` does not fit input `min_length` of TYPE_INT32","type":"invalid_request_error","param":"min_length","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","text_input":"mine""#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"Unrecognized request argument supplied: text_input","type":"invalid_request_error","param":"text_input","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","stream_options":{}"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`stream_options` is for requests with `stream` set to true","type":"invalid_request_error","param":"stream_options","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":"p","stream":true,"stream_options":{"x":1}"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"Unrecognized request argument supplied: stream_options.x","type":"invalid_request_error","param":"stream_options.x","code":null}}"#
         ]],
     );
@@ -277,50 +278,50 @@ fn what_is_no_request_and_models_that_cannot_be_asked_are_refused() {
     };
     refused(
         "",
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"the request body is not a JSON object: The document is empty. at 0","type":"invalid_request_error","param":null,"code":null}}"#
         ]],
     );
     refused(
         r#"{"model":"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"the request body is not a JSON object: EOF while parsing a value at 9","type":"invalid_request_error","param":null,"code":null}}"#
         ]],
     );
     refused(
         "[]",
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"the request body is not a JSON object: expected a map","type":"invalid_request_error","param":null,"code":null}}"#
         ]],
     );
     refused(
         r#"{"prompt":"p"}"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`model` is missing","type":"invalid_request_error","param":"model","code":null}}"#
         ]],
     );
     refused(
         r#"{"model":3,"prompt":"p"}"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`model` must be a string, not a number","type":"invalid_request_error","param":"model","code":null}}"#
         ]],
     );
     refused(
         r#"{"model":"none","prompt":"p"}"#,
-        expect![[
+        &expect![[
             r#"404 {"error":{"message":"Request for unknown model: 'none' is not found","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
         ]],
     );
     refused(
         r#"{"model":"echo","prompt":"p"}"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"model `echo` does not continue text: it has no TYPE_STRING input `text_input` and output `text_output`","type":"invalid_request_error","param":"model","code":null}}"#
         ]],
     );
     let large = format!(r#"{{"model":"generate","prompt":"{}"}}"#, "a".repeat(20_000));
     refused(
         &large,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"request JSON size of 20032 bytes exceeds the maximum allowed input size of 10000 bytes. Use --http-max-input-size to increase the limit.","type":"invalid_request_error","param":null,"code":null}}"#
         ]],
     );
@@ -339,7 +340,7 @@ fn an_error_before_the_first_piece_has_a_status_and_one_after_it_is_an_event() {
         front(vec![failing(false)]),
         PATH,
         body,
-        expect![[
+        &expect![[
             r#"500 {"error":{"message":"it broke","type":"server_error","param":null,"code":"internal"}}"#
         ]],
     );
@@ -347,7 +348,7 @@ fn an_error_before_the_first_piece_has_a_status_and_one_after_it_is_an_event() {
         front(vec![failing(true)]),
         PATH,
         body,
-        expect![[r#"
+        &expect![[r#"
         200 data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":null}]}
 
         data: {"error":{"message":"it broke","type":"server_error","param":null,"code":"internal"}}
@@ -417,31 +418,31 @@ fn models_say_which_routes_they_are_for() {
         let vectors = signature("8: text BYTES[1] -> embedding FP32[2]");
         front(vec![talker(&["x"], "stop"), echo(), model("embed", vectors, echo_back)])
     };
-    let shown = |path: &str, expected: Expect| {
+    let shown = |path: &str, expected: &Expect| {
         let reply = block_on(get(models(), path));
         expected.assert_eq(&format!("{} {}", reply.status.as_u16(), normal(reply.text())));
     };
     shown(
         "/v1/models",
-        expect![[
+        &expect![[
             r#"200 {"object":"list","data":[{"id":"generate","object":"model","owned_by":"consort","routes":["/v1/completions"]},{"id":"embed","object":"model","owned_by":"consort","routes":["/v1/embeddings"]}]}"#
         ]],
     );
     shown(
         "/v1/models/embed",
-        expect![[
+        &expect![[
             r#"200 {"id":"embed","object":"model","owned_by":"consort","routes":["/v1/embeddings"]}"#
         ]],
     );
     shown(
         "/v1/models/echo",
-        expect![[
+        &expect![[
             r#"404 {"error":{"message":"model `echo` neither continues text nor embeds it","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
         ]],
     );
     shown(
         "/v1/models/none",
-        expect![[
+        &expect![[
             r#"404 {"error":{"message":"Request for unknown model: 'none' is not found","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
         ]],
     );

@@ -17,7 +17,7 @@ fn embedder() -> Router {
         let count = texts.len() as i64;
         let outputs = vec![
             Tensor::from_vec("embedding", &[count, 2], values),
-            Tensor::from_vec("attention_mask", &[count, 2], vec![1_i64, 0].repeat(texts.len())),
+            Tensor::from_vec("attention_mask", &[count, 2], [1_i64, 0].repeat(texts.len())),
         ];
         one(async { Ok(Response::only(outputs)) })
     });
@@ -27,7 +27,7 @@ fn embedder() -> Router {
     front(vec![Arc::new(plain), echo()])
 }
 
-fn check_embed(fields: &str, expected: Expect) {
+fn check_embed(fields: &str, expected: &Expect) {
     check(embedder(), PATH, &format!(r#"{{"model":"embed",{fields}}}"#), expected);
 }
 
@@ -35,13 +35,13 @@ fn check_embed(fields: &str, expected: Expect) {
 fn each_text_has_a_vector_in_its_place_and_padding_counts_for_nothing() {
     check_embed(
         r#""input":["one","three","seventh"]"#,
-        expect![[
+        &expect![[
             r#"200 {"object":"list","data":[{"object":"embedding","index":0,"embedding":[3.0,0.1]},{"object":"embedding","index":1,"embedding":[5.0,1.1]},{"object":"embedding","index":2,"embedding":[7.0,0.1]}],"model":"embed","usage":{"prompt_tokens":3,"total_tokens":3}}"#
         ]],
     );
     check_embed(
         r#""input":"one","encoding_format":"base64","dimensions":2"#,
-        expect![[
+        &expect![[
             r#"200 {"object":"list","data":[{"object":"embedding","index":0,"embedding":"AABAQM3MzD0="}],"model":"embed","usage":{"prompt_tokens":1,"total_tokens":1}}"#
         ]],
     );
@@ -51,43 +51,43 @@ fn each_text_has_a_vector_in_its_place_and_padding_counts_for_nothing() {
 fn what_is_wrong_is_refused_by_the_name_of_its_field() {
     check_embed(
         r#""n":1"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`input` is missing","type":"invalid_request_error","param":"input","code":null}}"#
         ]],
     );
     check_embed(
         r#""input":[]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`input` has 0 texts; there must be 1 to 2048","type":"invalid_request_error","param":"input","code":null}}"#
         ]],
     );
     check_embed(
         r#""input":[1,2]"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`input` has token ids; the ensembles of this server tokenize by themselves, so send text","type":"invalid_request_error","param":"input","code":null}}"#
         ]],
     );
     check_embed(
         r#""input":{"a":1}"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`input` must be a string or a list of strings, not an object","type":"invalid_request_error","param":"input","code":null}}"#
         ]],
     );
     check_embed(
         r#""input":"a","encoding_format":"hex""#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`encoding_format` must be `float` or `base64`","type":"invalid_request_error","param":"encoding_format","code":null}}"#
         ]],
     );
     check_embed(
         r#""input":"a","dimensions":1"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"`dimensions` must be 2: the model gives no shorter vectors","type":"invalid_request_error","param":"dimensions","code":null}}"#
         ]],
     );
     check_embed(
         r#""input":"a","pooling":"mean""#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"Unrecognized request argument supplied: pooling","type":"invalid_request_error","param":"pooling","code":null}}"#
         ]],
     );
@@ -95,7 +95,7 @@ fn what_is_wrong_is_refused_by_the_name_of_its_field() {
         embedder(),
         PATH,
         r#"{"model":"echo","input":"a"}"#,
-        expect![[
+        &expect![[
             r#"400 {"error":{"message":"model `echo` does not embed text: it does not take one TYPE_STRING tensor and give one of TYPE_FP32","type":"invalid_request_error","param":"model","code":null}}"#
         ]],
     );

@@ -78,8 +78,8 @@ impl Witness {
     }
 }
 
-fn step(world: &mut World, witness: &mut Witness, is_direct: bool, event: Event) {
-    match event {
+fn step(world: &mut World, witness: &mut Witness, is_direct: bool, event: &Event) {
+    match *event {
         Event::Send { id, flags, timeout_ms } => {
             let request = witness.sent.len() as u32;
             let timeout = timeout_ms.map(Duration::from_millis);
@@ -88,7 +88,7 @@ fn step(world: &mut World, witness: &mut Witness, is_direct: bool, event: Event)
                 witness.open.insert(request);
             }
         }
-        Event::Leave(index) if !witness.sent.is_empty() => {
+        Event::Leave(ref index) if !witness.sent.is_empty() => {
             let request = index.index(witness.sent.len());
             if let Some(left) = world.core.cancel(&witness.sent[request].1) {
                 assert_eq!(left as usize, request);
@@ -124,11 +124,11 @@ proptest! {
         let mut world = if is_direct { World::direct(2, 2) } else { World::oldest(2, 2, 2) };
         let mut witness = Witness::default();
         for event in events {
-            step(&mut world, &mut witness, is_direct, event);
+            step(&mut world, &mut witness, is_direct, &event);
         }
         world.core.close(world.now);
         for turn in 0..1000 {
-            step(&mut world, &mut witness, is_direct, Event::Turn(turn % 2));
+            step(&mut world, &mut witness, is_direct, &Event::Turn(turn % 2));
         }
         prop_assert!(witness.open.is_empty(), "lost: {:?}", witness.open);
         for lane in 0..2 {
