@@ -19,7 +19,8 @@ pub(super) struct Failure {
     error: Error,
     header: Option<(HeaderName, &'static str)>,
     is_the_callers_fault: bool,
-    labels: Labels,
+    // Boxed, so that errors do not widen results.
+    labels: Box<Labels>,
 }
 
 impl Failure {
@@ -51,7 +52,7 @@ impl Failure {
     pub(super) fn noted_on(mut self, span: &Span, labels: Labels) -> Self {
         failed(span, self.error.code().name(), self.error.message());
         let request_id = self.labels.request_id.or(labels.request_id);
-        self.labels = Labels { request_id, ..labels };
+        self.labels = Box::new(Labels { request_id, ..labels });
         self
     }
 }
@@ -59,7 +60,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let is_the_callers_fault = !error.code().is_the_servers_fault();
-        Self { error, header: None, is_the_callers_fault, labels: Labels::default() }
+        Self { error, header: None, is_the_callers_fault, labels: Box::default() }
     }
 }
 

@@ -64,13 +64,13 @@ pub(super) fn parse(
     let document: Document<'_> = json::document(&text).map_err(Failure::of_the_caller)?;
     let id = document.id.map_or(Ok("".into()), |id| json::text("id", id));
     let id = id.map_err(Failure::of_the_caller)?;
-    let call = call(InputReader { served, limit }, document, json_length.map(|_| body), &id);
+    let call = call(&InputReader { served, limit }, document, json_length.map(|_| body), &id);
     call.map_err(|error| Failure::of_the_caller(error).of_request(&id))
 }
 
 /// Reads what follows a request's id.
 fn call(
-    reader: InputReader<'_>,
+    reader: &InputReader<'_>,
     document: Document<'_>,
     mut blobs: Option<Bytes>,
     id: &str,
