@@ -110,7 +110,7 @@ fn an_unknown_backend_is_told_with_those_there_are() {
 
 #[test]
 fn an_unknown_execution_provider_and_an_absent_card_are_told() {
-    let graph = crate::program::checkout().join("target/models/tiny/add_sub.onnx");
+    let graph = crate::program::target("models/tiny/add_sub.onnx");
     let graph = std::fs::read(&graph).expect("run `cargo xtask test`, which builds it");
     let provider = r#"backend: "onnxruntime"
         optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorflow" } ] } }"#;

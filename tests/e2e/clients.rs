@@ -3,17 +3,16 @@
 use std::process::Command;
 
 use crate::lifecycle::{counted, counters, wait_for};
-use crate::program::checkout;
+use crate::program::{checkout, target};
 use crate::repository::shipped;
 use crate::system::{Layout, System};
 
 /// Runs a script of `tests/python` in the environment that `cargo xtask test` makes.
 pub(crate) fn python(script: &str, arguments: &[&str]) {
-    let root = checkout();
-    let interpreter = root.join("target/venv/bin/python");
+    let interpreter = target("venv/bin/python");
     assert!(interpreter.exists(), "no Python environment; run `cargo xtask test`");
     let output = Command::new(interpreter)
-        .arg(root.join("tests/python").join(script))
+        .arg(checkout().join("tests/python").join(script))
         .args(arguments)
         .output()
         .expect("python runs");

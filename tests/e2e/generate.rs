@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::program::checkout;
+use crate::program::{checkout, target};
 use crate::repository::{fresh_clone, shipped};
 use crate::system::{Layout, System, agent};
 
@@ -62,7 +62,7 @@ fn a_fresh_clone_is_ready_without_the_weights_that_are_fetched_apart() {
 #[test]
 fn graphs_exported_the_optimum_way_give_the_same_text() {
     for form in ["ferris-optimum", "ferris-optimum-without-positions"] {
-        let graph = checkout().join(format!("target/models/{form}/model.onnx"));
+        let graph = target(&format!("models/{form}/model.onnx"));
         let repository = fresh_clone(&graph);
         let system = System::start(Layout::OneProcess, repository.path());
         for reference in references() {

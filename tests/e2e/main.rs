@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod batching;
+mod classes;
 mod clients;
 mod control;
 mod generate;

@@ -25,11 +25,20 @@ pub(crate) fn checkout() -> &'static Path {
 
 /// The path of a program that the same build made.
 pub(crate) fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let folder = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
-    let path = folder.join(name);
+    let path = above_the_test(2).join(name);
     assert!(path.exists(), "{} is missing; run `cargo xtask test`", path.display());
     path
+}
+
+/// A path in the target folder, wherever cargo was told to have it.
+pub(crate) fn target(relative: &str) -> PathBuf {
+    above_the_test(3).join(relative)
+}
+
+fn above_the_test(levels: usize) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let folder = test.ancestors().nth(levels);
+    folder.expect("a test lies in target/<profile>/deps").to_owned()
 }
 
 impl Program {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::program::PATIENCE;
+use crate::program::{PATIENCE, Program};
 use crate::repository::{INFER, Repository};
 use crate::system::{Layout, System};
 
@@ -119,4 +119,34 @@ fn metrics_count_under_tritons_names() {
     let failures = system.metric(r#"nv_inference_request_failure{model="quick",reason="OTHER""#);
     assert!((failures - 1.0).abs() < 0.1);
     assert!(count("nv_inference_request_duration_us", "chain") > 0.0);
+}
+
+#[test]
+fn a_request_that_is_refused_is_found_in_the_log_by_its_model_its_id_and_its_trace() {
+    let repository = Repository::new().with_identity("quick");
+    let model_repository = format!("--model-repository={}", repository.path().display());
+    let arguments = ["serve".into(), model_repository, "--log-verbose=1".into()];
+    let system = System::of(Program::start("consort", &arguments), Vec::new());
+    system.wait_until_ready();
+    let post =
+        |path: &str, body: &str| system.post_with(path, body, &[("traceparent", TRACEPARENT)]);
+    assert_eq!(post("/v2/models/nobody/infer", INFER).status, 404);
+    assert_eq!(post("/v2/models/quick/infer", r#"{"id":"mine","inputs":5}"#).status, 500);
+    let shapeless = r#"{"id":"yours","inputs":[{"name":"x"}]}"#;
+    assert_eq!(post("/v2/models/quick/infer", shapeless).status, 500);
+    assert_eq!(post("/v2/models/quick/generate", r#"{"x":{},"id":"theirs"}"#).status, 500);
+    assert_eq!(post("/v1/completions", r#"{"model":"nobody","prompt":"p"}"#).status, 404);
+    system.front.terminate();
+    let log = system.front.wait().1;
+    let trace = format!(r#" trace_id="{}""#, &TRACEPARENT[3..35]);
+    let line_with = |labels: &str| log.lines().any(|line| line.contains(labels));
+    for labels in [
+        r#"model="nobody""#,
+        r#"model="quick""#,
+        r#"model="quick" request_id="yours""#,
+        r#"model="quick" request_id="theirs""#,
+    ] {
+        assert!(line_with(&format!("{labels}{trace}")), "{labels}: {log}");
+    }
+    assert!(line_with(r#"model="nobody" request_id="cmpl-"#), "{log}");
 }

@@ -1,5 +1,6 @@
 //! The models of all far services, offered like local ones.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,13 +30,15 @@ pub struct FleetOptions {
     pub resolve_every: Duration,
     /// How often a replica that is ready is asked whether it still is.
     pub probe_every: Duration,
+    /// Where the folders of the services' models are looked for, to read the labels of classes.
+    pub model_repositories: Vec<PathBuf>,
 }
 
 impl FleetOptions {
     /// Looks once a second, which costs a replica about nothing and is as fresh as DNS usually is.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         const EVERY: Duration = Duration::from_secs(1);
-        Self { metrics, resolve_every: EVERY, probe_every: EVERY }
+        Self { metrics, resolve_every: EVERY, probe_every: EVERY, model_repositories: Vec::new() }
     }
 }
 

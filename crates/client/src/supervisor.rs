@@ -85,15 +85,9 @@ impl Supervisor {
             let watched = discovery.watch();
             found.push(watched.map(move |found| (stage, place, found)).boxed());
         }
-        let mut supervisor = Self {
-            options,
-            shared,
-            stages,
-            found,
-            changed: Arc::default(),
-            remotes: Remotes::default(),
-            refreshes,
-        };
+        let remotes = Remotes::new(options.model_repositories.clone());
+        let mut supervisor =
+            Self { options, shared, stages, found, changed: Arc::default(), remotes, refreshes };
         // Whoever asks before the first answer comes must not be told that all is well.
         let nothing = supervisor.merge();
         supervisor.shared.snapshot.store(Arc::new(nothing));

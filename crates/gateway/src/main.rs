@@ -42,7 +42,11 @@ async fn serve(program: &Program) -> Result<()> {
         tracing::warn!("no stage is named, so nothing can be served; give `--stage NAME=ADDRESS`");
     }
     let metrics = program.server.shown.to_metrics();
-    let fleet = Fleet::start(program.stage.clone(), FleetOptions::new(metrics.clone()));
+    let options = FleetOptions {
+        model_repositories: program.server.model_repository.clone(),
+        ..FleetOptions::new(metrics.clone())
+    };
+    let fleet = Fleet::start(program.stage.clone(), options);
     let control = &program.server.control;
     let options = CatalogOptions {
         repositories: program.server.model_repository.clone(),

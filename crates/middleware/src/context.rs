@@ -14,7 +14,7 @@ use crate::Deadline;
 pub fn context(extensions: &Extensions) -> Context {
     let parent = extensions.get::<Parent>();
     Context {
-        deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
+        deadline: extensions.get::<Deadline>().map(Deadline::at),
         span: None,
         traceparent: parent.map(|parent| Arc::clone(&parent.traceparent)),
         tracestate: parent.and_then(|parent| parent.tracestate.clone()),

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,13 +18,58 @@ use tower::{Layer, Service};
 use crate::{Edge, Refusable};
 
 /// When a request must have been answered, in the request's extensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub std::time::Instant);
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    at: std::time::Instant,
+    is_the_services: Arc<AtomicBool>,
+}
+
+impl Deadline {
+    /// A deadline that the layer watches until somebody takes it over.
+    pub fn new(at: std::time::Instant) -> Self {
+        Self { at, is_the_services: Arc::default() }
+    }
+
+    /// When the time is over.
+    pub fn at(&self) -> std::time::Instant {
+        self.at
+    }
+
+    /// Leaves the deadline to the service, which has its own way to say that the time is over.
+    ///
+    /// From here on the layer cuts nothing off: the service itself has to end the response, and
+    /// what works on it, at the deadline.
+    pub fn take_over(&self) {
+        self.is_the_services.store(true, Ordering::Release);
+    }
+}
+
+/// Fires at a deadline, unless the service has taken it over.
+#[derive(Debug)]
+struct Timer {
+    // Boxed, so that the many requests without a deadline do not carry a timer's size.
+    sleep: Pin<Box<Sleep>>,
+    is_the_services: Arc<AtomicBool>,
+}
+
+impl Timer {
+    fn new(deadline: Instant, is_the_services: Arc<AtomicBool>) -> Self {
+        Self { sleep: Box::pin(sleep_until(deadline)), is_the_services }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_the_services.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        self.sleep.as_mut().poll(context)
+    }
+}
 
 /// Drops a request when the time that its caller gave it is over, and says so.
 ///
 /// Dropping is what cancels: the work behind it stops wherever it is. A response that has begun is
-/// cut off, over gRPC with the status that says why. Requests that name no time have none.
+/// cut off, over gRPC with the status that says why. Requests that name no time have none; a service
+/// that can say more at the deadline [takes it over](Deadline::take_over).
 #[derive(Clone, Copy, Debug)]
 pub struct EnforceDeadline {
     edge: Edge,
@@ -72,18 +119,14 @@ where
             Err(error) => return DeadlineFuture::refused(edge, Some(error)),
         };
         // A time too far away to be told is none.
-        let deadline = budget.and_then(|budget| Instant::now().checked_add(budget));
-        if let Some(deadline) = deadline {
-            let extensions = request.extensions_mut();
-            extensions.insert(Deadline(deadline.into_std()));
-        }
-        DeadlineFuture {
-            inner: Some(self.inner.call(request)),
-            // Boxed, so that the many requests without a deadline do not carry a timer's size.
-            timer: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
-            edge,
-            refusal: None,
-        }
+        let ends_at = budget.and_then(|budget| Instant::now().checked_add(budget));
+        let timer = ends_at.map(|ends_at| {
+            let deadline = Deadline::new(ends_at.into_std());
+            let timer = Timer::new(ends_at, Arc::clone(&deadline.is_the_services));
+            request.extensions_mut().insert(deadline);
+            timer
+        });
+        DeadlineFuture { inner: Some(self.inner.call(request)), timer, edge, refusal: None }
     }
 }
 
@@ -94,7 +137,7 @@ pin_project! {
         // None once it is refused or too late.
         #[pin]
         inner: Option<F>,
-        timer: Option<Pin<Box<Sleep>>>,
+        timer: Option<Timer>,
         edge: Edge,
         // Why it is refused; None when it is too late.
         refusal: Option<Error>,
@@ -123,7 +166,7 @@ where
                 return Poll::Ready(Ok(response?.map(|body| DeadlineBody::new(body, timer, edge))));
             }
             match this.timer {
-                Some(timer) => ready!(timer.as_mut().poll(context)),
+                Some(timer) => ready!(timer.poll(context)),
                 None => return Poll::Pending,
             }
             this.inner.set(None);
@@ -140,12 +183,12 @@ where
 pub struct DeadlineBody<B> {
     /// None once it is cut off.
     body: Option<Refusable<B>>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     edge: Edge,
 }
 
 impl<B: Body> DeadlineBody<B> {
-    fn new(body: B, timer: Option<Pin<Box<Sleep>>>, edge: Edge) -> Self {
+    fn new(body: B, timer: Option<Timer>, edge: Edge) -> Self {
         // A body whose size is known is all there; cutting it would only break the connection.
         let is_complete = body.size_hint().exact().is_some();
         Self { body: Some(Refusable::Service(body)), timer: timer.filter(|_| !is_complete), edge }
@@ -168,13 +211,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for DeadlineBody<B> {
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
-        // The body comes first: one that watches the deadline itself can say more about it.
+        // The body comes first: what is ready at the deadline is still in time.
         let frame = Pin::new(body).poll_frame(context);
         if frame.is_ready() {
             return frame;
         }
         match &mut this.timer {
-            Some(timer) => ready!(timer.as_mut().poll(context)),
+            Some(timer) => ready!(timer.poll(context)),
             None => return Poll::Pending,
         }
         this.timer = None;
@@ -330,5 +373,25 @@ mod tests {
         assert_eq!((parts, status.as_deref(), references), (2, Some("4"), 1));
         let (parts, status, references) = read_stream(Edge::Http, http_request("100")).await;
         assert_eq!((parts, status, references), (2, None, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_the_service_took_over_is_left_to_it() {
+        let started_at = Instant::now();
+        let inner = service_fn(|request: Request<()>| async move {
+            let deadline = request.extensions().get::<Deadline>().unwrap().clone();
+            deadline.take_over();
+            // Later than the layer would wait, to tell the two apart.
+            let ends_at = Instant::from_std(deadline.at()) + TIMEOUT;
+            let last_words = stream::once(async move {
+                tokio::time::sleep_until(ends_at).await;
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"time is up")))
+            });
+            Ok::<_, Infallible>(Response::new(StreamBody::new(Box::pin(last_words))))
+        });
+        let service = EnforceDeadline::new(Edge::Http).layer(inner);
+        let response = service.oneshot(http_request("100")).await.unwrap();
+        assert_eq!(text(response.into_body()).await, "time is up");
+        assert_eq!(started_at.elapsed(), TIMEOUT * 2);
     }
 }

@@ -1,13 +1,11 @@
 //! The backend `classifier`: labels and scores out of a model's logits.
 
 use std::cmp::Ordering;
-use std::fs;
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use consort_config::Model;
-use consort_repository::{Backend, Instance, Kind};
+use consort_repository::{Backend, Instance, Kind, read_labels};
 use consort_stage::{Batch, DataType, Error, InlineBackend, Result, Tensor, TensorSpec};
 
 use crate::numbers::{float_tensor, floats, last_dimension};
@@ -18,7 +16,7 @@ pub(crate) const KIND: Kind = Kind {
     name: "classifier",
     signature: |_| Ok(None),
     load: |instance| {
-        let labels = read_labels(instance)?;
+        let labels = labels_of(instance)?;
         Ok(Backend::Inline(Arc::new(Classifier::new(instance.model, labels)?)))
     },
 };
@@ -237,27 +235,14 @@ fn fixed_size(spec: &TensorSpec) -> Option<usize> {
 
 /// The labels in the file that parameter `labels` or an output's `label_filename` names, one a
 /// line, in the order of the classes; none without such a file.
-fn read_labels(instance: &Instance<'_>) -> Result<Vec<String>> {
+fn labels_of(instance: &Instance<'_>) -> Result<Vec<String>> {
     let model = instance.model;
     let of_output = model.wire.output.iter().map(|output| output.label_filename.as_str());
     let of_output = of_output.into_iter().find(|name| !name.is_empty());
     let Some(name) = model.settings.get("labels").or(of_output) else {
         return Ok(Vec::new());
     };
-    let path = Path::new(name);
-    if path.is_absolute() || path.components().any(|part| part.as_os_str() == "..") {
-        return Err(Error::invalid(format!(
-            "label file `{name}` of model `{}` must lie in the model's folder",
-            model.name
-        )));
-    }
-    let text = fs::read_to_string(instance.model_folder.join(path)).map_err(|error| {
-        Error::invalid(format!(
-            "label file `{name}` of model `{}` cannot be read: {error}",
-            model.name
-        ))
-    })?;
-    Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
+    read_labels(name, &model.name, instance.model_folder)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The `classification` extension: the highest elements of an output as `value:index`.
+//! The `classification` extension: the highest elements of an output as `value:index:label`.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -15,17 +15,18 @@ pub fn classify_outputs(
 ) -> Result<()> {
     for (name, count) in classes {
         if let Some(output) = response.outputs.iter_mut().find(|output| output.name == *name) {
-            *output = classify(output, served.signature.is_batching(), *count)?;
+            *output = classify(served, output, *count)?;
         }
     }
     Ok(())
 }
 
 /// The `BYTES` tensor that stands for `output`: for each batch entry its `classes` highest elements.
-pub fn classify(output: &Tensor, is_batching: bool, classes: usize) -> Result<Tensor> {
+pub fn classify(served: &Served, output: &Tensor, classes: usize) -> Result<Tensor> {
+    let is_batching = served.signature.is_batching();
     let batch = output.shape.first().filter(|_| is_batching).unwrap_or(&1);
-    let rows =
-        Rows { output, length: output.len().checked_div(*batch as usize).unwrap_or(0), classes };
+    let length = output.len().checked_div(*batch as usize).unwrap_or(0);
+    let rows = Rows { output, length, classes, labels: served.labels.of(&output.name) };
     let strings = match output.datatype {
         DataType::Uint8 => rows.integers::<u8>(),
         DataType::Uint16 => rows.integers::<u16>(),
@@ -55,6 +56,8 @@ struct Rows<'a> {
     output: &'a Tensor,
     length: usize,
     classes: usize,
+    /// In the order of the elements; those beyond have none.
+    labels: &'a [String],
 }
 
 impl Rows<'_> {
@@ -62,7 +65,8 @@ impl Rows<'_> {
         self.top::<T>(Ord::cmp, ToString::to_string)
     }
 
-    /// The highest elements of each row as `value:index`; of equal ones the earlier comes first.
+    /// The highest elements of each row as `value:index:label`, without a label where there is
+    /// none; of equal ones the earlier comes first.
     fn top<T: Element>(
         &self,
         compare: fn(&T, &T) -> Ordering,
@@ -74,8 +78,15 @@ impl Rows<'_> {
             let mut order: Vec<usize> = (0..row.len()).collect();
             order.sort_by(|a, b| compare(&row[*b], &row[*a]));
             let best = order.iter().take(self.classes);
-            strings.extend(best.map(|index| format!("{}:{index}", text(&row[*index]))));
+            strings.extend(best.map(|index| self.named(*index, &text(&row[*index]))));
         }
         Ok(strings)
+    }
+
+    fn named(&self, index: usize, value: &str) -> String {
+        match self.labels.get(index).filter(|label| !label.is_empty()) {
+            Some(label) => format!("{value}:{index}:{label}"),
+            None => format!("{value}:{index}"),
+        }
     }
 }

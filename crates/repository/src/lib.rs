@@ -2,6 +2,7 @@
 
 mod cached;
 mod checked;
+mod class_labels;
 mod classification;
 mod control;
 mod failure;
@@ -27,12 +28,13 @@ mod watching;
 
 pub use cached::Cached;
 pub use checked::{Checked, reason};
+pub use class_labels::{ClassLabels, read_labels};
 pub use classification::{classify, classify_outputs};
 pub use control::{
     Action, AtStart, Change, ControlMode, Override, UNLOADED, failed_to_poll, load_failed,
     not_explicit,
 };
-pub use failure::log_failure;
+pub use failure::{Labels, log_failure};
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};
 pub use identity::IDENTITY;
 pub use kind::{Backend, Instance, Kind, ModelFile};

@@ -15,6 +15,7 @@ use consort_telemetry::{Meter, Metrics};
 
 use crate::cached::Cached;
 use crate::checked::Checked;
+use crate::class_labels::ClassLabels;
 use crate::folder::ModelFolder;
 use crate::instances::Instances;
 use crate::kind::{Backend, Kind, ModelFile};
@@ -59,6 +60,7 @@ impl Loader {
         let kind = self.kind(draft.backend()).ok_or_else(|| no_such_backend(&draft, self))?;
         let newest = versions.last().copied().unwrap_or_default();
         let model = complete(kind, folder, draft, newest)?;
+        let labels = Arc::new(ClassLabels::read(&model.wire, &folder.path)?);
         let load = |&version: &u64| {
             let served = match kept.get(&version) {
                 Some(same) => Ok(Served { config: model.wire.clone(), ..(**same).clone() }),
@@ -70,7 +72,10 @@ impl Loader {
         let is_ready =
             |(version, served): &(u64, Result<Served>)| served.is_ok().then_some(*version);
         let ready: Vec<u64> = loaded.iter().filter_map(is_ready).collect();
-        let complete = |served: Served| Arc::new(Served { versions: ready.clone(), ..served });
+        let complete = |served: Served| {
+            let (versions, labels) = (ready.clone(), labels.clone());
+            Arc::new(Served { versions, labels, ..served })
+        };
         Ok(loaded.into_iter().map(|(version, served)| (version, served.map(complete))).collect())
     }
 
@@ -104,6 +109,7 @@ impl Loader {
             platform: platform(model),
             config: model.wire.clone(),
             signature: model.signature.clone(),
+            labels: Arc::default(),
             stage: Arc::new(checked),
             revealed: None,
         })

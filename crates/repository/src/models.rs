@@ -7,6 +7,7 @@ use consort_stage::{Result, Signature, Stage};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::class_labels::ClassLabels;
 use crate::control::{Change, UNLOADED, not_explicit};
 
 /// A set of models that can be listed and called.
@@ -58,6 +59,8 @@ pub struct Served {
     pub config: Arc<ModelConfig>,
     /// What it takes and gives.
     pub signature: Arc<Signature>,
+    /// What the elements of its outputs are called.
+    pub labels: Arc<ClassLabels>,
     /// What answers its requests; requests are checked against the signature behind this.
     pub stage: Arc<dyn Stage>,
     /// For an ensemble, the same one giving also what its steps know and keep to themselves, such

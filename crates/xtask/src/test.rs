@@ -24,6 +24,8 @@ pub(crate) enum Part {
     Fmt,
     /// The house rules.
     Tidy,
+    /// `cargo deny`, where it is installed: licences, walls and sources of what is depended on.
+    Deny,
     /// `cargo clippy` with warnings refused.
     Clippy,
     /// Set-up, the models the tests serve, and `cargo test`.
@@ -71,6 +73,7 @@ fn run_part(checkout: &Checkout, part: Part) -> Result<Count> {
     match part {
         Part::Fmt => process::run(cargo(checkout).args(["fmt", "--all", "--check"]))?,
         Part::Tidy => tidy::run(checkout)?,
+        Part::Deny => return deny(checkout),
         Part::Clippy => process::run(cargo(checkout).args([
             "clippy",
             "--workspace",
@@ -84,6 +87,18 @@ fn run_part(checkout: &Checkout, part: Part) -> Result<Count> {
         Part::Deploy => deploy::run(checkout)?,
     }
     Ok(ONE)
+}
+
+/// Checks the dependencies against `deny.toml`; counts nothing where there is no `cargo deny`.
+///
+/// Without the advisories, which are fetched and change while the tree stays the same.
+fn deny(checkout: &Checkout) -> Result<Count> {
+    if !process::succeeds(cargo(checkout).args(["deny", "--version"])) {
+        println!("    skipped: `cargo install --locked cargo-deny` gives this check");
+        return Ok(Count::default());
+    }
+    process::run(cargo(checkout).args(["deny", "check", "licenses", "bans", "sources"]))?;
+    Ok(Count { passed: 1, failed: 0 })
 }
 
 /// Prepares what the tests need and counts what `cargo test` reports.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use consort_config::{Model, Scheduling};
 use consort_ensemble::{Defect, Ensemble, Nested, Plan, Spec, StepSpec, check, nesting};
+use consort_protocol::ModelConfig;
 use consort_protocol::model_config::SchedulingChoice;
 use consort_protocol::model_ensembling::Step as WireStep;
 use consort_repository::{
-    Cached, Checked, Entry, Models, ResponseCache, Served, State, statistics,
+    Cached, Checked, ClassLabels, Entry, Models, ResponseCache, Served, State, statistics,
 };
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
@@ -81,7 +82,12 @@ impl<'a> Assembly<'a> {
         if model.caches_responses && plan.signature.is_decoupled {
             return Err(Reason::failed(never_cached(model)));
         }
+        let folder = &self.stated[&spec.name].folder;
+        let labels = ClassLabels::read(&model.wire, folder);
+        let mut labels = labels.map_err(|error| Reason::failed(error.message().to_owned()))?;
+        inherit_labels(&mut labels, model, &models);
         let mut served = self.serve(model, version, plan, &models);
+        served.labels = labels.into();
         let inner = |step: Arc<Served>| step.revealed.clone().unwrap_or(step);
         let models: Vec<_> = models.into_iter().map(inner).collect();
         let signatures: Vec<_> = models.iter().map(|step| step.signature.clone()).collect();
@@ -153,6 +159,7 @@ impl<'a> Assembly<'a> {
             platform: "ensemble".into(),
             config: Arc::new(config),
             signature: signature.clone(),
+            labels: Arc::default(),
             stage: Arc::new(Checked::new(model.name.clone(), signature, stage, meter)),
             revealed: None,
         }
@@ -177,14 +184,25 @@ pub(super) fn forget_meters(metrics: &Metrics, before: &[Arc<Served>], now: &[Ar
 
 /// The steps of an ensemble, each with the ensemble, its place and the model it calls.
 fn steps_of(served: &Served) -> impl Iterator<Item = (Arc<str>, usize, String)> {
-    let choice = served.config.scheduling_choice.as_ref();
-    let steps = match choice {
-        Some(SchedulingChoice::EnsembleScheduling(ensemble)) => ensemble.step.as_slice(),
-        _ => &[],
-    };
     let name =
         |(index, step): (usize, &WireStep)| (served.name.clone(), index, step.model_name.clone());
-    steps.iter().enumerate().map(name)
+    wire_steps(&served.config).iter().enumerate().map(name)
+}
+
+fn wire_steps(config: &ModelConfig) -> &[WireStep] {
+    match &config.scheduling_choice {
+        Some(SchedulingChoice::EnsembleScheduling(ensemble)) => &ensemble.step,
+        _ => &[],
+    }
+}
+
+/// Gives the outputs of an ensemble that have no labels those of the steps that they come from.
+fn inherit_labels(labels: &mut ClassLabels, ensemble: &Model, steps: &[Arc<Served>]) {
+    for (step, served) in wire_steps(&ensemble.wire).iter().zip(steps) {
+        for (theirs, output) in &step.output_map {
+            labels.inherit(output, &served.labels, theirs);
+        }
+    }
 }
 
 /// What is wrong with an ensemble that answers many times and wants its answers kept.

@@ -1,5 +1,7 @@
 //! An ensemble as its configuration states it, and whether it is to be served.
 
+use std::path::PathBuf;
+
 use consort_config::{Draft, Model};
 use consort_ensemble::Spec;
 use consort_repository::{Entry, Stated, UNLOADED, versions_in};
@@ -10,6 +12,8 @@ use consort_stage::Error;
 pub(super) struct Statement {
     wish: Wish,
     pub(super) version: u64,
+    /// The ensemble's folder.
+    pub(super) folder: PathBuf,
     pub(super) is_optional: bool,
     /// Why its files as they are now are not what is served; empty when they are.
     pub(super) note: String,
@@ -41,7 +45,8 @@ impl Statement {
     fn of(wish: Wish, stated: &Stated) -> Self {
         // Triton wants a version folder even for an ensemble; without one it counts as 1.
         let version = versions_in(&stated.folder.path).last().copied().unwrap_or(1);
-        Self { wish, version, is_optional: stated.is_optional(), note: String::new() }
+        let folder = stated.folder.path.clone();
+        Self { wish, version, folder, is_optional: stated.is_optional(), note: String::new() }
     }
 
     /// The same once somebody has unloaded it.

@@ -3,7 +3,7 @@
 use axum::http::header::HeaderName;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use consort_repository::log_failure;
+use consort_repository::{Labels, log_failure};
 use consort_stage::Error;
 use consort_telemetry::failed;
 use tracing::Span;
@@ -19,6 +19,8 @@ pub(super) struct Failure {
     error: Error,
     header: Option<(HeaderName, &'static str)>,
     is_the_callers_fault: bool,
+    // Boxed, so that errors do not widen results.
+    labels: Box<Labels>,
 }
 
 impl Failure {
@@ -40,9 +42,17 @@ impl Failure {
         self
     }
 
-    /// The same failure, noted on the request's span.
-    pub(super) fn noted_on(self, span: &Span) -> Self {
+    /// The same failure of the request that its caller calls `id`.
+    pub(super) fn of_request(mut self, id: &str) -> Self {
+        self.labels.request_id = Some(id.to_owned()).filter(|id| !id.is_empty());
+        self
+    }
+
+    /// The same failure, noted on the request's span and labelled for the log.
+    pub(super) fn noted_on(mut self, span: &Span, labels: Labels) -> Self {
         failed(span, self.error.code().name(), self.error.message());
+        let request_id = self.labels.request_id.or(labels.request_id);
+        self.labels = Box::new(Labels { request_id, ..labels });
         self
     }
 }
@@ -50,13 +60,13 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let is_the_callers_fault = !error.code().is_the_servers_fault();
-        Self { error, header: None, is_the_callers_fault }
+        Self { error, header: None, is_the_callers_fault, labels: Box::default() }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        log_failure(&self.error, self.is_the_callers_fault);
+        log_failure(&self.error, self.is_the_callers_fault, &self.labels);
         let mut response = json_error(status(&self.error), self.error.message());
         if let Some((name, value)) = self.header {
             let value = HeaderValue::from_static(value);
@@ -67,9 +77,9 @@ impl IntoResponse for Failure {
 }
 
 /// The status and the body of an error inside a stream, which is logged like any other.
-pub(super) fn in_stream(error: &Error, span: &Span) -> (StatusCode, String) {
+pub(super) fn in_stream(error: &Error, span: &Span, labels: &Labels) -> (StatusCode, String) {
     failed(span, error.code().name(), error.message());
-    log_failure(error, !error.code().is_the_servers_fault());
+    log_failure(error, !error.code().is_the_servers_fault(), labels);
     (status(error), body(error.message()))
 }
 

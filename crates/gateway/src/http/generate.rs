@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use consort_middleware::context_in;
-use consort_repository::Served;
-use consort_stage::{Error, Response, Responses, Result};
+use consort_repository::{Labels, Served};
+use consort_stage::{Context, Error, Response, Responses, Result};
 use consort_telemetry::semconv::attribute;
 use futures::StreamExt;
 use tracing::Span;
@@ -26,13 +26,13 @@ pub(super) async fn generate(
     target: Target,
     request: Request,
 ) -> Outcome {
-    let span = target.span();
-    let whole = async {
-        let (caller, responses) = call(&front, &target, request, Wait::ForAll, &span).await?;
-        let response = only(responses).await?;
-        Ok(reply::text(response::encode(&caller, &response)?))
-    };
-    whole.await.map_err(|failure: Failure| failure.noted_on(&span))
+    let (caller, responses) = call(&front, &target, request, Wait::ForAll).await?;
+    let whole = async { response::encode(&caller, &only(responses).await?) };
+    let text = whole.await.map_err(|error| {
+        let labels = caller.labels();
+        Failure::from(error).noted_on(&caller.span, labels)
+    });
+    Ok(reply::text(text?))
 }
 
 /// Answers with every response of the model, each as soon as it is there.
@@ -41,9 +41,7 @@ pub(super) async fn generate_stream(
     target: Target,
     request: Request,
 ) -> Outcome {
-    let span = target.span();
-    let call = call(&front, &target, request, Wait::ForEach, &span).await;
-    let (caller, responses) = call.map_err(|failure| failure.noted_on(&span))?;
+    let (caller, responses) = call(&front, &target, request, Wait::ForEach).await?;
     Ok(sse::reply(caller, responses).await)
 }
 
@@ -68,6 +66,13 @@ struct Caller {
     served: Arc<Served>,
     id: String,
     span: Span,
+    context: Context,
+}
+
+impl Caller {
+    fn labels(&self) -> Labels {
+        Labels::new(&self.served.name, &self.id, &self.context)
+    }
 }
 
 /// Whether the client waits for the whole answer or reads it as it is made.
@@ -82,8 +87,22 @@ async fn call(
     target: &Target,
     request: Request,
     wait: Wait,
-    span: &Span,
 ) -> Result<(Caller, Responses), Failure> {
+    let span = target.span();
+    let context = context_in(request.extensions(), span.clone());
+    let call = start(front, target, request, (wait, &span, &context)).await;
+    let (served, id, responses) =
+        call.map_err(|failure| failure.noted_on(&span, Labels::new(&target.name, "", &context)))?;
+    Ok((Caller { served, id, span, context }, responses))
+}
+
+/// The model that is called, the request's id and what the model answers.
+async fn start(
+    front: &Front,
+    target: &Target,
+    request: Request,
+    (wait, span, context): (Wait, &Span, &Context),
+) -> Result<(Arc<Served>, String, Responses), Failure> {
     let served = front.models.get(&target.name, target.version)?;
     let (head, body) = request.into_parts();
     if compression::of_request(&head.headers).ok() != Some(Encoding::Identity) {
@@ -96,21 +115,18 @@ async fn call(
     let body_size = body.len();
     let signature = Arc::clone(&served.signature);
     let parse = move || request::parse(&signature, &body, limit);
-    let request = offload(body_size, parse).await;
-    let mut request = request.map_err(Failure::of_the_caller)?;
+    let mut request = offload(body_size, parse).await?;
     let id = request.id.clone();
     span.record(attribute::REQUEST_ID, &*id);
-    request.context = context_in(&head.extensions, span.clone());
-    let deadline = request.context.deadline;
+    request.context = context.clone();
     let responses = match wait {
         Wait::ForAll => served.stage.call(request),
         Wait::ForEach => {
             request::ask_for_a_stream(&served.signature, &mut request);
-            deadline::limit(served.stage.call(request), deadline)
+            deadline::limit(served.stage.call(request), head.extensions.get())
         }
     };
-    let span = span.clone();
-    Ok((Caller { served, id, span }, responses))
+    Ok((served, id, responses))
 }
 
 /// The one response that carries data; one that only says that it is the last is no answer.

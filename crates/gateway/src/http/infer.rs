@@ -13,13 +13,13 @@ use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use consort_middleware::context_in;
-use consort_repository::Served;
-use consort_stage::{Error, Result, collect_one};
+use consort_repository::{Labels, Served};
+use consort_stage::{Context, Error, Response, Result, collect_one};
 use consort_telemetry::semconv::attribute;
 use tracing::Span;
 
 use self::request::Call;
-use self::response::Encoded;
+use self::response::{Encoded, Form};
 use super::compression::{self, Encoding};
 use super::error::{Failure, Outcome};
 use super::offload::offload;
@@ -32,11 +32,17 @@ const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-conten
 /// Answers one inference request.
 pub(super) async fn infer(State(front): State<Front>, target: Target, request: Request) -> Outcome {
     let span = target.span();
-    let answer = answer(&front, &target, request, &span).await;
-    answer.map_err(|failure| failure.noted_on(&span))
+    let context = context_in(request.extensions(), span.clone());
+    let answer = answer(&front, &target, request, (&span, &context)).await;
+    answer.map_err(|failure| failure.noted_on(&span, Labels::new(&target.name, "", &context)))
 }
 
-async fn answer(front: &Front, target: &Target, request: Request, span: &Span) -> Outcome {
+async fn answer(
+    front: &Front,
+    target: &Target,
+    request: Request,
+    (span, context): (&Span, &Context),
+) -> Outcome {
     let served = front.models.get(&target.name, target.version)?;
     if served.signature.is_decoupled {
         return Err(Error::unsupported(
@@ -47,18 +53,30 @@ async fn answer(front: &Front, target: &Target, request: Request, span: &Span) -
     let (head, body) = request.into_parts();
     let body = receive(&head.headers, body, front.options.max_input_size).await?;
     let call = parse(&served, &head.headers, body, front.options.max_input_size).await;
-    let Call { mut request, form } = call.map_err(Failure::of_the_caller)?;
+    let Call { mut request, form } = call?;
     span.record(attribute::REQUEST_ID, &*form.id);
-    request.context = context_in(&head.extensions, span.clone());
+    request.context = context.clone();
     let response = collect_one(served.stage.call(request)).await?;
     let encoding = compression::for_response(&head.headers);
+    let id = form.id.clone();
+    let encoded = encode(served, form, response, encoding).await;
+    Ok(reply(encoded.map_err(|error| Failure::from(error).of_request(&id))?, encoding))
+}
+
+/// The body of an answer.
+async fn encode(
+    served: Arc<Served>,
+    form: Form,
+    response: Response,
+    encoding: Encoding,
+) -> Result<Encoded> {
     let size = response.outputs.iter().map(|tensor| tensor.data.len()).sum();
     let encoded = offload(size, move || {
         let encoded = response::encode(&served, &form, response)?;
         let bytes = compression::compress(encoded.bytes, encoding)?;
         Ok(Encoded { bytes, ..encoded })
     });
-    Ok(reply(encoded.await?, encoding))
+    encoded.await
 }
 
 /// The request's body, unpacked.
@@ -83,10 +101,10 @@ async fn parse(
     headers: &HeaderMap,
     body: Bytes,
     limit: usize,
-) -> Result<Call> {
-    let json_length = json_length(headers, body.len())?;
+) -> Result<Call, Failure> {
+    let json_length = json_length(headers, body.len()).map_err(Failure::of_the_caller)?;
     if json_length == Some(0) {
-        return raw::request(served, &body);
+        return raw::request(served, &body).map_err(Failure::of_the_caller);
     }
     let served = Arc::clone(served);
     let size = json_length.unwrap_or(body.len());

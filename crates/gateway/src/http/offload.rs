@@ -6,10 +6,14 @@ use consort_stage::{Error, Result};
 const INLINE_BYTES: usize = 256 << 10;
 
 /// Does `work` here when it is on few `bytes`, and on a thread for blocking work when on many.
-pub(super) async fn offload<T: Send + 'static>(
+pub(super) async fn offload<T, E>(
     bytes: usize,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
     if bytes <= INLINE_BYTES {
         return work();
     }

@@ -124,6 +124,7 @@ where
         platform: "identity".into(),
         config: config.into(),
         signature: signature.into(),
+        labels: Arc::default(),
         stage: Arc::new(Answer(answer)),
         revealed: None,
     })

@@ -21,7 +21,7 @@ use consort_protocol::{
     SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse, parse_version,
     repository_index_response,
 };
-use consort_repository::{Change, IndexEntry, State};
+use consort_repository::{Change, IndexEntry, Labels, State};
 use consort_stage::{Code, Context, Error};
 use consort_telemetry::{Protocol, request_span};
 use futures::Stream;
@@ -72,7 +72,8 @@ impl GrpcInferenceService for Grpc {
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Reply<ModelReadyResponse> {
         let asked = request.into_inner();
-        let version = parse_version(&asked.version).map_err(|error| refused(&error))?;
+        let about = Labels::of_model(&asked.name);
+        let version = parse_version(&asked.version).map_err(|error| refused(&error, &about))?;
         let ready = match self.models.get(&asked.name, version) {
             Ok(_) => true,
             Err(error) if error.code() == Code::Unavailable => false,
@@ -80,7 +81,7 @@ impl GrpcInferenceService for Grpc {
                 tracing::debug!("{error}");
                 false
             }
-            Err(error) => return Err(refused(&error)),
+            Err(error) => return Err(refused(&error, &about)),
         };
         Ok(Response::new(ModelReadyResponse { ready }))
     }
@@ -125,9 +126,10 @@ impl GrpcInferenceService for Grpc {
         request: Request<ModelStatisticsRequest>,
     ) -> Reply<ModelStatisticsResponse> {
         let asked = request.into_inner();
-        let version = parse_version(&asked.version).map_err(|error| refused(&error))?;
+        let about = Labels::of_model(&asked.name);
+        let version = parse_version(&asked.version).map_err(|error| refused(&error, &about))?;
         let model_stats = self.models.statistics(&asked.name, version).await;
-        let model_stats = model_stats.map_err(|error| refused(&error))?;
+        let model_stats = model_stats.map_err(|error| refused(&error, &about))?;
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
 
@@ -217,7 +219,7 @@ impl GrpcInferenceService for Grpc {
 const NO_SHARED_MEMORY: &str = "Client shared memory is disabled. Tensors are sent in the request.";
 
 fn not_offered(message: &str) -> Status {
-    refused(&Error::unsupported(message))
+    refused(&Error::unsupported(message), &Labels::default())
 }
 
 fn refuse_repository_name(name: &str) -> Result<(), Status> {
@@ -238,8 +240,9 @@ fn index_row(entry: IndexEntry) -> repository_index_response::ModelIndex {
 
 impl Grpc {
     async fn control(&self, change: consort_stage::Result<Change>) -> Result<(), Status> {
-        let change = change.map_err(|error| refused(&error))?;
-        self.models.control(change).await.map_err(|error| refused(&error))
+        let change = change.map_err(|error| refused(&error, &Labels::default()))?;
+        let change = self.models.control(change).await;
+        change.map_err(|error| refused(&error, &Labels::default()))
     }
 
     fn find(
@@ -247,7 +250,8 @@ impl Grpc {
         name: &str,
         version: &str,
     ) -> Result<std::sync::Arc<consort_repository::Served>, Status> {
-        let version = parse_version(version).map_err(|error| refused(&error))?;
-        self.models.get(name, version).map_err(|error| refused(&error))
+        let version = parse_version(version);
+        let found = version.and_then(|version| self.models.get(name, version));
+        found.map_err(|error| refused(&error, &Labels::of_model(name)))
     }
 }

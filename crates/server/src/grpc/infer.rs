@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use consort_middleware::context_in;
 use consort_protocol::{Call, ModelInferRequest, ModelInferResponse, to_status};
-use consort_repository::{Models, Served, classify_outputs, log_failure};
+use consort_repository::{Labels, Models, Served, classify_outputs, log_failure};
 use consort_stage::{Context, Error, Result, Spent, collect_one};
 use consort_telemetry::{Protocol, failed, request_span};
 use tonic::metadata::MetadataMap;
@@ -46,14 +46,15 @@ pub(super) async fn infer(
         request_span(Protocol::Grpc, &message.model_name, &message.model_version, &message.id);
     let spent = says_true(&metadata, TELLS_DURATIONS).then(Arc::<Spent>::default);
     let context = Context { spent: spent.clone(), ..context_in(&extensions, span.clone()) };
-    let answer = answer(models, message, context).await;
+    let (model, id) = (message.model_name.clone(), message.id.clone());
+    let answer = answer(models, message, context.clone()).await;
     let told = answer.map(|response| match spent {
         Some(spent) => response.with_durations(&spent.durations()),
         None => response,
     });
     told.map(Response::new).map_err(|error| {
         failed(&span, error.code().name(), error.message());
-        refused(&error)
+        refused(&error, &Labels::new(&model, &id, &context))
     })
 }
 
@@ -75,7 +76,7 @@ async fn answer(
 }
 
 /// The status that ends a call; logged unless its model has done so.
-pub(super) fn refused(error: &Error) -> Status {
-    log_failure(error, !error.code().is_the_servers_fault());
+pub(super) fn refused(error: &Error, labels: &Labels) -> Status {
+    log_failure(error, !error.code().is_the_servers_fault(), labels);
     to_status(error)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use consort_protocol::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
-use consort_repository::{Models, Served, classify_outputs};
+use consort_repository::{Labels, Models, Served, classify_outputs};
 use consort_stage::{Context, Error, Response, Responses, Result, Spent, collect_one, one};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, SelectAll};
@@ -50,6 +50,8 @@ struct Named {
     model: String,
     version: String,
     id: String,
+    /// The same for the log, with the trace.
+    labels: Labels,
 }
 
 type Item = std::result::Result<ModelStreamInferResponse, Status>;
@@ -89,12 +91,13 @@ impl InferStream {
     }
 
     fn start(&mut self, message: ModelInferRequest) {
+        let context = (self.make_context)(&message);
         let named = Named {
             model: message.model_name.clone(),
             version: message.model_version.clone(),
             id: message.id.clone(),
+            labels: Labels::new(&message.model_name, &message.id, &context),
         };
-        let context = (self.make_context)(&message);
         match admit(&*self.models, message, context) {
             Err(error) => self.single.push_back(Box::pin(async { Err((error, named)) })),
             Ok(admitted) if admitted.served.signature.is_decoupled => {
@@ -119,11 +122,11 @@ impl InferStream {
     fn item(&mut self, answer: Answer) -> Item {
         match answer {
             Ok(response) => Ok(ModelStreamInferResponse::of(response)),
-            Err((error, _)) if self.ends_with_error => Err(refused(&error)),
+            Err((error, named)) if self.ends_with_error => Err(refused(&error, &named.labels)),
             Err((error, named)) => {
                 // Logged here as elsewhere; the stream itself goes on.
-                drop(refused(&error));
-                let Named { model, version, id } = named;
+                let Named { model, version, id, labels } = named;
+                drop(refused(&error, &labels));
                 Ok(ModelStreamInferResponse::failed(&error, model, version, id))
             }
         }

@@ -67,4 +67,25 @@ mod tests {
             ["crates/gateway/Cargo.toml", "crates/server/Cargo.toml", "tests/Cargo.toml"]
         );
     }
+
+    #[test]
+    fn deny_toml_lets_the_crates_behind_a_wall_name_what_it_encloses() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deny.toml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut walls = 0;
+        for block in text.split("[[bans.deny]]").skip(1) {
+            let line = |key: &str| block.lines().find_map(|line| line.strip_prefix(key));
+            let (Some(name), Some(wrappers)) = (line("crate = "), line("wrappers = ")) else {
+                continue;
+            };
+            let name = name.trim_matches('"');
+            let (_, behind) = WALLS.iter().find(|(wall, _)| matches(wall, name)).expect(name);
+            for folder in *behind {
+                let package = format!("\"consort-{folder}\"");
+                assert!(wrappers.contains(&package), "`{name}` in deny.toml lacks {package}");
+            }
+            walls += 1;
+        }
+        assert_eq!(walls, 5);
+    }
 }

@@ -5,6 +5,7 @@ use consort_stage::{DataType, Error, Request, Result, Signature, Tensor, TensorS
 use serde_json::value::RawValue;
 
 use crate::http::body::too_large;
+use crate::http::error::Failure;
 use crate::http::json::{self, Member, Members};
 use crate::http::json_tensor::{Layout, read_elements};
 use crate::http::parameters;
@@ -13,15 +14,22 @@ use crate::http::parameters;
 const STREAM: &str = "stream";
 
 /// Reads the request that a JSON object stands for.
-pub(super) fn parse(signature: &Signature, body: &Bytes, limit: usize) -> Result<Request> {
-    let Members(members) = json::document(body)?;
+pub(super) fn parse(signature: &Signature, body: &Bytes, limit: usize) -> Result<Request, Failure> {
+    let Members(members) = json::document(body).map_err(Failure::of_the_caller)?;
     let mut mapping = Mapping { signature, limit, request: Request::default() };
+    // The id comes first, wherever it stands: what is wrong with the rest is logged with it.
+    for (_, value) in members.iter().filter(|(key, _)| key == "id") {
+        let id = json::text("id", value).map_err(Failure::of_the_caller)?;
+        mapping.request.id = id.into_owned();
+    }
     for (key, value) in members {
-        match &*key {
-            "id" => mapping.request.id = json::text("id", value)?.into_owned(),
-            "parameters" => mapping.add_nested(value)?,
-            _ => mapping.add((key, value))?,
-        }
+        let added = match &*key {
+            "id" => Ok(()),
+            "parameters" => mapping.add_nested(value),
+            _ => mapping.add((key, value)),
+        };
+        let id = &mapping.request.id;
+        added.map_err(|error| Failure::of_the_caller(error).of_request(id))?;
     }
     Ok(mapping.request)
 }

@@ -69,7 +69,8 @@ impl Events {
             Ok(json) => (StatusCode::OK, json),
             Err(error) => {
                 self.responses = None;
-                let (status, json) = error::in_stream(&error, &self.caller.span);
+                let (status, json) =
+                    error::in_stream(&error, &self.caller.span, &self.caller.labels());
                 (status, json.into_bytes())
             }
         };

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::response::{Form, Wish};
 use crate::http::body::too_large;
+use crate::http::error::Failure;
 use crate::http::json_tensor::{Layout, read_elements};
 use crate::http::{json, parameters, refused};
 
@@ -58,16 +59,28 @@ pub(super) fn parse(
     mut body: Bytes,
     json_length: Option<usize>,
     limit: usize,
-) -> Result<Call> {
+) -> Result<Call, Failure> {
     let text = body.split_to(json_length.unwrap_or(body.len()));
-    let document: Document<'_> = json::document(&text)?;
-    let id = document.id.map_or(Ok("".into()), |id| json::text("id", id))?;
+    let document: Document<'_> = json::document(&text).map_err(Failure::of_the_caller)?;
+    let id = document.id.map_or(Ok("".into()), |id| json::text("id", id));
+    let id = id.map_err(Failure::of_the_caller)?;
+    let call = call(&InputReader { served, limit }, document, json_length.map(|_| body), &id);
+    call.map_err(|error| Failure::of_the_caller(error).of_request(&id))
+}
+
+/// Reads what follows a request's id.
+fn call(
+    reader: &InputReader<'_>,
+    document: Document<'_>,
+    mut blobs: Option<Bytes>,
+    id: &str,
+) -> Result<Call> {
+    let served = reader.served;
     let (parameters, is_binary) = parameters::read(document.parameters)?;
     let documents = json::required("inputs", document.inputs)?;
     let mut inputs: Vec<Tensor> = Vec::with_capacity(documents.len());
-    let mut blobs = json_length.map(|_| body);
     for document in documents {
-        let input = InputReader { served, limit }.read(&document, &mut blobs)?;
+        let input = reader.read(&document, &mut blobs)?;
         if inputs.iter().any(|other| other.name == input.name) {
             return Err(already_there("input", &input.name));
         }
@@ -81,7 +94,7 @@ pub(super) fn parse(
     }
     let wishes = wishes(served, document.outputs.unwrap_or_default())?;
     let request = Request {
-        id: id.into_owned(),
+        id: id.to_owned(),
         inputs,
         outputs: wishes.iter().map(|wish| wish.name.clone()).collect(),
         parameters,

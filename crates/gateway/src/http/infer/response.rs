@@ -89,7 +89,7 @@ fn formed(served: &Served, form: &Form, output: Tensor) -> Result<Option<(Tensor
         return Ok(form.wishes.is_empty().then_some((output, form.is_binary)));
     };
     let output = match wish.classes {
-        Some(classes) if classes > 0 => classify(&output, served.signature.is_batching(), classes)?,
+        Some(classes) if classes > 0 => classify(served, &output, classes)?,
         _ => output,
     };
     Ok(Some((output, wish.is_binary.unwrap_or(form.is_binary))))

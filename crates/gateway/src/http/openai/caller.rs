@@ -4,8 +4,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use consort_middleware::context_in;
-use consort_repository::Served;
+use consort_middleware::{Deadline, context_in};
+use consort_repository::{Labels, Served};
 use consort_stage::{Context, Responses, Stage};
 use consort_telemetry::semconv::attribute;
 use tracing::Span;
@@ -24,6 +24,7 @@ pub(super) struct Caller {
     /// The span that the work belongs under.
     pub(super) span: Span,
     context: Context,
+    deadline: Option<Deadline>,
 }
 
 impl Caller {
@@ -37,7 +38,13 @@ impl Caller {
         let (span, id) = (target.span(), format!("{prefix}{:016x}{:016x}", random(), random()));
         span.record(attribute::REQUEST_ID, &*id);
         let context = context_in(&head.extensions, span.clone());
-        Ok(Self { model: target.name, id, span, context })
+        let deadline = head.extensions.get().cloned();
+        Ok(Self { model: target.name, id, span, context, deadline })
+    }
+
+    /// What the log says of the request when it fails.
+    pub(super) fn labels(&self) -> Labels {
+        Labels::new(&self.model, &self.id, &self.context)
     }
 
     /// The model, as it is served.
@@ -50,7 +57,7 @@ impl Caller {
     pub(super) fn call(&self, stage: &dyn Stage, mut request: consort_stage::Request) -> Responses {
         request.id.clone_from(&self.id);
         request.context = self.context.clone();
-        deadline::limit(stage.call(request), self.context.deadline)
+        deadline::limit(stage.call(request), self.deadline.as_ref())
     }
 }
 

@@ -125,7 +125,7 @@ pub(super) async fn embed(
     let (head, mut fields) = receive(&front, request).await?;
     let caller = Caller::new(&head, &mut fields, "embd-")?;
     let response = respond(&front, &caller, fields).await;
-    response.map_err(|refusal| refusal.noted_on(&caller.span))
+    response.map_err(|refusal| refusal.noted_on(&caller.span, caller.labels()))
 }
 
 async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<Response, Refusal> {

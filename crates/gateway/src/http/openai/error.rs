@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use consort_repository::Labels;
 use consort_stage::{Code, Error};
 use serde_json::{Value, json};
 use tracing::Span;
@@ -34,9 +35,9 @@ impl Refusal {
         self
     }
 
-    /// The same refusal, noted on the request's span.
-    pub(super) fn noted_on(mut self, span: &Span) -> Self {
-        self.failure = self.failure.noted_on(span);
+    /// The same refusal, noted on the request's span and labelled for the log.
+    pub(super) fn noted_on(mut self, span: &Span, labels: Labels) -> Self {
+        self.failure = self.failure.noted_on(span, labels);
         self
     }
 }
@@ -65,9 +66,9 @@ impl IntoResponse for Refusal {
 }
 
 /// The body of an error inside a stream, which is logged like any other.
-pub(super) fn in_stream(error: &Error, span: &Span) -> Value {
+pub(super) fn in_stream(error: &Error, span: &Span, labels: &Labels) -> Value {
     // Only its log line and its note on the span are wanted: the shape is another.
-    let _ = error::in_stream(error, span);
+    let _ = error::in_stream(error, span, labels);
     body(error, None)
 }
 

@@ -56,6 +56,7 @@ impl Generation {
                 choices_of_prompt: self.sampling.choices,
                 includes_usage: self.sampling.includes_usage,
                 span: caller.span.clone(),
+                labels: caller.labels(),
             };
             return stream.reply(choices).await;
         }

@@ -9,6 +9,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use consort_repository::Labels;
 use consort_stage::Error;
 use futures::stream::{self, SelectAll};
 use futures::{Stream as Futures, StreamExt};
@@ -34,6 +35,8 @@ pub(super) struct Stream {
     pub(super) includes_usage: bool,
     /// The request's span, which ends with the stream.
     pub(super) span: Span,
+    /// What the log says of the request when it fails.
+    pub(super) labels: Labels,
 }
 
 /// What the choices give, each with the index of its choice.
@@ -122,7 +125,8 @@ impl State {
                 // Without the choices nothing more comes; dropping them stops their models.
                 self.events.clear();
                 self.is_over = true;
-                self.ready.push_back(event_of(&error::in_stream(&error, &self.stream.span)));
+                let Stream { span, labels, .. } = &self.stream;
+                self.ready.push_back(event_of(&error::in_stream(&error, span, labels)));
             }
         }
     }

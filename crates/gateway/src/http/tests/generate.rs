@@ -2,10 +2,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use consort_stage::{Parameter, Tensor};
 use futures::StreamExt;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -242,13 +244,29 @@ async fn a_stream_that_is_out_of_time_says_so() {
     let never_ready = |_| Box::pin(stream::iter([said("hi")]).chain(stream::pending())) as _;
     let always_ready = |_| Box::pin(stream::repeat_with(|| said("hi"))) as _;
     for router in [language_model(never_ready), language_model(always_ready)] {
-        let request = HttpRequest::post("/generate_stream").body(r#"{"text_input":"q"}"#.into());
-        let mut request = request.unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_millis(50);
-        request.extensions_mut().insert(consort_middleware::Deadline(deadline));
-        let reply = send(router, request).await;
+        let headers = [("consort-timeout-ms", "50")];
+        let body = r#"{"text_input":"q"}"#;
+        let reply = post_with(layered(router), "/generate_stream", &headers, body).await;
         assert_eq!(reply.status, 200);
         let end = "\"hi\"}\n\ndata: {\"error\":\"request deadline exceeded\"}\n\n";
         assert!(reply.text().ends_with(end), "{}", reply.text());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_has_all_the_time_until_its_deadline() {
+    let router = language_model(|_| {
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(99)).await;
+            said("late")
+        };
+        Box::pin(stream::once(late).chain(stream::pending()))
+    });
+    let headers = [("consort-timeout-ms", "100")];
+    let begun_at = Instant::now();
+    let body = r#"{"text_input":"q"}"#;
+    let reply = post_with(layered(router), "/generate_stream", &headers, body).await;
+    assert_eq!(begun_at.elapsed(), Duration::from_millis(100));
+    let end = "\"late\"}\n\ndata: {\"error\":\"request deadline exceeded\"}\n\n";
+    assert!(reply.text().ends_with(end), "{}", reply.text());
 }
