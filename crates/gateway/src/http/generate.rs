@@ -44,7 +44,7 @@ pub(super) async fn generate_stream(
     let span = target.span();
     let call = call(&front, &target, request, Wait::ForEach, &span).await;
     let (caller, responses) = call.map_err(|failure| failure.noted_on(&span))?;
-    Ok(sse::reply(caller, responses).await)
+    sse::reply(caller, responses).await
 }
 
 /// [`generate`] with the model that the options name.
