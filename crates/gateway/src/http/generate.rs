@@ -42,7 +42,7 @@ pub(super) async fn generate_stream(
     request: Request,
 ) -> Outcome {
     let (caller, responses) = call(&front, &target, request, Wait::ForEach).await?;
-    Ok(sse::reply(caller, responses).await)
+    sse::reply(caller, responses).await
 }
 
 /// [`generate`] with the model that the options name.

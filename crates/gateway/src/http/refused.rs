@@ -29,8 +29,5 @@ pub(super) async fn memory() -> Failure {
 
 /// The error about anything that would place tensors in memory shared with the client.
 pub(super) fn shared_memory() -> Error {
-    Error::unsupported(
-        "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to \
-         enable.",
-    )
+    Error::unsupported("Client shared memory is disabled. Tensors are sent in the request.")
 }

@@ -37,10 +37,12 @@ fn check_names(model: &str, signature: &Signature, request: &Request) -> Result<
     let missing: Vec<&TensorSpec> =
         signature.inputs.iter().filter(|spec| !spec.is_optional && !is_given(spec)).collect();
     let (most, given) = (signature.inputs.len(), request.inputs.len());
-    if missing.is_empty() && given <= most {
+    let least = signature.inputs.iter().filter(|spec| !spec.is_optional).count();
+    let is_misnamed = || request.inputs.iter().any(|input| signature.input(&input.name).is_none());
+    // "expected 1 inputs but got 1" would not tell about a name that is not the model's.
+    if given <= most && (missing.is_empty() || given >= least && is_misnamed()) {
         return check_repeats(model, request);
     }
-    let least = signature.inputs.iter().filter(|spec| !spec.is_optional).count();
     let expected = if least == most {
         format!("expected {most} inputs but got {given} inputs")
     } else {
@@ -84,9 +86,14 @@ fn check_tensor(
             tensor.name, tensor.datatype, spec.datatype
         )));
     }
-    tensor
-        .check()
-        .map_err(|error| Error::invalid(format!("{} for model '{model}'", error.message())))?;
+    tensor.check().map_err(|error| {
+        let input = format!("for input '{}'", tensor.name);
+        Error::invalid(if error.message().contains(&input) {
+            error.message().replacen(&input, &format!("{input} for model '{model}'"), 1)
+        } else {
+            format!("{} for model '{model}'", error.message())
+        })
+    })?;
     if signature.is_batching() && tensor.shape.is_empty() {
         return Err(Error::invalid(format!(
             "input '{}' has no shape but model requires batch dimension for '{model}'",
@@ -135,4 +142,41 @@ fn check_batch(
 fn names<'a>(specs: impl Iterator<Item = &'a TensorSpec>) -> String {
     let names: Vec<String> = specs.map(|spec| format!("'{}'", spec.name)).collect();
     names.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use consort_stage::DataType;
+
+    use super::*;
+
+    fn refused(inputs: Vec<Tensor>) -> String {
+        let signature = Signature {
+            inputs: vec![TensorSpec::new("x", DataType::Int32, &[2])],
+            ..Signature::default()
+        };
+        let request = Request { inputs, ..Request::default() };
+        check("m", &signature, &request).unwrap_err().message().to_owned()
+    }
+
+    fn tensor(name: &str, data: &[i32]) -> Tensor {
+        Tensor::from_vec(name, &[2], data.to_vec())
+    }
+
+    #[test]
+    fn an_input_by_another_name_is_told_what_names_there_are() {
+        let text = "unexpected inference input 'y', allowed inputs are: 'x'";
+        assert_eq!(refused(vec![tensor("y", &[1, 2])]), text);
+        let text = "expected 1 inputs but got 0 inputs for model 'm'. Got input(s) [], but missing \
+                    required input(s) ['x']. Please provide all required input(s).";
+        assert_eq!(refused(Vec::new()), text);
+    }
+
+    #[test]
+    fn data_that_does_not_fit_its_shape_names_input_and_model_as_triton_does() {
+        let mut short = tensor("x", &[1, 2]);
+        short.data = short.data.slice(..4);
+        let text = "input byte size mismatch for input 'x' for model 'm'. Expected 8, got 4";
+        assert_eq!(refused(vec![short]), text);
+    }
 }

@@ -5,22 +5,29 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use bytes::Bytes;
-use consort_stage::{Responses, Result};
+use consort_stage::{Code, Responses, Result};
 use consort_telemetry::first_response;
 use futures::{StreamExt, stream};
 
 use super::{Caller, response};
-use crate::http::error;
+use crate::http::error::{self, Failure, Outcome};
 
 /// Asks proxies that know it (nginx does) not to hold events back.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The events of a call; the first decides the status.
 ///
+/// A request that turns out to be wrong has no events: its error is plain JSON, as over `/generate`.
+///
 /// Dropping the body, as the server does when the client goes away, cancels the call.
-pub(super) async fn reply(caller: Caller, responses: Responses) -> Response {
+pub(super) async fn reply(caller: Caller, mut responses: Responses) -> Outcome {
+    let first = responses.next().await;
+    if let Some(Err(error)) = first.as_ref().filter(is_the_requests_fault) {
+        return Err(Failure::from(error.clone()).noted_on(&caller.span));
+    }
+    let responses = Box::pin(stream::iter(first).chain(responses));
     let mut events = Events { caller, responses: Some(responses) };
     let first = events.next().await;
     first_response(&events.caller.span);
@@ -37,7 +44,11 @@ pub(super) async fn reply(caller: Caller, responses: Responses) -> Response {
         (BUFFERING, "no"),
     ];
     let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    (status, headers, body).into_response()
+    Ok((status, headers, body).into_response())
+}
+
+fn is_the_requests_fault(first: &&Result<consort_stage::Response>) -> bool {
+    first.as_ref().is_err_and(|error| error.code() == Code::InvalidInput)
 }
 
 struct Event {

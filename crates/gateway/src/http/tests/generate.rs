@@ -193,6 +193,16 @@ async fn the_first_response_decides_the_status_of_a_stream() {
 }
 
 #[tokio::test]
+async fn a_question_that_the_model_cannot_take_gets_a_plain_error_from_a_stream() {
+    let text = "expected 1 inputs but got 0 inputs";
+    let router = language_model(move |_| all(vec![Err(Error::invalid(text))]));
+    let reply = post(router, "/generate_stream", "{}").await;
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.headers["content-type"], "application/json");
+    assert_eq!(reply.error(), text);
+}
+
+#[tokio::test]
 async fn an_event_is_sent_before_the_next_response_is_made() {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let receiver = Mutex::new(Some(receiver));

@@ -117,7 +117,7 @@ async fn what_is_not_offered_says_so() {
     refused("/v2/repository/r/index", 501, named).await;
     refused("/v2/repository/r/models/m/load", 501, named).await;
     refused("/v2/repository/r/models/m/unload", 501, named).await;
-    let memory = "Client shared memory is disabled";
+    let memory = "Client shared memory is disabled. Tensors are sent in the request.";
     refused("/v2/systemsharedmemory/region/r/register", 501, memory).await;
     refused("/v2/cudasharedmemory/unregister", 501, memory).await;
     refused("/v2/trace/setting", 501, "OTEL_").await;
