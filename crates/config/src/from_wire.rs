@@ -78,8 +78,10 @@ fn signature(config: &ModelConfig) -> Signature {
             ..TensorSpec::new(&input.name, datatype(input.data_type())?, &input.dims)
         })
     });
+    let cut: Vec<_> = config.batch_output.iter().flat_map(|output| &output.target_name).collect();
     let outputs = config.output.iter().filter_map(|output| {
         Some(TensorSpec {
+            is_ragged: cut.contains(&&output.name),
             reshape: reshape(&output.reshape),
             ..TensorSpec::new(&output.name, datatype(output.data_type())?, &output.dims)
         })

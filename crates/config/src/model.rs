@@ -63,13 +63,14 @@ impl Model {
         }
     }
 
-    /// What its backend takes and gives: what callers see, and the controls and states of
-    /// sequences that callers do not.
+    /// What its backend takes and gives: what callers see, and what they do not: the batch inputs,
+    /// and the controls and states of sequences.
     pub fn backend_signature(&self) -> Arc<Signature> {
-        let Scheduling::Sequence(batching) = &self.scheduling else {
-            return self.signature.clone();
-        };
         let mut signature = (*self.signature).clone();
+        signature.inputs.extend(self.ragged.made_inputs());
+        let Scheduling::Sequence(batching) = &self.scheduling else {
+            return Arc::new(signature);
+        };
         signature.inputs.extend(batching.inputs());
         let (outputs, seen) = (batching.outputs(), &self.signature);
         signature.outputs.extend(outputs.filter(|spec| seen.output(&spec.name).is_none()));

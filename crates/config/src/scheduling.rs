@@ -5,7 +5,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use consort_stage::{DataType, TensorSpec};
+use consort_stage::{DataType, TensorSpec, VARIABLE};
 
 /// How requests reach the instances.
 #[derive(Clone, Debug, PartialEq)]
@@ -238,6 +238,21 @@ pub struct RaggedBatching {
     pub outputs: Vec<BatchOutput>,
 }
 
+impl RaggedBatching {
+    /// The inputs that the backend is given beside those of its callers; one without a batch
+    /// dimension is ragged.
+    pub fn made_inputs(&self) -> impl Iterator<Item = TensorSpec> {
+        self.inputs.iter().flat_map(|input| {
+            let is_ragged = input.kind != BatchInputKind::ItemShape;
+            let spec = move |name: &Arc<str>| TensorSpec {
+                is_ragged,
+                ..TensorSpec::new(name, input.datatype, &[VARIABLE])
+            };
+            input.targets.iter().map(spec)
+        })
+    }
+}
+
 /// An input that the server computes from a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchInput {
@@ -262,9 +277,9 @@ pub enum BatchInputKind {
     AccumulatedElementCountWithZero,
     /// The largest element count, as the length of a tensor without meaningful elements.
     MaxElementCountAsShape,
-    /// The shape of each request, one row each.
+    /// The shape of each row of each request, one row each.
     ItemShape,
-    /// The shapes of all requests behind one another.
+    /// The same shapes behind one another.
     ItemShapeFlatten,
 }
 

@@ -200,8 +200,10 @@ model_metrics { metric_control { metric_identifier { } histogram_options { } } m
             m/config.pbtxt:5:50: model input 'b' cannot have empty reshape for non-batching model as scalar tensors are not supported for m
             m/config.pbtxt:6:50: model input 'c' NHWC/NCHW require 3 dims for m
             m/config.pbtxt:6:70: shape tensors are only supported for TensorRT platform for m
+            m/config.pbtxt:7:1: needs a `max_batch_size` above 0, which m lacks; let the model batch, or leave it out
             m/config.pbtxt:7:58: batch input data type must be TYPE_INT32 or TYPE_FP32, not TYPE_INT8
             m/config.pbtxt:7:79: unknown source input name 'bb'; did you mean `b`?
+            m/config.pbtxt:8:1: needs a `max_batch_size` above 0, which m lacks; let the model batch, or leave it out
             m/config.pbtxt:8:1: batch output kind 'BATCH_SCATTER_WITH_INPUT_SHAPE' expects 1 source input, got 0
             m/config.pbtxt:8:30: unknown target output name 'z'
             m/config.pbtxt:8:35: unknown target output name 'z'
@@ -210,6 +212,37 @@ model_metrics { metric_control { metric_identifier { } histogram_options { } } m
             m/config.pbtxt:9:56: histogram options must specify non-empty 'buckets'
             m/config.pbtxt:9:80: metric control must specify 'metric_identifier'
             m/config.pbtxt:9:80: metric control must specify 'histogram_options'
+        "#]],
+    );
+}
+
+#[test]
+fn what_the_server_makes_of_a_batch_must_fit_the_model() {
+    let text = "backend: 'python'
+max_batch_size: 4
+input { name: 'x' data_type: TYPE_FP32 dims: [-1] allow_ragged_batch: true }
+output { name: 'y' data_type: TYPE_FP32 dims: [-1, -1] }
+batch_input { target_name: 'x' data_type: TYPE_INT32 source_input: 'x' }
+batch_input { target_name: ['n', 'n'] data_type: TYPE_INT32 source_input: 'x' }
+batch_output { target_name: 'y' source_input: 'x' }
+";
+    check(
+        text,
+        &expect![[r#"
+            m/config.pbtxt:5:15: batch input 'x' is also an input of the model; take 'x' out of `input`
+            m/config.pbtxt:6:29: batch input 'n' can only be specified once
+            m/config.pbtxt:6:34: batch input 'n' can only be specified once
+            m/config.pbtxt:7:16: output 'y' has a variable dimension beyond the 1 of its source input 'x'
+        "#]],
+    );
+    check(
+        "backend: 'python'
+input { name: 'x' data_type: TYPE_FP32 dims: [-1] }
+output { name: 'y' data_type: TYPE_FP32 dims: [-1] }
+batch_output { target_name: 'y' source_input: 'x' }
+",
+        &expect![[r#"
+            m/config.pbtxt:4:1: needs a `max_batch_size` above 0, which m lacks; let the model batch, or leave it out
         "#]],
     );
 }

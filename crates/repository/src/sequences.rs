@@ -35,6 +35,7 @@ pub(crate) fn start(
         batching: batching.clone(),
         signature: model.signature.clone(),
         backend_signature: model.backend_signature(),
+        ragged: model.ragged.clone(),
         initial: initial.collect::<Result<_>>()?,
         queue_size: consort_scheduler::DEFAULT_QUEUE_SIZE,
     };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::thread;
 
 use consort_config::{Filling, Model, Warmup};
-use consort_scheduler::guarded;
+use consort_scheduler::{batch_of_one, guarded};
 use consort_stage::{
-    Error, Job, Jobs, Reply, Request, Responses, Result, StreamingBackend, Tensor,
+    Batch, Error, Job, Jobs, Reply, Request, Responses, Result, StreamingBackend, Tensor,
 };
 use futures::StreamExt;
 
@@ -32,6 +32,8 @@ struct Sample {
     name: String,
     count: usize,
     request: Request,
+    /// The same as backends are given it that run batches.
+    batch: Batch,
 }
 
 impl WarmUp {
@@ -61,7 +63,7 @@ impl WarmUp {
     pub(crate) fn run(&self, backend: &mut Backend) -> Result<()> {
         for sample in &self.samples {
             for _ in 0..sample.count {
-                self.run_once(backend, sample.request.clone()).map_err(|error| {
+                self.run_once(backend, sample).map_err(|error| {
                     error.within(format!("failed to run warmup sample '{}': ", sample.name))
                 })?;
             }
@@ -69,11 +71,11 @@ impl WarmUp {
         Ok(())
     }
 
-    fn run_once(&self, backend: &mut Backend, request: Request) -> Result<()> {
+    fn run_once(&self, backend: &mut Backend, sample: &Sample) -> Result<()> {
         guarded(&self.model, || match backend {
-            Backend::Inline(backend) => backend.run(request.into()).map(drop),
-            Backend::Batch(backend) => backend.run(request.into()).map(drop),
-            Backend::Streaming(backend) => run_streaming(&mut **backend, request),
+            Backend::Inline(backend) => backend.run(sample.request.clone().into()).map(drop),
+            Backend::Batch(backend) => backend.run(sample.batch.clone()).map(drop),
+            Backend::Streaming(backend) => run_streaming(&mut **backend, sample.request.clone()),
         })
     }
 }
@@ -121,7 +123,8 @@ fn sample(model: &Model, warmup: &Warmup, batch_size: usize, folder: &Path) -> R
     let mut request = Request { inputs, ..Request::default() };
     admit(&model.name, &model.signature, &mut request).map_err(place)?;
     request.inputs.extend(made);
-    Ok(Sample { name: warmup.name.clone(), count: warmup.count.get(), request })
+    let batch = batch_of_one(model, request.clone()).map_err(place)?;
+    Ok(Sample { name: warmup.name.clone(), count: warmup.count.get(), request, batch })
 }
 
 #[cfg(test)]

@@ -2,12 +2,15 @@
 
 mod axis;
 mod gather;
+mod ragged;
 mod scatter;
 
 use std::sync::Arc;
 
+use consort_config::RaggedBatching;
 use consort_stage::{Request, Signature, TensorSpec, VARIABLE};
 
+pub use gather::batch_of_one;
 pub(crate) use gather::gather;
 pub(crate) use scatter::scatter;
 
@@ -20,10 +23,14 @@ pub(crate) struct Layout {
     signature: Arc<Signature>,
     /// Whether the model can tell padding from content, so that shorter inputs may be padded.
     pads: bool,
+    /// What the model is told about inputs of different shapes.
+    ragged: Arc<RaggedBatching>,
+    /// Whether any input or output is treated so.
+    is_ragged: bool,
 }
 
 /// The place of one request in a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rider {
     /// How many rows of the batch are its own.
     pub(crate) rows: usize,
@@ -31,12 +38,35 @@ pub(crate) struct Rider {
     pub(crate) length: Option<i64>,
     /// The outputs it wants; empty means all.
     pub(crate) outputs: Vec<Arc<str>>,
+    /// For each batch output, the shape of the input that says how it is cut.
+    sources: Vec<Vec<i64>>,
 }
 
 impl Layout {
     /// The layout of a model; `pads` says that its inputs may be padded along their variable axis.
     pub(crate) fn new(signature: Arc<Signature>, pads: bool) -> Self {
-        Self { signature, pads }
+        let is_ragged =
+            signature.is_batching() && signature.inputs.iter().any(|spec| spec.is_ragged);
+        Self { signature, pads, ragged: Arc::default(), is_ragged }
+    }
+
+    /// The same for a model that is told so about its batches; nothing without batches.
+    pub(crate) fn told_of(self, ragged: &RaggedBatching) -> Self {
+        if !self.signature.is_batching() || *ragged == RaggedBatching::default() {
+            return self;
+        }
+        Self { ragged: Arc::new(ragged.clone()), is_ragged: true, ..self }
+    }
+
+    /// Whether inputs with this specification lie behind one another whatever their shapes.
+    pub(crate) fn joins_flat(&self, spec: &TensorSpec) -> bool {
+        self.is_ragged && spec.is_ragged
+    }
+
+    /// The place in the configuration of the batch output that has this output as a target.
+    fn batch_output(&self, name: &str) -> Option<usize> {
+        let has_target = |target: &Arc<str>| **target == *name;
+        self.ragged.outputs.iter().position(|output| output.targets.iter().any(has_target))
     }
 
     /// Whether inputs of different lengths are padded to one.
@@ -57,11 +87,14 @@ impl Layout {
     }
 
     /// The size that all inputs with a variable axis have along it; `None` when no input has one,
-    /// when one has several, or when they differ.
+    /// when one has several, or when they differ. Ragged inputs do not count.
     pub(crate) fn length(&self, request: &Request) -> Option<i64> {
         let mut length = None;
         for tensor in &request.inputs {
             let spec = self.signature.input(&tensor.name)?;
+            if self.joins_flat(spec) {
+                continue;
+            }
             let mut axes = variable_axes(spec);
             let Some(axis) = axes.next() else { continue };
             let size = *tensor.shape.get(axis)?;
@@ -88,7 +121,15 @@ impl Layout {
     /// The place in a batch that a request will have.
     fn rider(&self, request: &Request) -> Rider {
         let length = self.length(request);
-        Rider { rows: self.rows(request), length, outputs: request.outputs.clone() }
+        let batch_outputs = self.ragged.outputs.iter();
+        let sources =
+            batch_outputs.map(|output| ragged::source_shape(self, request, &output.source));
+        Rider {
+            rows: self.rows(request),
+            length,
+            outputs: request.outputs.clone(),
+            sources: sources.collect(),
+        }
     }
 }
 
@@ -132,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_added_to_the_shorter_rows_is_padding() {
-        let rider = |rows, length| Rider { rows, length: Some(length), outputs: Vec::new() };
+        let rider = |rows, length| Rider { rows, length: Some(length), ..Rider::default() };
         let riders = [rider(2, 3), rider(1, 5)];
         assert_eq!(layout(&[], true).tokens(&riders), (11, 4));
         assert_eq!(layout(&[], false).tokens(&riders), (0, 0));

@@ -23,6 +23,7 @@ use std::time::Duration;
 use consort_stage::{Durations, Request, Spent};
 use consort_telemetry::{Execution, Meter};
 
+pub use assembly::batch_of_one;
 pub use batching::Rules;
 pub use guarded::guarded;
 pub use inline::InlineStage;

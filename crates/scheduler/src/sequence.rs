@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use consort_config::SequenceBatching;
+use consort_config::{RaggedBatching, SequenceBatching};
 use consort_stage::{BatchBackend, Request, Responses, Signature, Stage, Tensor, one};
 
 use self::core::Policy;
@@ -33,6 +33,8 @@ pub struct Sequences {
     pub signature: Arc<Signature>,
     /// What the backend gives and gets: the same with controls and states.
     pub backend_signature: Arc<Signature>,
+    /// What the backend is told about requests of different shapes in one batch.
+    pub ragged: RaggedBatching,
     /// One row of each state that a sequence begins with, in the configuration's order and named
     /// as the inputs.
     pub initial: Vec<Tensor>,
@@ -56,7 +58,8 @@ impl SequenceStage {
         sequences: Sequences,
         counting: Counting,
     ) -> io::Result<Self> {
-        let Sequences { batching, signature, backend_signature, initial, queue_size } = sequences;
+        let Sequences { batching, signature, backend_signature, ragged, initial, queue_size } =
+            sequences;
         let rows = Rows::new(counting.model.clone(), signature, &batching, initial);
         let batch = usize::try_from(backend_signature.max_batch_size).unwrap_or(0);
         let policy = Policy {
@@ -69,7 +72,7 @@ impl SequenceStage {
         };
         let shared = Arc::new(Shared::new(policy, rows, counting));
         let stage = Self { shared: shared.clone() };
-        let layout = Layout::new(backend_signature, false);
+        let layout = Layout::new(backend_signature, false).told_of(&ragged);
         for (index, backend) in instances.into_iter().enumerate() {
             let instance = Instance::new(index, backend, layout.clone());
             let shared = shared.clone();

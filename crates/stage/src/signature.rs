@@ -21,7 +21,8 @@ pub struct TensorSpec {
     pub reshape: Option<Vec<i64>>,
     /// Whether a request may leave it out.
     pub is_optional: bool,
-    /// Whether requests in which it has different shapes may share a batch, unpadded.
+    /// Whether requests in which it has different shapes may share a batch, unpadded: the backend
+    /// is given an input's elements in one dimension, and an output is cut by an input's shape.
     pub is_ragged: bool,
 }
 

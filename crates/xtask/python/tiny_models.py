@@ -167,12 +167,29 @@ def accumulate() -> Graph:
     return graph
 
 
+def ragged() -> Graph:
+    """Sums each request's VALUES, which lie between the BOUNDS of the requests, and doubles them where they lie."""
+    graph = Graph("ragged", OPSET)
+    values = graph.input("VALUES", TensorProto.FLOAT, ["elements"])
+    bounds = graph.input("BOUNDS", TensorProto.INT32, ["bounds"])
+    graph.node("Add", values, values, output=graph.output("DOUBLED", TensorProto.FLOAT, ["elements"]))
+    zero = graph.weight("zero", np.array([0], np.float32))
+    total = graph.node("CumSum", graph.node("Concat", zero, values, axis=0), graph.scalar(0, np.int64))
+    before = graph.node("Slice", bounds, graph.ints(0), graph.ints(-1))
+    until = graph.node("Slice", bounds, graph.ints(1), graph.ints(2**31))
+    ends = [graph.node("Gather", total, place) for place in (until, before)]
+    sums = graph.node("Sub", *ends)
+    graph.node("Unsqueeze", sums, graph.ints(1), output=graph.output("SUM", TensorProto.FLOAT, ["requests", 1]))
+    return graph
+
+
 MODELS: list[Callable[[], Graph]] = [
     accumulate,
     add_sub,
     every_type,
     no_batch,
     pick,
+    ragged,
     row_sum,
     scalar,
     slow,

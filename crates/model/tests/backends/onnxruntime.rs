@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use consort_config::{Device, Model};
+use consort_config::{BatchInput, BatchInputKind, BatchOutput, Device, Model, RaggedBatching};
 use consort_repository::Backend;
 use consort_stage::{
     Batch, BatchBackend, Code, DataType, Error, Result, Signature, Tensor, TensorSpec,
@@ -59,6 +59,42 @@ fn a_graph_of_fixed_or_no_dimensions_is_no_batching_one() {
     assert_eq!(scalar.max_batch_size, 0);
     assert!(scalar.input("SCALAR").unwrap().dims.is_empty());
     assert_eq!(scalar.output("SHIFTED").unwrap().dims, [-1]);
+}
+
+/// `VALUES` is ragged, `BOUNDS` is made of it, and `DOUBLED` is cut by it.
+fn ragged(bounds: DataType) -> Model {
+    let values = TensorSpec { is_ragged: true, ..TensorSpec::new("VALUES", DataType::Fp32, &[-1]) };
+    let doubled = TensorSpec { name: "DOUBLED".into(), ..values.clone() };
+    let signature = Signature {
+        max_batch_size: 8,
+        inputs: vec![values],
+        outputs: vec![doubled, TensorSpec::new("SUM", DataType::Fp32, &[1])],
+        ..Signature::default()
+    };
+    let input = BatchInput {
+        kind: BatchInputKind::AccumulatedElementCountWithZero,
+        targets: vec!["BOUNDS".into()],
+        datatype: bounds,
+        source: "VALUES".into(),
+    };
+    let outputs = vec![BatchOutput { targets: vec!["DOUBLED".into()], source: "VALUES".into() }];
+    let ragged = RaggedBatching { inputs: vec![input], outputs };
+    Model { ragged, ..model(NAME, signature, &[]) }
+}
+
+#[test]
+fn a_graph_with_ragged_inputs_is_told_where_each_request_lies() {
+    let mut backend = loaded(&Folder::of("ragged"), &ragged(DataType::Int32)).unwrap();
+    let inputs = vec![
+        Tensor::from_vec("VALUES", &[5], vec![1.0_f32, 2.0, 3.0, 4.0, 5.0]),
+        Tensor::from_vec("BOUNDS", &[3], vec![0, 2, 5]),
+    ];
+    let outputs = run(&mut *backend, inputs).unwrap();
+    assert_eq!(outputs[0].shape, [5]);
+    assert_eq!(outputs[1].shape, [2, 1]);
+    assert_eq!(&*outputs[1].to_slice::<f32>().unwrap(), [3.0, 12.0]);
+    let error = loaded(&Folder::of("ragged"), &ragged(DataType::Fp32)).err().unwrap();
+    assert!(error.message().contains("input `BOUNDS` is TYPE_FP32"), "{error}");
 }
 
 #[test]

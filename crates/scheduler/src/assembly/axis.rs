@@ -76,13 +76,17 @@ pub(super) fn cut(tensor: &mut Tensor, axis: usize, size: i64) -> Result<()> {
 
 /// Takes the first `rows` rows off `rest`, without a copy.
 pub(super) fn take_rows(rest: &mut Tensor, rows: usize) -> Result<Bytes> {
-    let total = rest.shape[0];
     let elements = rest.shape[1..].iter().product::<i64>() as usize * rows;
+    rest.shape[0] -= rows as i64;
+    take_elements(rest, elements)
+}
+
+/// Takes the data of the first `elements` off `rest`, without a copy; its shape stays.
+pub(super) fn take_elements(rest: &mut Tensor, elements: usize) -> Result<Bytes> {
     let size = match rest.datatype.size() {
         Some(size) => elements * size,
         None => strings_size(&mut Strings::new(&rest.data), elements)?,
     };
-    rest.shape[0] = total - rows as i64;
     Ok(rest.data.split_to(size))
 }
 

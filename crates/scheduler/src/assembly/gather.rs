@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
+use consort_config::Model;
 use consort_stage::{Batch, Error, Parameters, Request, Result, Tensor, is_directive};
 
-use super::{Layout, Rider, axis, variable_axes};
+use super::{Layout, Rider, axis, ragged, variable_axes};
 
 /// One batch of these requests, and each one's place in it.
 ///
 /// A request that comes alone is moved through untouched; the inputs of several are copied once.
 /// They must be alike: the same inputs of the same types, and of shapes that differ at most along
-/// an axis that the layout pads.
+/// an axis that the layout pads, or in any way where they are ragged. One that comes alone is
+/// made into a batch too where anything is ragged.
 pub(crate) fn gather(layout: &Layout, mut requests: Vec<Request>) -> Result<(Batch, Vec<Rider>)> {
     let riders: Vec<_> = requests.iter().map(|request| layout.rider(request)).collect();
-    if requests.len() == 1 {
+    if requests.len() == 1 && !layout.is_ragged {
         let only = requests.pop().map(Batch::from).unwrap_or_default();
         return Ok((only, riders));
     }
@@ -28,18 +30,32 @@ pub(crate) fn gather(layout: &Layout, mut requests: Vec<Request>) -> Result<(Bat
         }
         stack(layout, &parts, longest)
     });
+    let mut inputs = inputs.collect::<Result<Vec<_>>>()?;
+    inputs.extend(ragged::batch_inputs(layout, &requests));
     let batch = Batch {
-        inputs: inputs.collect::<Result<_>>()?,
+        inputs,
         outputs: wanted_by_any(&riders),
         parameters: parameters(requests.swap_remove(0)),
     };
     Ok((batch, riders))
 }
 
+/// The batch that an instance of `model` is given when this request comes alone.
+///
+/// Batch inputs that the request itself has are left as they are.
+pub fn batch_of_one(model: &Model, request: Request) -> Result<Batch> {
+    let layout = Layout::new(model.signature.clone(), false).told_of(&model.ragged);
+    gather(&layout, vec![request]).map(|(batch, _)| batch)
+}
+
 /// One tensor with the rows of all parts, those that are shorter padded to `longest`.
 fn stack(layout: &Layout, parts: &[&Tensor], longest: Option<i64>) -> Result<Tensor> {
     let first = parts[0];
-    let axis = layout.signature().input(&first.name).and_then(|spec| variable_axes(spec).next());
+    let spec = layout.signature().input(&first.name);
+    if spec.is_some_and(|spec| layout.joins_flat(spec)) {
+        return Ok(ragged::flatten(parts));
+    }
+    let axis = spec.and_then(|spec| variable_axes(spec).next());
     let padded = axis.filter(|_| layout.pads()).zip(longest);
     let mut shape = first.shape.clone();
     if let Some((axis, longest)) = padded {

@@ -2,7 +2,7 @@
 
 use consort_stage::{Error, Result, ShapeText, Tensor};
 
-use super::{Layout, Rider, axis, variable_axes};
+use super::{Layout, Rider, axis, ragged, variable_axes};
 
 /// The outputs of each rider, in the order of the riders: slices of the batch's own, copied only
 /// where padding lies between the rows of one request.
@@ -13,13 +13,24 @@ pub(crate) fn scatter(
     outputs: Vec<Tensor>,
     riders: &[Rider],
 ) -> Result<Vec<Vec<Tensor>>> {
-    if riders.len() == 1 {
+    if riders.len() == 1 && !layout.is_ragged {
         return Ok(vec![outputs]);
     }
     let rows: usize = riders.iter().map(|rider| rider.rows).sum();
     let longest = riders.iter().filter_map(|rider| rider.length).max();
     let mut answers = vec![Vec::with_capacity(outputs.len()); riders.len()];
     for mut rest in outputs {
+        if let Some(place) = layout.batch_output(&rest.name) {
+            let own = ragged::cut(layout, rest, place, riders)?;
+            for ((rider, answer), own) in riders.iter().zip(&mut answers).zip(own) {
+                answer.extend(Some(own).filter(|own| wants(rider, &own.name)));
+            }
+            continue;
+        }
+        if riders.len() == 1 {
+            answers[0].push(rest);
+            continue;
+        }
         if rest.shape.first().copied() != Some(rows as i64) {
             return Err(no_row_each(&rest, rows));
         }
@@ -82,7 +93,7 @@ mod tests {
     }
 
     fn rider(rows: usize, length: i64) -> Rider {
-        Rider { rows, length: Some(length), outputs: Vec::new() }
+        Rider { rows, length: Some(length), ..Rider::default() }
     }
 
     fn numbers(name: &str, shape: &[i64]) -> Tensor {

@@ -5,7 +5,7 @@ use consort_stage::{Parameters, Request, is_directive};
 use crate::assembly::{Layout, variable_axes};
 
 /// Requests share a batch only when these are equal: which inputs they have, every dimension that
-/// is not padded, and what they tell the backend.
+/// is neither padded nor ragged, and what they tell the backend.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Likeness {
     /// For each input there is: its place in the signature and its dimensions.
@@ -26,8 +26,11 @@ impl Likeness {
         let mut shapes = vec![i64::from(is_padded)];
         for (place, spec) in layout.signature().inputs.iter().enumerate() {
             let Some(tensor) = request.input(&spec.name) else { continue };
-            let padded = variable_axes(spec).next().filter(|_| is_padded);
             shapes.push(place as i64);
+            if layout.joins_flat(spec) {
+                continue;
+            }
+            let padded = variable_axes(spec).next().filter(|_| is_padded);
             let dims = tensor.shape.iter().enumerate().skip(1);
             shapes.extend(dims.filter(|(axis, _)| Some(*axis) != padded).map(|(_, dim)| *dim));
         }
@@ -75,6 +78,20 @@ mod tests {
     fn requests_with_other_optional_inputs_are_unlike() {
         assert!(alike(&request(3, true), &request(3, true), true));
         assert!(!alike(&request(3, true), &request(3, false), true));
+    }
+
+    #[test]
+    fn ragged_inputs_may_have_any_shape() {
+        let mut layout = layout(false);
+        let mut signature = layout.signature().clone();
+        signature.inputs[0].is_ragged = true;
+        layout = Layout::new(Arc::new(signature), layout.pads());
+        let of = |length, has_hint| {
+            let request = request(length, has_hint);
+            Likeness::of(&request, &layout, layout.length(&request))
+        };
+        assert_eq!(of(3, true), of(4, true));
+        assert_ne!(of(3, true), of(4, false));
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Rules {
         let batches = model.signature.is_batching()
             && model.settings.switch_or(BATCHING, is_wanted)?
             && !matches!(model.scheduling, Scheduling::Sequence(_));
-        let layout = Layout::new(model.signature.clone(), has_mask(model)?);
+        let layout = Layout::new(model.signature.clone(), has_mask(model)?).told_of(&model.ragged);
         let max_rows = if batches { model.signature.max_batch_size as usize } else { 1 };
         let manner = if batches { manner(model, stated, is_gpu)? } else { Manner::Alone };
         let priorities = stated.map(|batching| batching.priorities.clone()).unwrap_or_default();

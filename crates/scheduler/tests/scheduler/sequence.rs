@@ -4,7 +4,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use consort_config::{Control, ControlKind, Flag, SequenceBatching, State, Strategy};
+use consort_config::{
+    Control, ControlKind, Flag, RaggedBatching, SequenceBatching, State, Strategy,
+};
 use consort_scheduler::{SequenceStage, Sequences};
 use consort_stage::{
     Batch, BatchBackend, Code, DataType, Error, Parameter, Request, Response, Responses, Result,
@@ -85,6 +87,7 @@ fn works(rows: i64) -> Works {
         batching,
         signature: Arc::new(signature),
         backend_signature: Arc::new(backend_signature),
+        ragged: RaggedBatching::default(),
         initial: vec![Tensor::from_vec("sum_in", &[1, 1], vec![0])],
         queue_size: 4,
     };
