@@ -17,7 +17,9 @@ pub(super) fn flatten(parts: &[&Tensor]) -> Tensor {
         many => {
             let size = many.iter().map(|part| part.data.len()).sum();
             let mut data = BytesMut::with_capacity(size);
-            many.iter().for_each(|part| data.put_slice(&part.data));
+            for part in many {
+                data.put_slice(&part.data);
+            }
             data.freeze()
         }
     };

@@ -25,7 +25,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 pub(super) async fn reply(caller: Caller, mut responses: Responses) -> Outcome {
     let first = responses.next().await;
     if let Some(Err(error)) = first.as_ref().filter(is_the_requests_fault) {
-        return Err(Failure::from(error.clone()).noted_on(&caller.span));
+        return Err(Failure::from(error.clone()).noted_on(&caller.span, caller.labels()));
     }
     let responses = Box::pin(stream::iter(first).chain(responses));
     let mut events = Events { caller, responses: Some(responses) };
