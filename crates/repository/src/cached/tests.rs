@@ -121,15 +121,18 @@ async fn an_error_of_the_work_is_given_to_all_and_kept_for_nobody() {
     assert_eq!(setup.probe.begun(), 2);
 }
 
+/// Gives every request this error.
+struct Broken(fn() -> Error);
+
+impl Stage for Broken {
+    fn call(&self, _: Request) -> Responses {
+        fail((self.0)())
+    }
+}
+
 #[tokio::test]
 async fn the_caller_that_ran_is_given_the_cause_of_its_error() {
     let broken = || Error::internal("broken").with_source(std::io::Error::other("the cause"));
-    struct Broken(fn() -> Error);
-    impl Stage for Broken {
-        fn call(&self, _: Request) -> Responses {
-            fail((self.0)())
-        }
-    }
     let setup = setup(Arc::new(Broken(broken)));
     setup.gate.open();
     let error = answer(setup.stage.call(request(1))).await.unwrap_err();

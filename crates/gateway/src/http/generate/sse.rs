@@ -24,7 +24,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Dropping the body, as the server does when the client goes away, cancels the call.
 pub(super) async fn reply(caller: Caller, mut responses: Responses) -> Outcome {
     let first = responses.next().await;
-    if let Some(Err(error)) = first.as_ref().filter(is_the_requests_fault) {
+    if let Some(Err(error)) = first.as_ref().filter(|first| is_the_requests_fault(first)) {
         return Err(Failure::from(error.clone()).noted_on(&caller.span, caller.labels()));
     }
     let responses = Box::pin(stream::iter(first).chain(responses));
@@ -47,7 +47,7 @@ pub(super) async fn reply(caller: Caller, mut responses: Responses) -> Outcome {
     Ok((status, headers, body).into_response())
 }
 
-fn is_the_requests_fault(first: &&Result<consort_stage::Response>) -> bool {
+fn is_the_requests_fault(first: &Result<consort_stage::Response>) -> bool {
     first.as_ref().is_err_and(|error| error.code() == Code::InvalidInput)
 }
 
