@@ -1,12 +1,13 @@
 //! `consort serve`: the gateway and every stage in one process, with nothing serialised between.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use consort_gateway::{Catalog, CatalogOptions, FrontOptions, router};
-use consort_repository::{Foreign, IDENTITY, Kind, Loader, Local, Models, State};
+use consort_repository::{Foreign, IDENTITY, IndexEntry, Kind, Loader, Local, Models, State};
 use consort_server::{Lifecycle, Options, Service, block_on, cores, finish, healthcheck, run};
 
 const NAME: &str = "consort";
@@ -72,8 +73,7 @@ async fn invite(models: Arc<Lifecycle>, front: FrontOptions) {
             return;
         }
     }
-    let index = models.index();
-    let ready = index.iter().filter(|row| row.state == State::Ready).count();
+    let (ready, all) = count(&models.index());
     let address = format!("localhost:{}", front.http_port);
     let hint = match models.get(&front.generate_model, None) {
         Ok(_) => format!(
@@ -81,5 +81,35 @@ async fn invite(models: Arc<Lifecycle>, front: FrontOptions) {
         ),
         Err(_) => format!("try: curl {address}/"),
     };
-    tracing::info!("{ready} of {} models are ready at http://{address}; {hint}", index.len());
+    tracing::info!("{ready} of {all} models are ready at http://{address}; {hint}");
+}
+
+/// How many models have a version that is ready, and how many there are.
+fn count(index: &[IndexEntry]) -> (usize, usize) {
+    let all: BTreeSet<_> = index.iter().map(|row| &row.name).collect();
+    let ready = index.iter().filter(|row| row.state == State::Ready);
+    (ready.map(|row| &row.name).collect::<BTreeSet<_>>().len(), all.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_counts_once_however_many_versions_it_has() {
+        let row = |name: &str, version, state| IndexEntry {
+            name: name.into(),
+            version,
+            state,
+            reason: String::new(),
+        };
+        let index = [
+            row("a", Some(1), State::Ready),
+            row("a", Some(2), State::Ready),
+            row("b", Some(1), State::Unavailable),
+            row("b", Some(2), State::Ready),
+            row("c", None, State::Unavailable),
+        ];
+        assert_eq!(count(&index), (2, 3));
+    }
 }
