@@ -22,6 +22,10 @@ pub(super) fn document<'a, T: Deserialize<'a>>(buffer: &'a [u8]) -> Result<T> {
     if buffer.iter().all(u8::is_ascii_whitespace) {
         return Err(malformed("The document is empty.", 0));
     }
+    // A struct could be read from an array of its members, too.
+    if buffer.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::internal("failed to parse the request: expected an object"));
+    }
     serde_json::from_slice(buffer).map_err(|cause| {
         let reason = reason(&cause);
         match cause.classify() {

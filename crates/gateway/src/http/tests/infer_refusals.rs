@@ -76,6 +76,8 @@ async fn a_member_of_the_wrong_type_is_named() {
         |field: &str, text: &str| format!("Unable to parse '{field}': attempt to access {text}");
     refused("{}", 500, &member("inputs", "non-existing object member 'inputs'")).await;
     refused(r#"{"inputs":5}"#, 500, "expected a sequence").await;
+    refused("[]", 500, "failed to parse the request: expected an object").await;
+    refused("[null,null,[],null]", 500, "failed to parse the request: expected an object").await;
     let text = member("id", "JSON non-string as string");
     refused(r#"{"id":5,"inputs":[]}"#, 500, &text).await;
     let text = member("parameters", "JSON non-object as object");

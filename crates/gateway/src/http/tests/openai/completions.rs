@@ -291,7 +291,7 @@ fn what_is_no_request_and_models_that_cannot_be_asked_are_refused() {
     refused(
         "[]",
         &expect![[
-            r#"400 {"error":{"message":"the request body is not a JSON object: expected a map","type":"invalid_request_error","param":null,"code":null}}"#
+            r#"400 {"error":{"message":"the request body is not a JSON object: expected an object","type":"invalid_request_error","param":null,"code":null}}"#
         ]],
     );
     refused(
