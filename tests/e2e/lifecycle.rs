@@ -131,25 +131,6 @@ fn a_server_told_to_stop_finishes_what_is_running_and_exits_with_0() {
 }
 
 #[test]
-fn an_ensemble_whose_service_died_is_away_and_not_unknown() {
-    let repository = Repository::new().with_identity("quick").with_chain("chain", &["quick"]);
-    let argument = format!("--model-repository={}", repository.path().display());
-    let (_, mut stage, address) = start_stage("preprocess", &argument, &[]);
-    let option = format!("--stage=preprocess=static:///{address}");
-    let system = System::of(Program::start("consort-gateway", &[option, argument]), Vec::new());
-    system.wait_until_ready();
-    assert_eq!(system.post("/v2/models/chain/infer", INFER).status, 200);
-    stage.kill();
-    let mut answer = system.post("/v2/models/chain/infer", INFER);
-    wait_for("the gateway to notice", || {
-        answer = system.post("/v2/models/chain/infer", INFER);
-        assert_eq!(answer.status, 503, "{}", answer.text);
-        answer.text.contains("ensemble 'chain' depends on 'quick'")
-    });
-    assert!(answer.text.contains(&address), "{}", answer.text);
-}
-
-#[test]
 fn requests_go_on_while_one_of_two_replicas_dies() {
     let repository = Repository::new().with_identity("quick");
     let argument = format!("--model-repository={}", repository.path().display());

@@ -22,8 +22,6 @@ pub struct Entry {
     note: String,
     /// Whether readiness does not wait for it.
     is_optional: bool,
-    /// Whether what it needs is away for now, so that a later try may succeed.
-    is_cut_off: bool,
 }
 
 #[derive(Clone)]
@@ -36,7 +34,7 @@ enum Status {
 
 impl Entry {
     fn of(status: Status) -> Self {
-        Self { status, note: String::new(), is_optional: false, is_cut_off: false }
+        Self { status, note: String::new(), is_optional: false }
     }
 
     /// A model that as a whole is in `state` because of `reason`.
@@ -57,7 +55,7 @@ impl Entry {
             Status::Model(..) => Status::Model(State::Unavailable, UNLOADED.into()),
             Status::Versions(versions) => Status::Versions(versions.keys().map(gone).collect()),
         };
-        Self::of(status).with_optional(self.is_optional)
+        Self { status, note: String::new(), is_optional: self.is_optional }
     }
 
     /// The same, of a model that readiness does or does not wait for.
@@ -70,17 +68,6 @@ impl Entry {
     #[must_use]
     pub fn with_note(self, note: String) -> Self {
         Self { note, ..self }
-    }
-
-    /// The same, which is or is not unavailable only because what it needs is away for now.
-    #[must_use]
-    pub fn with_cut_off(self, is_cut_off: bool) -> Self {
-        Self { is_cut_off, ..self }
-    }
-
-    /// Whether what it needs is away for now, so that a later try may succeed.
-    pub fn is_cut_off(&self) -> bool {
-        self.is_cut_off
     }
 
     /// The reasons why the model or some of its versions are unavailable.
@@ -191,13 +178,6 @@ impl Snapshot {
         let unknown =
             |what: &str| Error::not_found(format!("Request for unknown model: '{name}' {what}"));
         let entry = self.models.get(name).ok_or_else(|| unknown("is not found"))?;
-        if entry.is_cut_off {
-            let reason = entry.failures().into_iter().map(|(_, reason)| reason).next();
-            return Err(Error::unavailable(format!(
-                "Request for unknown model: '{name}' is not at ready state: {}",
-                reason.unwrap_or_default()
-            )));
-        }
         let Some(version) = version else {
             return entry
                 .newest_ready()

@@ -11,7 +11,7 @@ use consort_protocol::model_ensembling::Step as WireStep;
 use consort_repository::{
     Cached, Checked, ClassLabels, Entry, Models, ResponseCache, Served, State, statistics,
 };
-use consort_stage::{Code, Stage};
+use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
 use super::reveal::reveal;
@@ -68,9 +68,7 @@ impl<'a> Assembly<'a> {
             };
             let entry = match built {
                 Ok(served) => Entry::of_versions([(version, Ok(Arc::new(served)))]),
-                Err(reason) => {
-                    Entry::of_model(reason.state, reason.text).with_cut_off(reason.is_cut_off)
-                }
+                Err(reason) => Entry::of_model(reason.state, reason.text),
             };
             let entry = entry.with_optional(statement.is_optional);
             self.done.insert(spec.name.clone(), entry.with_note(statement.note.clone()));
@@ -113,14 +111,11 @@ impl<'a> Assembly<'a> {
     ) -> Result<Arc<Served>, Reason> {
         let found = if let Some(entry) = self.done.get(model) {
             let reason = || entry.failures().into_iter().map(|(_, reason)| reason).next();
-            let why = || (reason().unwrap_or_default(), entry.is_cut_off());
-            entry.newest_ready().cloned().ok_or_else(why)
+            entry.newest_ready().cloned().ok_or_else(|| reason().unwrap_or_default())
         } else {
-            self.leaves
-                .get(model, version)
-                .map_err(|error| (error.message().to_owned(), error.code() == Code::Unavailable))
+            self.leaves.get(model, version).map_err(|error| error.message().to_owned())
         };
-        found.map_err(|(why, is_cut_off)| {
+        found.map_err(|why| {
             let required = match version {
                 Some(version) => format!("whose required version {version} is not loaded"),
                 None => "which has no loaded version".to_owned(),
@@ -134,7 +129,6 @@ impl<'a> Assembly<'a> {
                     "ensemble '{ensemble}' depends on '{model}' {required}. Model '{model}' loading \
                      failed with error: {why}"
                 ),
-                is_cut_off,
             }
         })
     }
@@ -235,13 +229,11 @@ fn plan_of(spec: &Spec, models: &[Arc<Served>]) -> Result<Plan, Vec<Defect>> {
 struct Reason {
     state: State,
     text: String,
-    /// Whether a step's model is there and only cannot be reached now.
-    is_cut_off: bool,
 }
 
 impl Reason {
     fn failed(text: String) -> Self {
-        Self { state: State::Unavailable, text, is_cut_off: false }
+        Self { state: State::Unavailable, text }
     }
 
     /// Defects of the graph, each with its place in the configuration's file.
