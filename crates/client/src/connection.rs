@@ -22,6 +22,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tower::Service;
 
@@ -64,16 +65,19 @@ struct Shared {
     /// the call that comes next, on another connection, that would wake a second thread. So they
     /// wait for the next call on this connection, which wakes it anyway.
     ended: Mutex<Vec<RecvStream>>,
+    /// Told when an opened connection has ended.
+    lost: Arc<Notify>,
 }
 
 impl Connection {
-    /// A connection that the first call opens.
-    pub(crate) fn lazy(address: SocketAddr) -> Self {
+    /// A connection that the first call opens; `lost` is told whenever it has ended.
+    pub(crate) fn lazy(address: SocketAddr, lost: Arc<Notify>) -> Self {
         Self(Arc::new(Shared {
             address,
             opened: ArcSwapOption::empty(),
             opening: tokio::sync::Mutex::default(),
             ended: Mutex::default(),
+            lost,
         }))
     }
 
@@ -87,7 +91,7 @@ impl Connection {
         if let Some(sender) = self.usable().await {
             return Ok(sender);
         }
-        let sender = open(self.0.address).await?;
+        let sender = open(self.0.address, self.0.lost.clone()).await?;
         self.0.opened.store(Some(Arc::new(sender.clone())));
         Ok(sender.ready().await?)
     }
@@ -146,7 +150,7 @@ async fn next_chunk(body: &mut tonic::body::Body) -> Result<Option<Bytes>, BoxEr
     Ok(None)
 }
 
-async fn open(address: SocketAddr) -> Result<SendRequest<Bytes>, BoxError> {
+async fn open(address: SocketAddr, lost: Arc<Notify>) -> Result<SendRequest<Bytes>, BoxError> {
     let opening = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -172,6 +176,7 @@ async fn open(address: SocketAddr) -> Result<SendRequest<Bytes>, BoxError> {
             ended = connection => drop(ended),
             () = answered_no_ping(pings) => tracing::warn!(%address, "the connection is dead"),
         }
+        lost.notify_one();
     });
     Ok(sender)
 }

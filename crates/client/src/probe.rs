@@ -48,6 +48,8 @@ pub(crate) async fn probe(replica: Arc<Replica>, every: Duration) {
         tokio::select! {
             () = sleep(now) => {}
             () = replica.suspected.notified() => {}
+            // It is called again once it has said what it serves.
+            () = replica.lost.notified() => replica.note_failure("the connection was lost".into()),
         }
     }
 }

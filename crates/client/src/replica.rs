@@ -36,6 +36,9 @@ pub(crate) struct Replica {
     pub(crate) meter: Arc<UpstreamMeter>,
     /// Wakes its prober, when a call could not reach it.
     pub(crate) suspected: Notify,
+    /// Wakes its prober, when the connection has ended: whoever answers there next may be another
+    /// process, which has loaded nothing yet.
+    pub(crate) lost: Arc<Notify>,
     /// Wakes its keeper, when it has said something new.
     pub(crate) reported: Notify,
     /// Wakes the supervisor then.
@@ -59,7 +62,8 @@ impl Replica {
         meter: Arc<UpstreamMeter>,
         changed: Arc<Notify>,
     ) -> Result<Self> {
-        let connection = Connection::lazy(address);
+        let lost = Arc::<Notify>::default();
+        let connection = Connection::lazy(address, lost.clone());
         let origin = origin(address)?;
         Ok(Self {
             client: Client::with_origin(connection.clone(), origin.clone())
@@ -72,6 +76,7 @@ impl Replica {
             address,
             meter,
             suspected: Notify::new(),
+            lost,
             reported: Notify::new(),
             changed,
             asking: tokio::sync::Mutex::default(),
