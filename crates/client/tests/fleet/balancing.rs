@@ -113,10 +113,10 @@ async fn until_called(stage: &std::sync::Arc<dyn consort_stage::Stage>, fake: &F
 }
 
 #[tokio::test]
-async fn a_call_that_cannot_be_sent_goes_to_another_replica() {
+async fn a_replica_whose_connection_ended_fails_no_call() {
     let fakes = [(); 2].map(|()| Fake::start(&["echo"]));
     let options = FleetOptions {
-        // The calls must find out for themselves.
+        // No probe may find out by chance.
         probe_every: Duration::from_hours(1),
         ..options()
     };
@@ -138,8 +138,7 @@ async fn a_call_that_cannot_be_sent_goes_to_another_replica() {
         assert_eq!(values(&answer.unwrap()), [value as i32]);
     }
     let meter = metrics.upstream("model", &address.to_string());
-    assert!(meter.ended(Outcome::Unavailable) > 0, "nobody tried the dead one");
-    // The failed calls have woken the prober, so that later calls need not try.
+    // The end of the connection has woken the prober, so that later calls need not try.
     until(|| fleet.waiting_for().is_empty() && meter.in_flight() == 0).await;
     let mut failed = meter.ended(Outcome::Unavailable);
     for _ in 0..1000 {
@@ -172,12 +171,8 @@ async fn a_call_that_nobody_can_take_is_unavailable() {
     let fleet = fleet_of(&[("model", &[&fake])], options);
     until(|| fleet.is_ready()).await;
     let stage = fleet.get("echo", None).unwrap().stage.clone();
-    let place = format!("service 'model' ({}): ", fake.address);
     kill(fake).await;
-    let error = ask(&*stage, 1).await.unwrap_err();
-    assert_eq!(error.code(), Code::Unavailable);
-    assert!(error.message().starts_with(&place), "{error}");
-    assert!(error.message().contains("refused"), "{error}");
+    assert_eq!(ask(&*stage, 1).await.unwrap_err().code(), Code::Unavailable);
     until(|| !fleet.is_ready()).await;
     let error = ask(&*stage, 1).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
