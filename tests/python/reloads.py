@@ -1,9 +1,7 @@
 """Reloads a step of an ensemble while it is called, and looks for what is left behind."""
 
-import glob
 import os
 import sys
-import tempfile
 import threading
 import time
 
@@ -42,10 +40,6 @@ def call(module, address, model):
 
 def threads():
     return len(os.listdir(f"/proc/{process}/task"))
-
-
-def folders():
-    return glob.glob(os.path.join(tempfile.gettempdir(), "consort-model-*"))
 
 
 def load(control, round):

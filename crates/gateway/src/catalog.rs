@@ -11,20 +11,18 @@ mod statement;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use consort_protocol::ModelStatistics;
 use consort_repository::{
-    Change, ControlMode, Entry, IndexEntry, Models, ResponseCache, Served, Snapshot, Stated, Turns,
-    Watching, statistics,
+    Change, ControlMode, Entry, IndexEntry, Models, ResponseCache, Rounds, Served, Snapshot,
+    Stated, Turns, Watching, statistics,
 };
 use consort_stage::{Error, Result};
 use consort_telemetry::Metrics;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
 use assemble::Assembly;
 use statement::Statement;
@@ -81,7 +79,7 @@ impl Catalog {
         catalog.assemble();
         tokio::spawn(follow(catalog.me.clone(), catalog.leaves.generation()));
         if let Some((every, watching)) = watching {
-            tokio::spawn(poll(catalog.me.clone(), every, watching));
+            tokio::spawn(poll(catalog.me.clone(), watching.every(every)));
         }
         Ok(catalog)
     }
@@ -160,20 +158,11 @@ async fn follow(catalog: Weak<Catalog>, mut generation: watch::Receiver<u64>) {
 }
 
 /// Looks at the repositories once in `every` for as long as the catalog lives.
-async fn poll(catalog: Weak<Catalog>, every: Duration, mut watching: Watching) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick comes at once, and what there was at the start is served already.
-    ticks.tick().await;
+async fn poll(catalog: Weak<Catalog>, mut rounds: Rounds) {
     loop {
-        ticks.tick().await;
+        rounds.due().await;
         let Some(catalog) = catalog.upgrade() else { return };
-        let looked = tokio::task::spawn_blocking(move || {
-            let changes = watching.look();
-            (watching, changes)
-        });
-        let Ok((same, changes)) = looked.await else { return };
-        watching = same;
+        let Some(changes) = rounds.look().await else { return };
         match changes {
             Ok(changes) => catalog.follow_files(changes).await,
             // Whoever loads the models says so; a gateway alone has nothing to lose by waiting.

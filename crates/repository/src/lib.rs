@@ -45,4 +45,4 @@ pub use response_cache::ResponseCache;
 pub use snapshot::{Entry, Snapshot};
 pub use stated::{Stated, is_ensemble};
 pub use turns::{Turn, Turns};
-pub use watching::{Changes, Watching};
+pub use watching::{Changes, Rounds, Watching};

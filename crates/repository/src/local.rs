@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use consort_protocol::ModelStatistics;
@@ -18,7 +17,6 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::control::{Action, Change, ControlMode, failed_to_poll};
 use crate::folder::models_in;
@@ -28,7 +26,7 @@ use crate::snapshot::{Entry, Snapshot};
 use crate::stated::Stated;
 use crate::statistics;
 use crate::turns::Turns;
-use crate::watching::{Changes, Watching};
+use crate::watching::{Changes, Rounds, Watching};
 use loaded::Loaded;
 use reload::Task;
 
@@ -119,7 +117,7 @@ impl Local {
             local.list(stated);
         }
         if let Some((every, watching)) = watching {
-            tokio::spawn(poll(Arc::downgrade(&local), every, watching));
+            tokio::spawn(poll(Arc::downgrade(&local), watching.every(every)));
         }
         Ok(local)
     }
@@ -240,21 +238,12 @@ impl Local {
 }
 
 /// Looks at the repositories once in `every` for as long as the models live.
-async fn poll(local: Weak<Local>, every: Duration, mut watching: Watching) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick comes at once, and what there was at the start is being loaded.
-    ticks.tick().await;
+async fn poll(local: Weak<Local>, mut rounds: Rounds) {
     let mut problem = String::new();
     loop {
-        ticks.tick().await;
+        rounds.due().await;
         let Some(local) = local.upgrade() else { return };
-        let looked = tokio::task::spawn_blocking(move || {
-            let changes = watching.look();
-            (watching, changes)
-        });
-        let Ok((same, changes)) = looked.await else { return };
-        watching = same;
+        let Some(changes) = rounds.look().await else { return };
         match changes {
             Ok(changes) => {
                 problem.clear();

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use consort_stage::Result;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::folder::models_in;
 use crate::stamp::Stamp;
@@ -25,6 +27,14 @@ pub struct Changes {
     pub gone: Vec<Arc<str>>,
 }
 
+/// Looks again and again, once in each period.
+#[derive(Debug)]
+pub struct Rounds {
+    watching: Watching,
+    ticks: Interval,
+    is_first: bool,
+}
+
 impl Watching {
     /// Begins with the models as they are now.
     pub fn begin(repositories: &[PathBuf]) -> Result<Self> {
@@ -42,6 +52,38 @@ impl Watching {
             changed: self.seen.iter().filter(differs).map(|(name, _)| name.clone()).collect(),
             gone: before.into_keys().filter(|name| !self.seen.contains_key(name)).collect(),
         })
+    }
+}
+
+impl Watching {
+    /// Looks once in `period`, for the first time when one is over. Must be called in a runtime.
+    pub fn every(self, period: Duration) -> Rounds {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Rounds { watching: self, ticks, is_first: true }
+    }
+}
+
+impl Rounds {
+    /// Waits until it is time to look.
+    pub async fn due(&mut self) {
+        if std::mem::take(&mut self.is_first) {
+            // The first tick comes at once, and what there was at the start is known.
+            self.ticks.tick().await;
+        }
+        self.ticks.tick().await;
+    }
+
+    /// Looks, on a thread where reading files holds up nobody; `None` once the runtime ends.
+    pub async fn look(&mut self) -> Option<Result<Changes>> {
+        let mut watching = std::mem::take(&mut self.watching);
+        let looked = tokio::task::spawn_blocking(move || {
+            let changes = watching.look();
+            (watching, changes)
+        });
+        let (watching, changes) = looked.await.ok()?;
+        self.watching = watching;
+        Some(changes)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Weak};
+use std::time::Duration;
 
 use consort_stage::{Batch, InlineBackend, Request, Tensor, collect_one};
 use consort_telemetry::Metrics;
