@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use consort_protocol::ModelConfig;
-use consort_stage::{Error, Result, Signature};
+use consort_stage::{Error, Result, Signature, TensorSpec};
 
 use crate::problem::{Place, Problem};
 use crate::scheduling::{RaggedBatching, RateLimiter, Scheduling, Warmup};
@@ -75,6 +75,24 @@ impl Model {
         let (outputs, seen) = (batching.outputs(), &self.signature);
         signature.outputs.extend(outputs.filter(|spec| seen.output(&spec.name).is_none()));
         Arc::new(signature)
+    }
+
+    /// A plain model that batches up to 8, with these tensors and parameters.
+    pub fn plain_batching(
+        backend: &str,
+        inputs: &[TensorSpec],
+        outputs: &[TensorSpec],
+        parameters: &[(&str, &str)],
+    ) -> Self {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let signature = Signature {
+            max_batch_size: 8,
+            inputs: inputs.to_vec(),
+            outputs: outputs.to_vec(),
+            is_decoupled: false,
+        };
+        let settings = Settings::new(parameters.iter().map(owned));
+        Self { settings, ..Self::plain(backend, signature) }
     }
 
     /// The place of a field such as `ensemble_scheduling.step[1].input_map` in the file.

@@ -250,7 +250,6 @@ mod tests {
     use consort_stage::Code;
 
     use super::*;
-    use crate::sample;
 
     fn classifier(parameters: &[(&str, &str)]) -> Result<Classifier> {
         let inputs = [TensorSpec::new("logits", DataType::Fp32, &[-1])];
@@ -259,7 +258,7 @@ mod tests {
             TensorSpec::new("score", DataType::Fp32, &[-1]),
             TensorSpec::new("index", DataType::Int32, &[-1]),
         ];
-        let model = sample::model("classifier", &inputs, &outputs, parameters);
+        let model = Model::plain_batching("classifier", &inputs, &outputs, parameters);
         Classifier::new(&model, ["ham", "spam", "eggs"].map(String::from).to_vec())
     }
 
@@ -342,7 +341,7 @@ mod tests {
     fn labels_are_needed_for_an_output_of_labels() {
         let inputs = [TensorSpec::new("logits", DataType::Fp32, &[2])];
         let outputs = [TensorSpec::new("label", DataType::Bytes, &[1])];
-        let model = sample::model("classifier", &inputs, &outputs, &[]);
+        let model = Model::plain_batching("classifier", &inputs, &outputs, &[]);
         let error = Classifier::new(&model, Vec::new()).err().unwrap();
         assert!(error.message().contains("label_filename"), "{error}");
     }

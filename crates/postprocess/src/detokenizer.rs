@@ -180,7 +180,6 @@ mod tests {
     use consort_stage::Code;
 
     use super::*;
-    use crate::sample;
 
     fn ferris() -> Tokenizer {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -202,7 +201,7 @@ mod tests {
     }
 
     fn detokenizer(inputs: &[TensorSpec], output: TensorSpec) -> Result<Detokenizer> {
-        let model = sample::model("detokenizer", inputs, &[output], &[]);
+        let model = Model::plain_batching("detokenizer", inputs, &[output], &[]);
         Detokenizer::new(&model, &ferris())
     }
 

@@ -7,8 +7,6 @@ mod numbers;
 mod pieces;
 mod pooling;
 mod roles;
-#[cfg(test)]
-mod sample;
 mod tokenizer_file;
 
 use consort_repository::Kind;

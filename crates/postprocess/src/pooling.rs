@@ -202,7 +202,6 @@ mod tests {
     use half::f16;
 
     use super::*;
-    use crate::sample;
 
     fn pooling(parameters: &[(&str, &str)]) -> Result<Pooling> {
         let inputs = [
@@ -210,7 +209,7 @@ mod tests {
             TensorSpec::new("attention_mask", DataType::Int64, &[-1]),
         ];
         let output = TensorSpec::new("embedding", DataType::Fp32, &[3]);
-        Pooling::new(&sample::model("pooling", &inputs, &[output], parameters))
+        Pooling::new(&Model::plain_batching("pooling", &inputs, &[output], parameters))
     }
 
     fn run(backend: &Pooling, hidden: Tensor, mask: &[i64]) -> Result<Vec<f32>> {

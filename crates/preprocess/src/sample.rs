@@ -4,30 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use consort_config::{Model, Settings};
-use consort_stage::{Signature, TensorSpec};
+use consort_config::Model;
 use serde_json::json;
 use tokenizers::Tokenizer;
 
-/// A batching model of `backend` with these tensors and parameters.
-pub(crate) fn model(
-    backend: &str,
-    inputs: &[TensorSpec],
-    outputs: &[TensorSpec],
-    parameters: &[(&str, &str)],
-) -> Model {
-    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-    let signature = Signature {
-        max_batch_size: 8,
-        inputs: inputs.to_vec(),
-        outputs: outputs.to_vec(),
-        is_decoupled: false,
-    };
-    let settings = Settings::new(parameters.iter().map(owned));
-    Model { settings, ..Model::plain(backend, signature) }
-}
-
-/// The same model without a batch dimension.
+/// The model without a batch dimension.
 pub(crate) fn unbatched(mut model: Model) -> Model {
     Arc::make_mut(&mut model.signature).max_batch_size = 0;
     model

@@ -220,7 +220,7 @@ mod tests {
             TensorSpec::new("token_type_ids", DataType::Int64, &[-1]),
             TensorSpec::new("input_lengths", DataType::Int32, &[1]),
         ];
-        let model = sample::model("tokenizer", &inputs, &outputs, parameters);
+        let model = Model::plain_batching("tokenizer", &inputs, &outputs, parameters);
         TokenizerBackend::new(&model, tokenizer)
     }
 
@@ -317,7 +317,8 @@ mod tests {
             TensorSpec::new("REQUEST_INPUT_LEN", DataType::Int32, &[1]),
         ];
         let parameters = [("output.input_ids", "tokens")];
-        let model = sample::unbatched(sample::model("tokenizer", &inputs, &outputs, &parameters));
+        let model =
+            sample::unbatched(Model::plain_batching("tokenizer", &inputs, &outputs, &parameters));
         let mut backend = TokenizerBackend::new(&model, sample::ferris()).unwrap();
         let query = Tensor::from_strings("QUERY", &[1], &["The borrow checker"]);
         let outputs = run(&mut backend, vec![query]).unwrap();
@@ -336,7 +337,8 @@ mod tests {
             TensorSpec::new("answer", DataType::Bytes, &[1]),
         ];
         let outputs = [TensorSpec::new("token_type_ids", DataType::Int64, &[-1])];
-        let model = sample::model("tokenizer", &inputs, &outputs, &[("pair_input", "answer")]);
+        let model =
+            Model::plain_batching("tokenizer", &inputs, &outputs, &[("pair_input", "answer")]);
         let mut backend = TokenizerBackend::new(&model, sample::bert()).unwrap();
         let both = vec![texts("question", &["crab"]), texts("answer", &["walks"])];
         assert_eq!(values(&run(&mut backend, both).unwrap()[0]), [0, 0, 0, 1, 1, 1]);
@@ -408,7 +410,7 @@ mod tests {
         let text = TensorSpec::new("text", DataType::Bytes, &[1]);
         let ids = TensorSpec::new("input_ids", DataType::Int64, &[-1]);
         let refused = |inputs: &[TensorSpec], outputs: &[TensorSpec]| {
-            let model = sample::model("tokenizer", inputs, outputs, &[]);
+            let model = Model::plain_batching("tokenizer", inputs, outputs, &[]);
             TokenizerBackend::new(&model, sample::bert()).err().unwrap().message().to_owned()
         };
         let spare = TensorSpec::new("spare", DataType::Fp32, &[1]);

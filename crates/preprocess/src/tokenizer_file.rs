@@ -32,10 +32,9 @@ pub(crate) fn load(instance: &Instance<'_>) -> Result<Tokenizer> {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use consort_config::Device;
+    use consort_config::{Device, Model};
 
     use super::*;
-    use crate::sample;
 
     const TOKENIZER: &str = r#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
 
@@ -51,7 +50,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         load(&Instance {
-            model: &sample::model("tokenizer", &[], &[], parameters),
+            model: &Model::plain_batching("tokenizer", &[], &[], parameters),
             version: 1,
             model_folder: &model_folder,
             version_folder: &version_folder,

@@ -218,7 +218,7 @@ mod tests {
         let outputs = [TensorSpec::new("stop_words_ids", DataType::Int32, &[2, -1])];
         let mut all = vec![("word_lists", "stop_words:stop_words_ids")];
         all.extend(parameters);
-        let model = sample::model("tokenizer", &inputs, &outputs, &all);
+        let model = Model::plain_batching("tokenizer", &inputs, &outputs, &all);
         WordList::all(&model).unwrap().remove(0)
     }
 
@@ -309,7 +309,7 @@ mod tests {
     fn a_list_of_unknown_tensors_is_refused_at_load() {
         let outputs = [TensorSpec::new("ids", DataType::Int32, &[2, -1])];
         for lists in ["stop_words", "stop_words:ids", "x:ids"] {
-            let model = sample::model("tokenizer", &[], &outputs, &[("word_lists", lists)]);
+            let model = Model::plain_batching("tokenizer", &[], &outputs, &[("word_lists", lists)]);
             let error = WordList::all(&model).unwrap_err();
             assert!(error.message().contains(&format!("not `{lists}`")), "{error}");
         }
