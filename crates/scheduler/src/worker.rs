@@ -1,9 +1,10 @@
 //! Runs a batch of requests on a backend and gives each of them its outputs.
 
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consort_stage::{Batch, BatchBackend, Interrupt, Request, Result, Spent, Tensor};
+use consort_stage::{Batch, BatchBackend, Error, Interrupt, Request, Result, Spent, Tensor};
 use consort_telemetry::{Execution, batch_span, compute_span, link};
 use tracing::Span;
 
@@ -89,6 +90,12 @@ fn span(requests: &[Request], inferences: u64, counting: &Counting) -> Span {
     let batch = batch_span(&counting.model, &version, requests.len() as u64, inferences);
     spans.for_each(|request| link(&batch, request));
     compute_span(Some(&batch), &counting.model)
+}
+
+/// One error for every caller of a run; the first is given the cause too, for the log.
+pub(crate) fn for_each_caller(error: Error) -> impl Iterator<Item = Error> {
+    let copy = error.clone();
+    iter::once(error).chain(iter::repeat(copy))
 }
 
 impl Done {

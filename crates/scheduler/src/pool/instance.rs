@@ -7,7 +7,7 @@ use crate::assembly::Layout;
 use crate::order::Answer;
 use crate::queue::Queued;
 use crate::ticket::Run;
-use crate::worker::{Wait, Worker};
+use crate::worker::{Wait, Worker, for_each_caller};
 
 /// A backend on its thread.
 pub(super) struct Instance(Worker);
@@ -62,9 +62,7 @@ fn give(callers: Vec<Caller>, outputs: Result<Vec<Vec<Tensor>>>) {
             }
         }
         Err(error) => {
-            let copies: Vec<_> = callers.iter().skip(1).map(|_| error.clone()).collect();
-            // The first has the cause too, for the log.
-            for (caller, error) in callers.into_iter().zip([error].into_iter().chain(copies)) {
+            for (caller, error) in callers.into_iter().zip(for_each_caller(error)) {
                 caller.answer.send(Err(error));
             }
         }

@@ -8,7 +8,7 @@ use super::rows::{Rows, Said};
 use super::shared::{Batch, Queued, Shared};
 use super::states::Values;
 use crate::assembly::Layout;
-use crate::worker::{Done, Wait, Worker};
+use crate::worker::{Done, Wait, Worker, for_each_caller};
 
 /// A backend with its place among the instances of its model.
 pub(super) struct Instance {
@@ -98,12 +98,10 @@ fn dress_row(rows: &Rows, row: Row<Queued, Values>) -> (Caller, Request) {
     (caller, rows.dress(request, &place, kept))
 }
 
-/// Gives all of them the error; the first has the cause too, for the log.
+/// Gives all of them the error.
 fn fail(callers: Vec<Option<Caller>>, error: Error) {
-    let callers: Vec<_> = callers.into_iter().flatten().collect();
-    let copies: Vec<_> = callers.iter().skip(1).map(|_| error.clone()).collect();
-    for (Caller { reply, .. }, error) in callers.into_iter().zip([error].into_iter().chain(copies))
-    {
+    let callers = callers.into_iter().flatten();
+    for (Caller { reply, .. }, error) in callers.zip(for_each_caller(error)) {
         drop(reply.send(Err(error)));
     }
 }
