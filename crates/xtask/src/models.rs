@@ -21,16 +21,26 @@ const FERRIS_FORMS: [(&str, &[&str]); 2] = [
     ("ferris-optimum-without-positions", &["--form", "optimum", "--no-position-ids"]),
 ];
 
+/// Where the encoder and its tokenizer lie in the shipped repository once they are built.
+fn minilm(checkout: &Checkout) -> [PathBuf; 2] {
+    ["minilm/1/model.onnx", "minilm_tokenize/1/tokenizer.json"]
+        .map(|file| checkout.path(&format!("model_repository/{file}")))
+}
+
+/// Whether the shipped repository holds everything that `embed` needs.
+pub(crate) fn are_built(checkout: &Checkout) -> bool {
+    minilm(checkout).iter().all(|file| file.exists())
+}
+
 /// Builds all-MiniLM-L6-v2 and puts it and its tokenizer into the shipped repository.
 pub(crate) fn run(checkout: &Checkout) -> Result<()> {
-    let model = checkout.path("model_repository/minilm/1/model.onnx");
-    let tokenizer = checkout.path("model_repository/minilm_tokenize/1/tokenizer.json");
-    if model.exists() && tokenizer.exists() {
+    if are_built(checkout) {
         progress::say(
             "all-MiniLM-L6-v2 is there already: delete `model_repository/minilm/1/model.onnx` to build it again",
         );
         return Ok(());
     }
+    let [model, tokenizer] = minilm(checkout);
     let python = venv::ensure(checkout, Requirements::Convert)?;
     let checkpoint = minilm_checkpoint(checkout)?;
     progress::step("building `model_repository/minilm/1/model.onnx`", || {

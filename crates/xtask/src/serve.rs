@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::checkout::Checkout;
+use crate::models;
 use crate::process;
 use crate::progress;
 use crate::setup::{self, Variant};
@@ -23,6 +24,11 @@ pub(crate) fn run(checkout: &Checkout, variant: Variant, options: &[String]) -> 
     server.arg("serve").env("ORT_DYLIB_PATH", library);
     if !names_a_repository(options) && env::var_os("CONSORT_MODEL_REPOSITORY").is_none() {
         server.arg("--model-repository").arg(checkout.path("model_repository"));
+        if !models::are_built(checkout) {
+            progress::say(
+                "`embed` has no weights yet and is not served: `cargo xtask models` fetches them (84 MB)",
+            );
+        }
     }
     server.args(options);
     progress::say("starting consort serve");
