@@ -1,6 +1,7 @@
 //! What the batcher decides, by a clock of the test's own.
 
 mod random;
+mod simulated;
 
 use std::time::Duration;
 
