@@ -1,6 +1,6 @@
 //! Cancelling, deadlines, draining, and replicas that come and go.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -156,5 +156,61 @@ fn requests_go_on_while_one_of_two_replicas_dies() {
     for _ in 0..50 {
         let answer = system.post("/v2/models/quick/infer", INFER);
         assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+}
+
+/// What the caller of a new connection met.
+#[derive(Debug, PartialEq, Eq)]
+enum Met {
+    Answered,
+    /// Nobody listens any more: the caller knows that nothing was done.
+    Refused,
+}
+
+/// Connects anew, sends `asked` and waits for the first bytes of an answer.
+fn knock(address: &str, asked: &[u8]) -> Met {
+    let mut stream = match TcpStream::connect(address) {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Met::Refused,
+        Err(error) => panic!("cannot connect: {error}"),
+    };
+    stream.set_read_timeout(Some(PATIENCE)).expect("it can be set");
+    stream.write_all(asked).expect("the connection takes what is asked");
+    let mut answer = [0; 9];
+    stream.read_exact(&mut answer).expect("who is accepted is answered");
+    Met::Answered
+}
+
+#[test]
+fn no_new_connection_is_reset_while_the_server_stops() {
+    const HTTP: &[u8] = b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    // The preface of HTTP/2 and empty settings, which the server answers with its own.
+    const GRPC: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const AROUND: Duration = Duration::from_millis(300);
+    for _ in 0..3 {
+        let repository = Repository::new().with_identity("quick");
+        let system = System::start(Layout::OneProcess, repository.path());
+        let begun_at = Instant::now();
+        let answered: usize = thread::scope(|scope| {
+            let doors = [(&system.http, HTTP), (&system.grpc, GRPC)];
+            let callers: Vec<_> = doors
+                .into_iter()
+                .flat_map(|door| [door; 4])
+                .map(|(address, asked)| {
+                    let address = address.clone();
+                    scope.spawn(move || {
+                        let knocks = std::iter::repeat_with(|| knock(&address, asked));
+                        let before = knocks.take_while(|_| begun_at.elapsed() < 2 * AROUND);
+                        before.filter(|met| *met == Met::Answered).count()
+                    })
+                })
+                .collect();
+            thread::sleep(AROUND);
+            system.front.terminate();
+            callers.into_iter().map(|caller| caller.join().expect("nobody is reset")).sum()
+        });
+        assert!(answered > 100, "{answered} are no burst");
+        assert_eq!(system.front.wait().0.code(), Some(0));
+        assert!(begun_at.elapsed() < Duration::from_secs(10), "{:?}", begun_at.elapsed());
     }
 }

@@ -65,8 +65,9 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     run(server, Service { name: NAME, models, metrics, gpus, http, loads_models: true }).await
 }
 
-/// Says, once everything is loaded, what is served where and what to try.
+/// Says, once the fronts listen and everything is loaded, what is served where and what to try.
 async fn invite(models: Arc<Lifecycle>, front: FrontOptions) {
+    models.opened().await;
     let mut generation = models.generation();
     while models.index().iter().any(|row| row.state == State::Loading) {
         if generation.changed().await.is_err() {

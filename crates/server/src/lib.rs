@@ -2,6 +2,7 @@
 //!
 //! A service is a list of backends: [`stage_main`] makes a whole program of it.
 
+mod arrivals;
 mod cache_options;
 mod control_options;
 mod grpc;

@@ -14,13 +14,14 @@ pub struct Lifecycle {
     models: Arc<dyn Models>,
     is_draining: AtomicBool,
     is_strict: AtomicBool,
+    is_open: watch::Sender<bool>,
 }
 
 impl Lifecycle {
     /// A server over `models` that is not draining and is ready when all of them are.
     pub fn new(models: Arc<dyn Models>) -> Arc<Self> {
         let (is_draining, is_strict) = (AtomicBool::new(false), AtomicBool::new(true));
-        Arc::new(Self { models, is_draining, is_strict })
+        Arc::new(Self { models, is_draining, is_strict, is_open: watch::Sender::new(false) })
     }
 
     /// Why models are not ready, if a model that must be is not; whatever the server makes of it.
@@ -40,6 +41,17 @@ impl Lifecycle {
     fn is_partly_ready(&self) -> bool {
         let states: Vec<State> = self.models.index().iter().map(|entry| entry.state).collect();
         states.contains(&State::Ready) && !states.contains(&State::Loading)
+    }
+
+    /// From now on the fronts listen.
+    pub(crate) fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+
+    /// Waits until the fronts listen.
+    pub async fn opened(&self) {
+        // The sender lives as long as this does.
+        let _ = self.is_open.subscribe().wait_for(|is_open| *is_open).await;
     }
 
     /// From now on the server says that it is not ready; calls are still answered.

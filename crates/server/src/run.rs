@@ -12,12 +12,14 @@ use axum::serve::ListenerExt;
 use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
 use consort_repository::{Models, State};
 use consort_telemetry::{Metrics, Sampler};
+use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
 use tower::ServiceBuilder;
 
+use crate::arrivals::Arrivals;
 use crate::grpc;
 use crate::lifecycle::Lifecycle;
 use crate::listen::listen;
@@ -71,7 +73,8 @@ pub fn finish(name: &str, served: Result<()>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Serves until a signal comes, then: not ready → stop accepting → drain → return.
+/// Serves until a signal comes, then: not ready → accept what is on its way → stop accepting →
+/// drain → return.
 pub async fn run(options: &Options, service: Service) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let mut servers = tokio::task::JoinSet::new();
@@ -106,8 +109,9 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
                 // Answers at once that the server is overloaded when every place is taken.
                 .layer(LoadShed::new(Edge::Http, options.max_in_flight)),
         );
-        servers.spawn(serve_http(listener, router, stopped(stopping.clone())));
+        servers.spawn(serve_http(listener, router, stopped(stopping)));
     }
+    service.models.open();
     let must_load = options.control.exit_on_error && service.loads_models;
     until_stopped(&service.models, must_load).await?;
     tracing::info!("stopping: waiting up to {:?} for requests to finish", options.exit_timeout());
@@ -138,10 +142,13 @@ async fn serve_grpc(
     // A streamed response goes out in several small writes; each would wait for the caller's
     // delayed acknowledgement, 40 ms. The builder's own setting does not reach a given listener.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let arrivals = Arrivals::default();
+    let counted = arrivals.clone();
+    let incoming = incoming.inspect(move |_| counted.note());
     let served = grpc::builder()
         .layer(layers)
         .add_routes(grpc::routes(models))
-        .serve_with_incoming_shutdown(incoming, stopped(stopping))
+        .serve_with_incoming_shutdown(incoming, arrivals.quiet_after(stopped(stopping)))
         .await;
     if let Err(error) = served {
         tracing::error!("the gRPC front ended: {error}");
@@ -154,7 +161,13 @@ async fn serve_http(
     until: impl Future<Output = ()> + Send + 'static,
 ) {
     // Answers are small and wanted at once, a streamed token above all.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    let arrivals = Arrivals::default();
+    let counted = arrivals.clone();
+    let listener = listener.tap_io(move |stream| {
+        counted.note();
+        drop(stream.set_nodelay(true));
+    });
+    let until = arrivals.quiet_after(until);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
         tracing::error!("the HTTP front ended: {error}");
     }
