@@ -124,9 +124,27 @@ impl Catalog {
             }
         }
         let served = |snapshot: &Snapshot| snapshot.select("", None).unwrap_or_default();
+        if self.options.cache.is_none() {
+            warn_of_no_cache(&served(&before), &served(&snapshot));
+        }
         assemble::forget_meters(&self.metrics, &served(&before), &served(&snapshot));
         self.ensembles.store(Arc::new(snapshot));
         self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+/// Says of each ensemble that has begun to ask for a cache that there is none.
+fn warn_of_no_cache(before: &[Arc<Served>], now: &[Arc<Served>]) {
+    let asks = |served: &&Arc<Served>| {
+        served.config.response_cache.as_ref().is_some_and(|cache| cache.enable)
+    };
+    for served in now.iter().filter(asks) {
+        if before.iter().filter(asks).all(|old| old.name != served.name) {
+            tracing::warn!(
+                ensemble = &*served.name,
+                "`response_cache` has no effect without `--cache-config local,size=BYTES`"
+            );
+        }
     }
 }
 
