@@ -29,7 +29,7 @@ pub use guarded::guarded;
 pub use inline::InlineStage;
 pub use limiter::{Limiter, Need, Needs, Supply};
 pub use pool::PoolStage;
-pub use sequence::{SequenceStage, Sequences};
+pub use sequence::{SequenceStage, Sequences, controls_of_one};
 pub use streaming::StreamingStage;
 
 /// The requests that may wait for an instance when the configuration does not say: at 1 ms each

@@ -4,7 +4,7 @@ mod turns;
 
 use std::sync::Arc;
 
-use consort_stage::{Batch, BatchBackend, Error, Interrupt, Result, Tensor};
+use consort_stage::{Batch, BatchBackend, Error, Held, Interrupt, Result, Tensor};
 use parking_lot::{Condvar, Mutex};
 
 use self::turns::{Id, Turns};
@@ -66,7 +66,8 @@ impl Limiter {
         backend: Box<dyn BatchBackend>,
     ) -> Result<Box<dyn BatchBackend>> {
         let id = self.turns.lock().join(needs)?;
-        Ok(Box::new(Limited { member: Arc::new(Member { limiter: self.clone(), id }), backend }))
+        let member = Arc::new(Member { limiter: self.clone(), id });
+        Ok(Box::new(Limited { member, backend }))
     }
 }
 
@@ -78,14 +79,14 @@ struct Member {
 
 impl Member {
     /// Waits for a turn; `None` when it was told to wait no longer.
-    fn wait(&self) -> Option<Turn<'_>> {
+    fn wait(self: &Arc<Self>) -> Option<Turn> {
         let Limiter { turns, advanced } = &*self.limiter;
         let mut turns = turns.lock();
         turns.ask(self.id);
         while turns.is_waiting(self.id) {
             advanced.wait(&mut turns);
         }
-        turns.is_running(self.id).then(|| Turn(self))
+        turns.is_running(self.id).then(|| Turn(self.clone()))
     }
 
     /// Ends the wait that is going on, if one is.
@@ -103,9 +104,9 @@ impl Drop for Member {
 }
 
 /// A turn; what it takes is given back when it is dropped.
-struct Turn<'a>(&'a Member);
+struct Turn(Arc<Member>);
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         self.0.limiter.turns.lock().end(self.0.id);
         self.0.limiter.advanced.notify_all();
@@ -119,8 +120,14 @@ struct Limited {
 }
 
 impl BatchBackend for Limited {
+    fn prepare(&mut self) -> Result<Option<Held>> {
+        let turn = self.member.wait().ok_or_else(Error::cancelled)?;
+        let held = self.backend.prepare()?;
+        // Given back in this order: what the backend holds, and then the turn.
+        Ok(Some(Box::new((held, turn))))
+    }
+
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
-        let _turn = self.member.wait().ok_or_else(Error::cancelled)?;
         self.backend.run(batch)
     }
 
@@ -191,7 +198,10 @@ mod tests {
     }
 
     fn run(mut backend: Box<dyn BatchBackend>) -> thread::JoinHandle<Result<Vec<Tensor>>> {
-        thread::spawn(move || backend.run(Batch::default()))
+        thread::spawn(move || {
+            let _held = backend.prepare()?;
+            backend.run(Batch::default())
+        })
     }
 
     #[test]
@@ -220,7 +230,7 @@ mod tests {
         interrupt();
         let one = run(one);
         assert_eq!(setup.next(), "one");
-        let waiting = thread::spawn(move || (two.run(Batch::default()).map(drop), two));
+        let waiting = thread::spawn(move || (two.prepare().map(drop), two));
         // As the caller's ticket does: again and again until the run is over.
         while !waiting.is_finished() {
             interrupt();

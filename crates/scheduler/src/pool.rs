@@ -2,6 +2,7 @@
 
 mod instance;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -9,6 +10,7 @@ use std::time::Instant;
 
 use consort_stage::{BatchBackend, Error, Request, Response, Responses, Result, Stage, one};
 use consort_telemetry::queue_span;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
@@ -16,7 +18,7 @@ use self::instance::Instance;
 use crate::Counting;
 use crate::batching::{Place, Rules};
 use crate::order::{Answer, Order};
-use crate::queue::{Queue, Queued};
+use crate::queue::{Dismissal, Queue, Queued};
 use crate::ticket::Ticket;
 
 /// A stage over the instances of a batch backend.
@@ -24,6 +26,13 @@ use crate::ticket::Ticket;
 /// Dropping it lets the instances finish what is queued and ends their threads.
 pub struct PoolStage {
     shared: Arc<Shared>,
+    members: Members,
+}
+
+/// The instances by their numbers, and what tells each to go.
+struct Members {
+    name: String,
+    dismissals: Mutex<BTreeMap<usize, Dismissal>>,
 }
 
 struct Shared {
@@ -44,18 +53,65 @@ impl PoolStage {
         let has_instances = !instances.is_empty();
         let (queue, order) = (Queue::new(rules), Order::default());
         let shared = Arc::new(Shared { queue, order, counting, has_instances });
-        let stage = Self { shared: shared.clone() };
-        for (index, backend) in instances.into_iter().enumerate() {
-            let mut instance = Instance::new(backend);
-            let shared = shared.clone();
-            thread::Builder::new().name(format!("{name}_{index}")).spawn(move || {
-                while let Some(batch) = shared.queue.pull() {
-                    instance.work(batch, &shared.queue.rules().layout, &shared.counting);
-                }
-            })?;
-        }
+        let members = Members { name: name.to_owned(), dismissals: Mutex::default() };
+        let stage = Self { shared, members };
+        stage.change(instances, &[])?;
         Ok(stage)
     }
+
+    /// Adds instances and gives their numbers, and lets those that are `retired` go once what they
+    /// run is over. What waits stays in its place, for whoever is there.
+    ///
+    /// The instances of the start have the numbers from 0. One of those that stay must be left for
+    /// the requests that wait. Errors, with all as it was, when a thread cannot be started.
+    pub fn change(
+        &self,
+        added: Vec<Box<dyn BatchBackend>>,
+        retired: &[usize],
+    ) -> io::Result<Vec<usize>> {
+        let mut dismissals = self.members.dismissals.lock();
+        let mut numbers = Vec::with_capacity(added.len());
+        for backend in added {
+            let number = vacant(&dismissals);
+            let dismissal = Dismissal::default();
+            if let Err(error) = self.spawn(number, backend, dismissal.clone()) {
+                self.dismiss(&mut dismissals, &numbers);
+                return Err(error);
+            }
+            dismissals.insert(number, dismissal);
+            numbers.push(number);
+        }
+        self.dismiss(&mut dismissals, retired);
+        Ok(numbers)
+    }
+
+    fn dismiss(&self, members: &mut BTreeMap<usize, Dismissal>, numbers: &[usize]) {
+        let gone: Vec<_> = numbers.iter().filter_map(|number| members.remove(number)).collect();
+        self.shared.queue.dismiss(&gone);
+    }
+
+    fn spawn(
+        &self,
+        number: usize,
+        backend: Box<dyn BatchBackend>,
+        dismissal: Dismissal,
+    ) -> io::Result<()> {
+        let mut instance = Instance::new(backend);
+        let shared = self.shared.clone();
+        let name = format!("{}_{number}", self.members.name);
+        thread::Builder::new().name(name).spawn(move || {
+            while let Some(batch) = shared.queue.pull(&dismissal) {
+                instance.work(batch, &shared.queue.rules().layout, &shared.counting);
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// The lowest number that no instance has.
+pub(crate) fn vacant<T>(instances: &BTreeMap<usize, T>) -> usize {
+    let mut taken = instances.keys().zip(0..);
+    taken.find(|(number, place)| *number != place).map_or(instances.len(), |(_, place)| place)
 }
 
 impl Drop for PoolStage {

@@ -1,5 +1,7 @@
 //! The bounded queue that the instances of a model pull their batches from.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use consort_stage::{Code, Error, Request, Result};
@@ -19,6 +21,10 @@ pub(crate) struct Queued {
     /// The span of the wait; closed when it is dropped.
     pub(crate) span: tracing::Span,
 }
+
+/// Tells one instance that it is wanted no longer. It is told and asks under the queue's lock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dismissal(Arc<AtomicBool>);
 
 /// The requests of a model, each level of priority bounded.
 pub(crate) struct Queue {
@@ -76,10 +82,17 @@ impl Queue {
         refuse(expired);
     }
 
-    /// The next batch, waiting for one; `None` once the queue is closed and empty.
-    pub(crate) fn pull(&self) -> Option<Vec<Queued>> {
+    /// The next batch, waiting for one; `None` once the queue is closed and empty, or the instance
+    /// that asks is dismissed.
+    pub(crate) fn pull(&self, dismissal: &Dismissal) -> Option<Vec<Queued>> {
         let mut state = self.state.lock();
         loop {
+            if dismissal.0.load(Relaxed) {
+                drop(state);
+                // What was reported to this instance alone concerns another now.
+                self.arrived.notify_one();
+                return None;
+            }
             let now = Instant::now();
             let expired = state.batcher.expire(now);
             if !expired.is_empty() {
@@ -112,6 +125,14 @@ impl Queue {
                 }
             }
         }
+    }
+
+    /// Lets these instances finish what they run and then go home; what waits is for the others.
+    pub(crate) fn dismiss<'a>(&self, dismissals: impl IntoIterator<Item = &'a Dismissal>) {
+        let state = self.state.lock();
+        dismissals.into_iter().for_each(|dismissal| dismissal.0.store(true, Relaxed));
+        drop(state);
+        self.arrived.notify_all();
     }
 
     /// Lets the instances finish what waits and then go home.

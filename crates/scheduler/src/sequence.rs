@@ -5,6 +5,7 @@ mod controls;
 mod core;
 mod exchange;
 mod instance;
+mod lane;
 mod line;
 mod rows;
 mod shared;
@@ -12,12 +13,17 @@ mod states;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Instant;
 
 use consort_config::{RaggedBatching, SequenceBatching};
-use consort_stage::{BatchBackend, Request, Responses, Signature, Stage, Tensor, one};
+use consort_stage::{
+    BatchBackend, CorrelationId, Request, Responses, Signature, Stage, Tensor, one,
+};
 
+use self::controls::{Controls, Told};
 use self::core::Policy;
 use self::instance::Instance;
 use self::rows::Rows;
@@ -43,12 +49,24 @@ pub struct Sequences {
     pub queue_size: usize,
 }
 
+/// What a backend is told of a sequence of one request: one row of each control input, which an
+/// id of 1 fits in any type.
+pub fn controls_of_one(batching: &SequenceBatching, is_batching: bool) -> Vec<Tensor> {
+    let id = CorrelationId::Number(1);
+    let told = Told { is_start: true, is_ready: true, is_end: true, id: Some(&id) };
+    Controls::new(batching.controls.clone(), is_batching).tensors(&told).collect()
+}
+
 /// A stage over the instances of a batch backend whose requests belong to sequences.
 ///
 /// A sequence stays on the instance it began on, with a thread for each instance. Dropping the
 /// stage lets the instances finish what waits and ends their threads.
 pub struct SequenceStage {
     shared: Arc<Shared>,
+    name: String,
+    layout: Layout,
+    /// How many threads were started, for their names.
+    started: AtomicUsize,
 }
 
 impl SequenceStage {
@@ -67,21 +85,54 @@ impl SequenceStage {
             instances: instances.len(),
             rows: batch.max(1),
             strategy: batching.strategy,
+            is_iterative: batching.is_iterative,
             max_idle: batching.max_idle,
             queue_size,
             initial_form: rows.states.initial_form(),
         };
         let shared = Arc::new(Shared::new(policy, rows, counting));
-        let stage = Self { shared: shared.clone() };
         let layout = Layout::new(backend_signature, false).told_of(&ragged);
-        for (index, backend) in instances.into_iter().enumerate() {
-            let instance = Instance::new(index, backend, layout.clone());
-            let shared = shared.clone();
-            thread::Builder::new()
-                .name(format!("{name}_{index}"))
-                .spawn(move || instance.work(&shared))?;
+        let stage = Self { shared, name: name.to_owned(), layout, started: AtomicUsize::default() };
+        for (number, told) in stage.spawn(instances)?.into_iter().enumerate() {
+            // One that has ended already has nobody to tell.
+            let _sent = told.send(number);
         }
         Ok(stage)
+    }
+
+    /// Adds instances and gives their numbers, and lets those that are `retired` go once the
+    /// sequences that they have are over; they take no further ones.
+    ///
+    /// The instances of the start have the numbers from 0. Errors, with all as it was, when a
+    /// thread cannot be started.
+    pub fn change(
+        &self,
+        added: Vec<Box<dyn BatchBackend>>,
+        retired: &[usize],
+    ) -> io::Result<Vec<usize>> {
+        let told = self.spawn(added)?;
+        let numbers = self.shared.change(told.len(), retired);
+        for (told, number) in told.into_iter().zip(&numbers) {
+            let _sent = told.send(*number);
+        }
+        Ok(numbers)
+    }
+
+    /// A thread for each instance, which begins when it is told its number and ends when it never
+    /// is.
+    fn spawn(&self, instances: Vec<Box<dyn BatchBackend>>) -> io::Result<Vec<Sender<usize>>> {
+        let start = |backend| {
+            let (sender, told) = channel();
+            let (shared, layout) = (self.shared.clone(), self.layout.clone());
+            let name = format!("{}_{}", self.name, self.started.fetch_add(1, Relaxed));
+            thread::Builder::new().name(name).spawn(move || {
+                if let Ok(number) = told.recv() {
+                    Instance::new(number, backend, layout).work(&shared);
+                }
+            })?;
+            Ok(sender)
+        };
+        instances.into_iter().map(start).collect()
     }
 }
 

@@ -1,18 +1,23 @@
 //! Hands requests to a backend that owns its loop and answers each many times.
 
+mod admission;
 mod answering;
 mod instance;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use consort_stage::{Error, Job, Reply, Request, Responses, Stage, StreamingBackend, fail};
 use consort_telemetry::compute_span;
 use futures::FutureExt;
+use parking_lot::RwLock;
 
-use self::answering::Answering;
+use self::admission::Admission;
+use self::answering::{Answering, Asked};
 use self::instance::Instance;
 use crate::Counting;
+use crate::pool::vacant;
 
 /// The responses a caller may leave unread before its request pauses: enough to ride out a slow
 /// write, small enough that a stalled caller holds little.
@@ -23,10 +28,12 @@ const REPLY_CAPACITY: usize = 32;
 /// Dropping it ends the loops once what they admitted is answered.
 pub struct StreamingStage {
     shared: Arc<Shared>,
+    name: String,
+    queue_size: usize,
 }
 
 struct Shared {
-    instances: Vec<Arc<Instance>>,
+    instances: RwLock<BTreeMap<usize, Arc<Instance>>>,
     counting: Counting,
 }
 
@@ -40,25 +47,51 @@ impl StreamingStage {
         queue_size: usize,
         counting: Counting,
     ) -> io::Result<Self> {
-        let mut started = Vec::new();
-        for (index, backend) in instances.into_iter().enumerate() {
-            match Instance::start(name, index, backend, queue_size) {
-                Ok(instance) => started.push(instance),
+        let shared = Arc::new(Shared { instances: RwLock::default(), counting });
+        let stage = Self { shared, name: name.to_owned(), queue_size };
+        stage.change(instances, &[])?;
+        Ok(stage)
+    }
+
+    /// Adds instances and gives their numbers, and lets those that are `retired` go once what they
+    /// were given is answered.
+    ///
+    /// The instances of the start have the numbers from 0. Errors, with all as it was, when a
+    /// thread cannot be started.
+    pub fn change(
+        &self,
+        added: Vec<Box<dyn StreamingBackend>>,
+        retired: &[usize],
+    ) -> io::Result<Vec<usize>> {
+        let mut instances = self.shared.instances.write();
+        let mut numbers = Vec::with_capacity(added.len());
+        for backend in added {
+            let number = vacant(&instances);
+            match Instance::start(&self.name, number, backend, self.queue_size) {
+                Ok(instance) => {
+                    instances.insert(number, instance);
+                    numbers.push(number);
+                }
                 Err(error) => {
-                    for instance in &started {
-                        instance.close();
-                    }
+                    close(&mut instances, &numbers);
                     return Err(error);
                 }
             }
         }
-        Ok(Self { shared: Arc::new(Shared { instances: started, counting }) })
+        close(&mut instances, retired);
+        Ok(numbers)
+    }
+}
+
+fn close(instances: &mut BTreeMap<usize, Arc<Instance>>, numbers: &[usize]) {
+    for instance in numbers.iter().filter_map(|number| instances.remove(number)) {
+        instance.close();
     }
 }
 
 impl Drop for StreamingStage {
     fn drop(&mut self) {
-        for instance in &self.shared.instances {
+        for instance in self.shared.instances.read().values() {
             instance.close();
         }
     }
@@ -73,8 +106,9 @@ impl Stage for StreamingStage {
 
 impl Shared {
     fn submit(&self, request: Request) -> Responses {
-        let Some(instance) = self.instances.iter().min_by_key(|instance| instance.in_flight())
-        else {
+        // Held until the request is given over, so that no instance retires in between.
+        let instances = self.instances.read();
+        let Some(instance) = instances.values().min_by_key(|instance| instance.in_flight()) else {
             return fail(Error::unavailable("the model has no instance"));
         };
         if request.context.is_expired() {
@@ -85,10 +119,14 @@ impl Shared {
         let span = compute_span(request.context.span.as_ref(), &self.counting.model);
         let in_flight = Instance::enter(instance);
         let (reply, responses) = Reply::channel(REPLY_CAPACITY);
+        let admission = Admission::awaited(&self.counting.meter);
+        let admitted = admission.clone();
+        let reply = reply.telling(Box::new(move || admitted.happen()));
         if let Err(error) = instance.send(Job { request, reply }) {
             return fail(error);
         }
         let held = (in_flight, span);
-        Box::pin(Answering::new(responses, inferences, spent, self.counting.clone(), held))
+        let asked = Asked { inferences, spent, admission };
+        Box::pin(Answering::new(responses, asked, self.counting.clone(), held))
     }
 }

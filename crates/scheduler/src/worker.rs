@@ -4,7 +4,7 @@ use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consort_stage::{Batch, BatchBackend, Error, Interrupt, Request, Result, Spent, Tensor};
+use consort_stage::{Batch, BatchBackend, Error, Held, Interrupt, Request, Result, Spent, Tensor};
 use consort_telemetry::{Execution, batch_span, compute_span, link};
 use tracing::Span;
 
@@ -37,6 +37,11 @@ pub(crate) struct Wait {
 impl Worker {
     pub(crate) fn new(backend: Box<dyn BatchBackend>) -> Self {
         Self { interrupt: backend.interrupt(), backend }
+    }
+
+    /// Waits for what the backend needs before it may run, which is to be held until it has.
+    pub(crate) fn prepare(&mut self, counting: &Counting) -> Result<Option<Held>> {
+        guarded(&counting.model, || self.backend.prepare())
     }
 
     /// Runs `requests`, which count for so many inferences, in one batch.

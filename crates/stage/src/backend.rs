@@ -2,6 +2,7 @@
 //!
 //! A backend sees tensors and nothing else: no runtime, no wire, no configuration file, no metric.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -10,6 +11,9 @@ use crate::{Error, Parameters, Request, Response, Responses, Result, Tensor};
 
 /// Stops the work that an instance is doing right now, from any thread.
 pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
+
+/// What a run holds and gives back when this is dropped.
+pub type Held = Box<dyn Any + Send>;
 
 /// The work of one execution: one request, or several concatenated along the batch dimension.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +46,14 @@ impl From<Request> for Batch {
 
 /// A backend that answers a batch with a batch; one OS thread owns each instance.
 pub trait BatchBackend: Send {
+    /// Waits for what a [`run`](Self::run) needs besides the instance's thread, and gives what is to
+    /// be held until it is over. The time counts as its requests' wait.
+    ///
+    /// It can be interrupted as a run can. After an error there is no run.
+    fn prepare(&mut self) -> Result<Option<Held>> {
+        Ok(None)
+    }
+
     /// Runs one batch. Outputs have the batch dimension of the inputs when the model batches.
     ///
     /// A panic fails this run; the next one starts afresh.
@@ -90,8 +102,13 @@ pub struct Job {
 }
 
 /// The way back to the caller of a [`Job`]; dropping it ends the responses.
-#[derive(Debug)]
-pub struct Reply(mpsc::Sender<Result<Response>>);
+pub struct Reply {
+    sender: mpsc::Sender<Result<Response>>,
+    on_admission: Option<OnAdmission>,
+}
+
+/// What is told that a request waits no longer, from the backend's thread.
+pub type OnAdmission = Box<dyn Fn() + Send + Sync>;
 
 /// The place in every reply's queue that only its final error may take.
 const RESERVED: usize = 1;
@@ -103,17 +120,32 @@ impl Reply {
     pub fn channel(capacity: usize) -> (Self, Responses) {
         let (sender, mut receiver) = mpsc::channel(capacity + RESERVED);
         let responses = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
-        (Self(sender), Box::pin(responses))
+        (Self { sender, on_admission: None }, Box::pin(responses))
+    }
+
+    /// The same, which tells when the backend admits the request.
+    #[must_use]
+    pub fn telling(mut self, on_admission: OnAdmission) -> Self {
+        self.on_admission = Some(on_admission);
+        self
+    }
+
+    /// Says that the request waits no longer: what it takes from now on is work. One that is never
+    /// said to be admitted counts as waiting until its first response.
+    pub fn admit(&self) {
+        if let Some(tell) = &self.on_admission {
+            tell();
+        }
     }
 
     /// Whether the caller has gone, so that nothing need be done for it any more.
     pub fn is_gone(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
     }
 
     /// Whether the caller has not yet read what it was given, so that more must wait.
     pub fn is_full(&self) -> bool {
-        self.0.capacity() <= RESERVED
+        self.sender.capacity() <= RESERVED
     }
 
     /// Sends a response without waiting.
@@ -123,13 +155,19 @@ impl Reply {
         if !self.is_gone() && self.is_full() {
             return Err(response);
         }
-        drop(self.0.try_send(Ok(response)));
+        drop(self.sender.try_send(Ok(response)));
         Ok(())
     }
 
     /// Ends the responses with an error, for which there is always room.
     pub fn fail(self, error: Error) {
-        drop(self.0.try_send(Err(error)));
+        drop(self.sender.try_send(Err(error)));
+    }
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Reply").field("sender", &self.sender).finish_non_exhaustive()
     }
 }
 
@@ -137,7 +175,7 @@ impl Drop for Reply {
     /// A loop that breaks down tells its callers so, where they would take the end for the whole.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            drop(self.0.try_send(Err(Error::internal(
+            drop(self.sender.try_send(Err(Error::internal(
                 "the backend broke down on this request; see the server's log",
             ))));
         }

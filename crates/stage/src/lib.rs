@@ -16,7 +16,8 @@ mod strings;
 mod tensor;
 
 pub use backend::{
-    Batch, BatchBackend, InlineBackend, Interrupt, Job, Jobs, JobsClosed, Reply, StreamingBackend,
+    Batch, BatchBackend, Held, InlineBackend, Interrupt, Job, Jobs, JobsClosed, OnAdmission, Reply,
+    StreamingBackend,
 };
 pub use datatype::DataType;
 pub use directives::{CorrelationId, SequencePlace, is_directive};

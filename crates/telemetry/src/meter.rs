@@ -12,7 +12,7 @@ use crate::options::{MeterOptions, MetricsOptions};
 use crate::response_counts::{Fate, ResponseCounts};
 use crate::semconv::{consort, triton};
 use crate::snapshot::{Snapshot, Tally};
-use crate::summary::Summary;
+use crate::summary::Summaries;
 
 /// Why a request ended without its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,21 +110,12 @@ pub struct Meter {
     last_inference_ms: AtomicU64,
     pending: AtomicU64,
     load_ns: AtomicU64,
+    pub(crate) instances: AtomicU64,
     cache_hits: Occurrences,
     cache_misses: Occurrences,
     batch_sizes: BatchSizes,
     responses: ResponseCounts,
     pub(crate) options: MeterOptions,
-}
-
-/// Triton's summaries, counted only where they are exposed.
-#[derive(Debug, Default)]
-pub(crate) struct Summaries {
-    pub(crate) request: Summary,
-    pub(crate) queue: Summary,
-    pub(crate) compute_input: Summary,
-    pub(crate) compute_infer: Summary,
-    pub(crate) compute_output: Summary,
 }
 
 impl Default for Meter {
@@ -161,6 +152,7 @@ impl Meter {
             last_inference_ms: AtomicU64::default(),
             pending: AtomicU64::default(),
             load_ns: AtomicU64::default(),
+            instances: AtomicU64::default(),
             cache_hits: Occurrences::default(),
             cache_misses: Occurrences::default(),
             batch_sizes: BatchSizes::default(),
@@ -245,6 +237,11 @@ impl Meter {
     /// Says how long the load of the model took.
     pub fn loaded(&self, duration: Duration) {
         self.load_ns.store(nanoseconds(duration), Relaxed);
+    }
+
+    /// Says how many instances take requests now.
+    pub fn instances(&self, count: usize) {
+        self.instances.store(count as u64, Relaxed);
     }
 
     /// How long the load of the model took.

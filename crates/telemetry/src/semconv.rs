@@ -243,6 +243,9 @@ pub mod consort {
         "consort_first_response_duration_seconds",
         "Time from a request's reception to its first response",
     );
+    /// The instances that take requests now.
+    pub const INSTANCES: Family =
+        gauge("consort_model_instances", "Instances of a model that take requests");
     /// Waiting for an instance, whatever ended the wait.
     pub const QUEUE_DURATION: Family = histogram(
         "consort_queue_duration_seconds",

@@ -122,6 +122,16 @@ fn value_at(counts: &[u64], quantile: f64) -> f64 {
     found.map_or(f64::NAN, middle)
 }
 
+/// Triton's summaries, counted only where they are exposed.
+#[derive(Debug, Default)]
+pub(crate) struct Summaries {
+    pub(crate) request: Summary,
+    pub(crate) queue: Summary,
+    pub(crate) compute_input: Summary,
+    pub(crate) compute_infer: Summary,
+    pub(crate) compute_output: Summary,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

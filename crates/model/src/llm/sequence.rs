@@ -80,6 +80,7 @@ impl Sequence {
 
     /// Gives it a slot.
     pub(crate) fn place(&mut self, slot: Slot) {
+        self.job.reply.admit();
         self.slot = slot;
     }
 

@@ -1,6 +1,9 @@
 //! One instance on its thread: runs a batch and gives each of its requests an answer.
 
-use consort_stage::{BatchBackend, Response, Result, Tensor};
+use std::sync::Arc;
+
+use consort_stage::{BatchBackend, Response, Result, Spent, Tensor};
+use consort_telemetry::PendingGuard;
 
 use crate::Counting;
 use crate::assembly::Layout;
@@ -18,6 +21,15 @@ struct Caller {
     wait: Wait,
 }
 
+/// The same before the run begins.
+struct Boarded {
+    answer: Answer,
+    pending: PendingGuard,
+    spent: Option<Arc<Spent>>,
+    /// The span of the wait; closed when it is dropped.
+    _span: tracing::Span,
+}
+
 impl Instance {
     pub(super) fn new(backend: Box<dyn BatchBackend>) -> Self {
         Self(Worker::new(backend))
@@ -28,28 +40,36 @@ impl Instance {
     pub(super) fn work(&mut self, batch: Vec<Queued>, layout: &Layout, counting: &Counting) {
         let run = Run::new(self.0.interrupt.clone());
         let mut requests = Vec::with_capacity(batch.len());
-        let mut callers = Vec::with_capacity(batch.len());
+        let mut boarded = Vec::with_capacity(batch.len());
         for queued in batch {
             let Queued { request, ticket, answer, pending, span } = queued;
             if ticket.board(&run) {
-                let (waited, spent) = (pending.waited(), request.context.spent.clone());
-                let wait = Wait { waited, spent };
-                callers.push(Caller { answer, wait });
+                let spent = request.context.spent.clone();
+                boarded.push(Boarded { answer, pending, spent, _span: span });
                 requests.push(request);
             }
-            drop((pending, span));
         }
         if !run.depart() {
             return;
         }
+        // What an instance waits for, its requests wait for.
+        let prepared = self.0.prepare(counting);
+        let callers: Vec<_> = boarded.into_iter().map(Boarded::begin).collect();
         let inferences = requests.iter().map(|request| counting.inferences(request)).sum();
-        let done = self.0.run(requests, inferences, layout, counting);
+        let done = prepared.and_then(|_held| self.0.run(requests, inferences, layout, counting));
         run.end();
         if let Ok(done) = &done {
             let waits = callers.iter().map(|caller| &caller.wait);
             done.count(waits, inferences, layout, counting);
         }
         give(callers, done.map(|done| done.outputs));
+    }
+}
+
+impl Boarded {
+    fn begin(self) -> Caller {
+        let wait = Wait { waited: self.pending.waited(), spent: self.spent };
+        Caller { answer: self.answer, wait }
     }
 }
 

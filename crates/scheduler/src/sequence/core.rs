@@ -8,6 +8,7 @@ use consort_stage::{CorrelationId, SequencePlace};
 
 use super::choice::{Candidate, Choice, Limits};
 use super::exchange::{Admitted, Arrival, Decision, Key, Lapse, Refusal, Row};
+use super::lane::{Lane, Stay};
 use super::line::{Form, Kept, Line, Turn, Waiting};
 
 /// What a model's configuration says about its sequences.
@@ -19,6 +20,8 @@ pub(crate) struct Policy {
     pub(crate) rows: usize,
     /// How sequences share the batch.
     pub(crate) strategy: Strategy,
+    /// Whether each request is a sequence of its own, over when its run is.
+    pub(crate) is_iterative: bool,
     /// How long a sequence may stay silent before its slot is given away.
     pub(crate) max_idle: Duration,
     /// How many requests may wait.
@@ -35,13 +38,6 @@ impl Policy {
             Strategy::Oldest { max_candidate_sequences, .. } => max_candidate_sequences.get(),
         }
     }
-}
-
-/// One instance: which sequence has which slot, and what runs.
-#[derive(Debug)]
-struct Lane {
-    slots: Vec<Option<CorrelationId>>,
-    running: Vec<Option<CorrelationId>>,
 }
 
 /// The sequences of a model.
@@ -64,10 +60,9 @@ pub(crate) struct Core<T, S> {
 impl<T, S: Clone> Core<T, S> {
     /// A model without any sequence.
     pub(crate) fn new(policy: Policy) -> Self {
-        let slots = policy.slots();
-        let lane = || Lane { slots: vec![None; slots], running: Vec::new() };
-        Self {
-            lanes: (0..policy.instances).map(|_| lane()).collect(),
+        let instances = policy.instances;
+        let mut core = Self {
+            lanes: Vec::new(),
             policy,
             lines: HashMap::new(),
             backlog: VecDeque::new(),
@@ -77,9 +72,35 @@ impl<T, S: Clone> Core<T, S> {
             lapsed: Vec::new(),
             woken: Vec::new(),
             is_closed: false,
+        };
+        for _ in 0..instances {
+            core.add_lane();
         }
+        core
     }
 
+    /// Adds an instance and gives its number, the lowest that none has.
+    pub(crate) fn add_lane(&mut self) -> usize {
+        let added = Lane::new(self.policy.slots());
+        let gone = self.lanes.iter().position(|lane| lane.stay == Stay::Gone);
+        let number = gone.unwrap_or(self.lanes.len());
+        match self.lanes.get_mut(number) {
+            Some(lane) => *lane = added,
+            None => self.lanes.push(added),
+        }
+        self.seat_waiting();
+        number
+    }
+
+    /// Gives no further sequence to an instance, which goes when those that it has are over.
+    pub(crate) fn retire(&mut self, lane: usize) {
+        if let Some(retiring) = self.lanes.get_mut(lane)
+            && retiring.stay == Stay::Serving
+        {
+            retiring.stay = Stay::Retiring;
+            self.woken.push(lane);
+        }
+    }
     /// Takes in a request, which then waits behind those of its sequence that came before.
     pub(crate) fn submit(
         &mut self,
@@ -108,7 +129,7 @@ impl<T, S: Clone> Core<T, S> {
             form: arrival.form,
             is_start,
             is_end,
-            closes: is_end,
+            closes: is_end || self.policy.is_iterative,
             arrived_at: now,
             times_out_at,
             deadline: arrival.deadline,
@@ -147,8 +168,7 @@ impl<T, S: Clone> Core<T, S> {
         self.drop_overdue(lane, now);
         let mut candidates = self.candidates(lane);
         if candidates.is_empty() {
-            let is_over = self.is_closed && self.waiting == 0;
-            return if is_over { Decision::Stop } else { Decision::Wait(self.alarm) };
+            return self.rest(lane);
         }
         candidates.sort_unstable_by_key(|candidate| candidate.number);
         let limits = Limits {
@@ -162,6 +182,17 @@ impl<T, S: Clone> Core<T, S> {
             }
             Choice::Run(slots) => Decision::Run(self.begin(lane, &slots)),
         }
+    }
+
+    /// What an instance does that has nothing to run.
+    fn rest(&mut self, lane: usize) -> Decision<T, S> {
+        let is_over = self.is_closed && self.waiting == 0;
+        let lane = &mut self.lanes[lane];
+        if is_over || lane.may_go() {
+            lane.stay = Stay::Gone;
+            return Decision::Stop;
+        }
+        Decision::Wait(self.alarm)
     }
 
     fn candidates(&self, lane: usize) -> Vec<Candidate<'_>> {
@@ -311,7 +342,13 @@ impl<T, S: Clone> Core<T, S> {
     fn remove(&mut self, id: &CorrelationId) -> Option<Line<T, S>> {
         let line = self.lines.remove(id)?;
         match line.seat {
-            Some((lane, slot)) => self.lanes[lane].slots[slot] = None,
+            Some((number, slot)) => {
+                let lane = &mut self.lanes[number];
+                lane.slots[slot] = None;
+                if lane.stay == Stay::Retiring {
+                    self.woken.push(number);
+                }
+            }
             None => self.backlog.retain(|waiting| waiting != id),
         }
         Some(line)
@@ -332,8 +369,9 @@ impl<T, S: Clone> Core<T, S> {
     }
 
     fn free_slot(&self) -> Option<(usize, usize)> {
-        let taken = |lane: &Lane| lane.slots.iter().flatten().count();
-        let (index, lane) = self.lanes.iter().enumerate().min_by_key(|(_, lane)| taken(lane))?;
+        let lanes = self.lanes.iter().enumerate();
+        let serving = lanes.filter(|(_, lane)| lane.stay == Stay::Serving);
+        let (index, lane) = serving.min_by_key(|(_, lane)| lane.taken())?;
         lane.slots.iter().position(Option::is_none).map(|slot| (index, slot))
     }
 

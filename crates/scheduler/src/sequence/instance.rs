@@ -32,10 +32,14 @@ impl Instance {
     /// Works until the stage is closed and nothing waits.
     pub(super) fn work(mut self, shared: &Shared) {
         while let Some((batch, run)) = shared.next(self.index, self.worker.interrupt.clone()) {
-            let (callers, requests) = dress(&shared.rows, batch);
             run.depart();
+            // What an instance waits for, its requests wait for.
+            let prepared = self.worker.prepare(&shared.counting);
+            let (callers, requests) = dress(&shared.rows, batch);
             let inferences = callers.iter().flatten().count() as u64;
-            let done = self.worker.run(requests, inferences, &self.layout, &shared.counting);
+            let done = prepared.and_then(|_held| {
+                self.worker.run(requests, inferences, &self.layout, &shared.counting)
+            });
             run.end();
             self.settle(shared, callers, done);
         }

@@ -1,6 +1,7 @@
 //! What the backend is given for each row: the caller's inputs, the controls and the states.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use consort_config::SequenceBatching;
@@ -26,6 +27,8 @@ pub(super) struct Rows {
     /// What callers see.
     signature: Arc<Signature>,
     controls: Controls,
+    /// The id for the next request that has none; `None` where each must have one.
+    next_id: Option<AtomicU64>,
     pub(super) states: States,
 }
 
@@ -42,12 +45,13 @@ impl Rows {
     ) -> Self {
         let controls = Controls::new(batching.controls.clone(), signature.is_batching());
         let states = States::new(batching.states.clone(), initial, &signature);
-        Self { model, signature, controls, states }
+        let next_id = batching.is_iterative.then(|| AtomicU64::new(1));
+        Self { model, signature, controls, next_id, states }
     }
 
     /// The request's place in its sequence; the texts of what is wrong with it are Triton's.
     pub(super) fn place(&self, request: &Request) -> Result<SequencePlace> {
-        let place = request.sequence()?.ok_or_else(|| {
+        let place = request.sequence()?.or_else(|| self.own_sequence()).ok_or_else(|| {
             Error::invalid(format!(
                 "inference request to model '{}' must specify a non-zero or non-empty correlation \
                  ID",
@@ -64,6 +68,13 @@ impl Rows {
         }
         self.controls.check(&place.id)?;
         Ok(place)
+    }
+
+    /// A sequence for one request of a model with iterative ones. As in Triton it is started and
+    /// not ended: whether the request runs again would be the backend's to say.
+    fn own_sequence(&self) -> Option<SequencePlace> {
+        let number = self.next_id.as_ref()?.fetch_add(1, Relaxed);
+        Some(SequencePlace { id: CorrelationId::Number(number), is_start: true, is_end: false })
     }
 
     /// What requests must have in common with this one to share its batch.

@@ -1,10 +1,11 @@
 //! What callers and instances share: the sequences behind a lock, and who waits for what.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use consort_stage::{Code, CorrelationId, Error, Interrupt, Request, Response, Result};
 use consort_telemetry::{PendingGuard, queue_span};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
@@ -32,7 +33,8 @@ pub(super) struct Queued {
 pub(super) struct Shared {
     core: Mutex<Core<Queued, Values>>,
     /// Where each instance waits for something to decide.
-    arrived: Vec<Condvar>,
+    arrived: RwLock<Vec<Arc<Condvar>>>,
+    has_instances: bool,
     pub(super) rows: Rows,
     pub(super) counting: Counting,
 }
@@ -42,13 +44,35 @@ pub(super) type Batch = Vec<Option<Row<Queued, Values>>>;
 
 impl Shared {
     pub(super) fn new(policy: Policy, rows: Rows, counting: Counting) -> Self {
-        let arrived = (0..policy.instances).map(|_| Condvar::new()).collect();
-        Self { core: Mutex::new(Core::new(policy)), arrived, rows, counting }
+        let arrived = (0..policy.instances).map(|_| Arc::default()).collect();
+        Self {
+            has_instances: policy.instances > 0,
+            core: Mutex::new(Core::new(policy)),
+            arrived: RwLock::new(arrived),
+            rows,
+            counting,
+        }
+    }
+
+    /// Adds so many instances, gives their numbers, and retires others.
+    pub(super) fn change(&self, added: usize, retired: &[usize]) -> Vec<usize> {
+        self.settle(self.core.lock(), |core| {
+            let numbers: Vec<_> = (0..added).map(|_| core.add_lane()).collect();
+            let mut arrived = self.arrived.write();
+            let count = numbers.iter().map(|number| number + 1).max().unwrap_or(0);
+            let count = count.max(arrived.len());
+            arrived.resize_with(count, Arc::default);
+            drop(arrived);
+            for lane in retired {
+                core.retire(*lane);
+            }
+            numbers
+        })
     }
 
     /// Answers a request once its turn has come.
     pub(super) async fn submit(&self, request: Request) -> Result<Response> {
-        if self.arrived.is_empty() {
+        if !self.has_instances {
             return Err(Error::unavailable("the model has no instance"));
         }
         let place = self.rows.place(&request)?;
@@ -120,6 +144,7 @@ impl Shared {
     ///
     /// Its requests have boarded `run` when their callers can no longer take them out of line.
     pub(super) fn next(&self, lane: usize, interrupt: Option<Interrupt>) -> Option<(Batch, Run)> {
+        let arrived = self.arrived.read().get(lane).cloned()?;
         let mut core = self.core.lock();
         loop {
             let decision = core.decide(lane, Instant::now());
@@ -138,9 +163,9 @@ impl Shared {
             }
             match decision {
                 Decision::Wait(Some(until)) => {
-                    self.arrived[lane].wait_until(&mut core, until);
+                    arrived.wait_until(&mut core, until);
                 }
-                Decision::Wait(None) => self.arrived[lane].wait(&mut core),
+                Decision::Wait(None) => arrived.wait(&mut core),
                 _ => return None,
             }
         }
@@ -171,8 +196,9 @@ impl Shared {
 
     /// Wakes the instances that have something to decide; gives the requests that will not run.
     fn wake(&self, core: &mut Core<Queued, Values>) -> Vec<(Queued, Lapse)> {
-        for lane in core.take_woken() {
-            self.arrived[lane].notify_one();
+        let arrived = self.arrived.read();
+        for condvar in core.take_woken().into_iter().filter_map(|lane| arrived.get(lane)) {
+            condvar.notify_one();
         }
         core.take_lapsed()
     }

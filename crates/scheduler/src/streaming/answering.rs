@@ -3,59 +3,61 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use consort_stage::{Response, Responses, Result, Spent};
-use consort_telemetry::{Execution, PendingGuard};
+use consort_telemetry::Execution;
 use futures::{Stream, StreamExt};
 
+use super::admission::Admission;
 use super::instance::InFlight;
 use crate::Counting;
 
 /// The responses to one request; an execution is counted when the last of them passes.
 pub(super) struct Answering {
     responses: Responses,
-    inferences: u64,
+    asked: Asked,
     counting: Counting,
     started_at: Instant,
-    /// Until its first response a request counts as pending, since only the backend knows when
-    /// it was admitted.
-    pending: Option<PendingGuard>,
-    queue: Duration,
-    spent: Option<Arc<Spent>>,
     /// What the request occupies until its end.
     held: Option<(InFlight, tracing::Span)>,
+}
+
+/// What is counted of a request.
+pub(super) struct Asked {
+    pub(super) inferences: u64,
+    /// Who asked what it spends.
+    pub(super) spent: Option<Arc<Spent>>,
+    pub(super) admission: Arc<Admission>,
 }
 
 impl Answering {
     pub(super) fn new(
         responses: Responses,
-        inferences: u64,
-        spent: Option<Arc<Spent>>,
+        asked: Asked,
         counting: Counting,
         held: (InFlight, tracing::Span),
     ) -> Self {
-        Self {
-            responses,
-            inferences,
-            started_at: Instant::now(),
-            pending: Some(counting.meter.pending()),
-            counting,
-            queue: Duration::ZERO,
-            spent,
-            held: Some(held),
-        }
+        Self { responses, asked, started_at: Instant::now(), counting, held: Some(held) }
     }
 
     fn count_execution(&self) {
+        let queue = self.asked.admission.waited();
         let execution = Execution {
             requests: 1,
-            inferences: self.inferences,
-            queue: self.queue,
-            compute_infer: self.started_at.elapsed().saturating_sub(self.queue),
+            inferences: self.asked.inferences,
+            queue,
+            compute_infer: self.started_at.elapsed().saturating_sub(queue),
             ..Execution::default()
         };
-        self.counting.executed(&execution, self.spent.as_deref());
+        self.counting.executed(&execution, self.asked.spent.as_deref());
+    }
+}
+
+impl Drop for Answering {
+    /// Whoever has gone waits no longer, whether the backend knows it yet or not.
+    fn drop(&mut self) {
+        self.asked.admission.happen();
     }
 }
 
@@ -64,9 +66,8 @@ impl Stream for Answering {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let item = ready!(self.responses.poll_next_unpin(context));
-        if let Some(pending) = self.pending.take() {
-            self.queue = pending.waited();
-        }
+        // A backend that does not say when it admits a request has done so by now.
+        self.asked.admission.happen();
         let is_over = match &item {
             None | Some(Err(_)) => true,
             Some(Ok(response)) => response.is_last,

@@ -5,6 +5,7 @@
 mod batching;
 mod inline;
 mod pool;
+mod regroup;
 mod sequence;
 mod stage;
 mod streaming;

@@ -90,6 +90,27 @@ async fn a_request_is_answered_many_times_and_counted_once() {
 }
 
 #[tokio::test]
+async fn a_request_waits_until_the_backend_admits_it() {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let loops = loops(1, 4);
+    let responses = loops.send(5);
+    std::thread::sleep(PAUSE);
+    let job = loops.admit(0);
+    assert_eq!(loops.meter.snapshot().pending, 1);
+    job.reply.admit();
+    assert_eq!(loops.meter.snapshot().pending, 0);
+    std::thread::sleep(5 * PAUSE);
+    job.reply.admit();
+    job.reply.try_send(response(&job, true)).unwrap();
+    drop(job);
+    assert!(responses.collect::<Vec<_>>().await[0].is_ok());
+    let counted = loops.meter.snapshot();
+    let ns = |tally: consort_telemetry::Tally| Duration::from_nanos(tally.ns);
+    assert!(ns(counted.queue) >= PAUSE && ns(counted.queue) < 4 * PAUSE, "{:?}", counted.queue);
+    assert!(ns(counted.compute_infer) >= 5 * PAUSE, "{:?}", counted.compute_infer);
+}
+
+#[tokio::test]
 async fn an_answer_is_counted_though_its_reader_stops_at_the_last_response() {
     let loops = loops(1, 4);
     let mut responses = loops.send(5);
@@ -249,4 +270,23 @@ async fn a_loop_that_always_panics_neither_spins_nor_outlives_its_stage() {
     drop(stage);
     wait_until("the thread has ended", || Arc::strong_count(&runs) == 1);
     assert!(*runs.lock().unwrap() <= 5);
+}
+
+#[tokio::test]
+async fn a_loop_that_retires_answers_what_it_was_given_and_takes_nothing_more() {
+    let loops = loops(2, 4);
+    let first = loops.send(1);
+    let second = loops.send(2);
+    loops.stage.change(Vec::new(), &[0]).unwrap();
+    let third = loops.send(3);
+    for (instance, expected) in [(0, 1), (1, 2), (1, 3)] {
+        let job = loops.admit(instance);
+        assert_eq!(number(&job.request.inputs), expected);
+        job.reply.try_send(response(&job, true)).unwrap();
+    }
+    for call in [first, second, third] {
+        assert!(call.collect::<Vec<_>>().await[0].is_ok());
+    }
+    loops.go[0].send(()).unwrap();
+    wait_until("the end of the loop", || loops.ended.load(SeqCst) == 1);
 }

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use crate::exposition::Exposition;
 use crate::histogram::Histogram;
-use crate::meter::{Meter, Reason, Summaries};
+use crate::meter::{Meter, Reason};
 use crate::options::MetricsOptions;
 use crate::semconv::{Family, consort, label, triton};
 use crate::snapshot::Snapshot;
-use crate::summary::Summary;
+use crate::summary::{Summaries, Summary};
 
 /// A value that stands for one model version, read from its statistics.
 type Read = fn(&Snapshot) -> u64;
@@ -94,6 +94,11 @@ pub(super) fn encode(
     for row in &rows {
         let seconds = row.meter.load_duration().as_secs_f64();
         exposition.sample(&triton::LOAD_DURATION, &row.labels, seconds);
+    }
+    exposition.family(&consort::INSTANCES);
+    for row in &rows {
+        let count = row.meter.instances.load(Relaxed);
+        exposition.sample(&consort::INSTANCES, &row.labels, count);
     }
     encode_distributions(options, &rows, exposition);
 }

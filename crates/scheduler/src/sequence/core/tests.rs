@@ -38,6 +38,7 @@ impl World {
             instances,
             rows,
             strategy,
+            is_iterative: false,
             max_idle: MAX_IDLE,
             queue_size: 8,
             initial_form: Form::default(),
@@ -316,4 +317,51 @@ fn what_waits_still_runs_after_the_last_request_was_taken_in() {
     for lane in 0..2 {
         assert!(matches!(world.core.decide(lane, world.now), Decision::Stop));
     }
+}
+
+#[test]
+fn an_instance_that_is_added_takes_the_sequences_that_wait_for_a_slot() {
+    let mut world = World::direct(1, 1);
+    world.send(1, "s", 10).unwrap();
+    world.send(2, "s", 20).unwrap();
+    assert_eq!(world.begin(0), [Some((10, true))]);
+    let added = world.core.add_lane();
+    assert_eq!(added, 1);
+    assert_eq!(world.begin(added), [Some((20, true))]);
+}
+
+#[test]
+fn an_instance_that_retires_stays_until_its_sequences_are_over() {
+    let mut world = World::direct(2, 1);
+    world.send(1, "s", 10).unwrap();
+    world.send(2, "s", 20).unwrap();
+    world.send(3, "s", 30).unwrap();
+    for (lane, request) in [(0, 10), (1, 20)] {
+        assert_eq!(world.begin(lane), [Some((request, true))]);
+        world.core.finish(lane, [None], world.now);
+    }
+    world.core.retire(0);
+    world.core.take_woken();
+    assert!(matches!(world.core.decide(0, world.now), Decision::Wait(_)));
+    world.send(1, "e", 11).unwrap();
+    assert_eq!(world.begin(0), [Some((11, false))]);
+    world.core.finish(0, [None], world.now);
+    assert!(matches!(world.core.decide(0, world.now), Decision::Stop));
+    assert!(world.begin(1).is_empty(), "sequence 3 still waits for a slot");
+    assert_eq!(world.core.add_lane(), 0, "the place is free again");
+    assert_eq!(world.begin(0), [Some((30, true))]);
+}
+
+#[test]
+fn an_instance_that_retires_goes_when_its_last_sequence_falls_silent() {
+    let mut world = World::direct(2, 1);
+    world.send(1, "s", 10).unwrap();
+    assert_eq!(world.begin(0), [Some((10, true))]);
+    world.core.finish(0, [None], world.now);
+    world.core.retire(0);
+    world.core.take_woken();
+    world.now += MAX_IDLE;
+    world.core.expire(world.now);
+    assert_eq!(world.core.take_woken(), [0]);
+    assert!(matches!(world.core.decide(0, world.now), Decision::Stop));
 }

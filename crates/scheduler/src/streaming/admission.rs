@@ -1,0 +1,40 @@
+//! When a backend that owns its loop took up a request, which ends the wait of the request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use consort_telemetry::{Meter, PendingGuard};
+use parking_lot::Mutex;
+
+/// The wait of one request, which counts as pending until it is admitted or its caller has gone.
+#[derive(Debug)]
+pub(super) struct Admission(Mutex<Wait>);
+
+#[derive(Debug)]
+enum Wait {
+    Pending(PendingGuard),
+    Over(Duration),
+}
+
+impl Admission {
+    /// A wait that begins now.
+    pub(super) fn awaited(meter: &Arc<Meter>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Wait::Pending(meter.pending()))))
+    }
+
+    /// Pending → Over; what was over stays as it was.
+    pub(super) fn happen(&self) {
+        let mut wait = self.0.lock();
+        if let Wait::Pending(pending) = &*wait {
+            *wait = Wait::Over(pending.waited());
+        }
+    }
+
+    /// How long the request has waited, or had when it was admitted.
+    pub(super) fn waited(&self) -> Duration {
+        match &*self.0.lock() {
+            Wait::Pending(pending) => pending.waited(),
+            Wait::Over(waited) => *waited,
+        }
+    }
+}
