@@ -1,6 +1,7 @@
 //! Loading and unloading while the system runs: over HTTP, by tritonclient, across replicas.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use crate::clients::python;
 use crate::program::{PATIENCE, Program};
 use crate::repository::{INFER, Repository};
-use crate::system::{Answer, Layout, System, start_stage};
+use crate::system::{Answer, Layout, System, post, start_stage};
 
 const EXPLICIT: [(&str, &str); 1] = [("CONSORT_MODEL_CONTROL_MODE", "explicit")];
 
@@ -140,6 +141,20 @@ fn refusals_are_in_tritons_words() {
 }
 
 #[test]
+fn settings_that_contradict_themselves_are_refused_and_change_nothing() {
+    let repository = Repository::new().with_identity("m");
+    let limits = [
+        EXPLICIT[0],
+        ("CONSORT_RATE_LIMIT", "execution_count"),
+        ("CONSORT_RATE_LIMIT_RESOURCE", "R:4"),
+    ];
+    let system = System::launch(Layout::OneProcess, repository.path(), &limits);
+    system.wait_until_ready();
+    let folder = repository.path().display().to_string();
+    python("bad_settings.py", &[&system.http, &system.grpc, &folder]);
+}
+
+#[test]
 fn changes_are_refused_where_the_mode_is_another() {
     for layout in Layout::ALL {
         let repository = chain();
@@ -257,6 +272,70 @@ fn polling_follows_the_files_of_a_running_system() {
         wait_until("the loss", || rows(&system, "second").is_empty());
         wait_until("what follows", || infer(&system, "chain").status != 200);
         assert_eq!(infer(&system, "first").status, 200);
+    }
+}
+
+/// The threads of a program whose names begin with `prefix`.
+fn threads(program: &Program, prefix: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", program.id())).expect("it lives").flatten();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
+#[test]
+fn the_number_of_instances_changes_under_traffic_without_a_reload() {
+    let config = |count: u32| {
+        format!(
+            r#"backend: "identity"
+            input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+            output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+            parameters {{ key: "execute_delay_ms" value {{ string_value: "20" }} }}
+            model_warmup [ {{ name: "w" batch_size: 1 count: 5
+              inputs {{ key: "x" value {{ data_type: TYPE_FP32 dims: [ 4 ] zero_data: true }} }} }} ]
+            instance_group [ {{ count: {count} kind: KIND_CPU }} ]"#
+        )
+    };
+    let poll = [("CONSORT_MODEL_CONTROL_MODE", "poll"), ("CONSORT_REPOSITORY_POLL_SECS", "1")];
+    for variables in [&EXPLICIT[..], &poll[..]] {
+        let repository = Repository::new().with("slow", &config(1));
+        let system = System::launch(Layout::OneProcess, repository.path(), variables);
+        system.wait_until_ready();
+        let is_explicit = variables.len() == 1;
+        if is_explicit {
+            assert_answer(&load(&system, "slow", ""), 200, "");
+        }
+        let took = system.metric("nv_model_load_duration_secs{model=\"slow\"");
+        let (done, url) =
+            (&AtomicBool::new(false), &format!("http://{}/v2/models/slow/infer", system.http));
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    while !done.load(Relaxed) {
+                        assert_answer(&post(url, INFER), 200, "\"y\"");
+                    }
+                });
+            }
+            for count in [3, 1, 2] {
+                let path = repository.path().join("slow/config.pbtxt");
+                fs::write(path, config(count)).expect("it can be written");
+                if is_explicit {
+                    assert_answer(&load(&system, "slow", ""), 200, "");
+                }
+                wait_until("the instances", || {
+                    let shown = system.metric("consort_model_instances{model=\"slow\"");
+                    (shown - f64::from(count)).abs() < 0.5
+                        && threads(&system.front, "slow_") == count as usize
+                });
+                assert_eq!(rows(&system, "slow"), [("READY".to_owned(), String::new())]);
+            }
+            done.store(true, Relaxed);
+        });
+        let failed = system.metric("nv_inference_request_failure{model=\"slow\"");
+        assert!(failed.abs() < 0.5, "{failed} requests failed");
+        let now = system.metric("nv_model_load_duration_secs{model=\"slow\"");
+        assert!((now - took).abs() < f64::EPSILON, "the model was loaded again");
+        let shown = system.get("/v2/models/slow/config").json();
+        assert_eq!(shown["instance_group"][0]["count"], 2);
     }
 }
 

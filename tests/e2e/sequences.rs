@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::clients::python;
 use crate::program::checkout;
 use crate::repository::Repository;
@@ -74,5 +76,48 @@ fn sequences_of_tritonclient_add_up_over_every_protocol() {
     for layout in Layout::ALL {
         let system = System::start(layout, repository.path());
         python("sequences.py", &[&system.http, &system.grpc]);
+    }
+}
+
+#[test]
+fn each_request_of_an_iterative_model_is_a_sequence_of_its_own() {
+    let graph = checkout().join("crates/model/tests/graphs/accumulate.onnx");
+    let graph = fs::read(graph).expect("it is in the checkout");
+    let mut repository = Repository::new();
+    for (model, strategy) in
+        [("direct", "direct { }"), ("oldest", "oldest { max_candidate_sequences: 4 }")]
+    {
+        repository = repository
+            .with(model, &accumulator(&format!("iterative_sequence: true {strategy}")))
+            .with_file(model, "1/model.onnx", &graph);
+    }
+    let system = System::start(Layout::OneProcess, repository.path());
+    for model in ["direct", "oldest"] {
+        let ask = |value: i32, parameters: serde_json::Value| {
+            let input = json!({"name": "INPUT", "shape": [1, 1], "datatype": "INT32",
+                "data": [value]});
+            let body = json!({"inputs": [input], "parameters": parameters}).to_string();
+            system.post(&format!("/v2/models/{model}/infer"), &body)
+        };
+        let outputs = |answer: &crate::system::Answer| {
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            let outputs = answer.json()["outputs"].clone();
+            ["OUTPUT", "TOLD", "ID"].map(|name| {
+                let outputs = outputs.as_array().expect("a list").iter();
+                let output = outputs.clone().find(|output| output["name"] == name);
+                output.expect("it is there")["data"].clone()
+            })
+        };
+        // Never 3 and 7: nothing is kept from one to the next.
+        for (number, value) in [(1, 3), (2, 4)] {
+            let expected = [json!([value]), json!([1, 1, 0]), json!([number.to_string()])];
+            assert_eq!(outputs(&ask(value, json!({}))), expected, "{model}");
+        }
+        let own = json!({"sequence_id": "mine", "sequence_start": true});
+        let expected = [json!([5]), json!([1, 1, 0]), json!(["mine"])];
+        assert_eq!(outputs(&ask(5, own)), expected);
+        let going_on = ask(6, json!({"sequence_id": "mine"}));
+        assert_eq!(going_on.status, 400, "{}", going_on.text);
+        assert!(going_on.text.contains("must specify the START flag"), "{}", going_on.text);
     }
 }

@@ -65,7 +65,10 @@ impl Report {
     /// Whether nothing is expected to change soon.
     pub(crate) fn is_settled(&self) -> bool {
         self.health == Health::Ready
-            && self.models.iter().all(|model| model.state != State::Loading)
+            && self
+                .models
+                .iter()
+                .all(|model| !matches!(model.state, State::Loading | State::Unloading))
     }
 
     /// The health of a replica that answers and has these models.
@@ -90,9 +93,9 @@ impl Report {
 /// Whether a model in this state is as somebody wants it to be.
 pub(crate) fn is_fine(state: State, reason: &str) -> bool {
     match state {
-        State::Ready | State::Unknown => true,
+        State::Ready | State::Unknown | State::Unloading => true,
         State::Unavailable => reason == UNLOADED,
-        State::Loading | State::Unloading => false,
+        State::Loading => false,
     }
 }
 

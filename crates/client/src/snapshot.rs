@@ -41,7 +41,7 @@ impl Snapshot {
     /// Whether every stage has a ready replica and no model is still to come. Which models must
     /// not fail is the stage's own business: an optional one that did holds up nobody.
     pub(crate) fn is_ready(&self) -> bool {
-        let is_settled = |row: &Row| !matches!(row.entry.state, State::Loading | State::Unloading);
+        let is_settled = |row: &Row| row.entry.state != State::Loading;
         self.waiting.is_empty() && self.rows().all(is_settled)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use consort_repository::UNLOADED;
+use consort_repository::{UNLOADED, UNLOADING};
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -252,7 +252,7 @@ fn log_models(last: &Snapshot, next: &Snapshot) {
         }
         let (model, version) = (&*entry.name, entry.version.unwrap_or_default());
         let (state, reason) = (entry.state.name(), &*entry.reason);
-        if reason.is_empty() || entry.reason == UNLOADED {
+        if reason.is_empty() || [UNLOADED, UNLOADING].contains(&reason) {
             debug!(model, version, state, "model is as it should be, or on its way there");
         } else {
             warn!(model, version, state, "{reason}");

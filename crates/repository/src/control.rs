@@ -78,6 +78,9 @@ pub fn not_explicit() -> Error {
 /// The reason in the index for a model that somebody unloaded.
 pub const UNLOADED: &str = "unloaded";
 
+/// The reason in the index for a model that somebody unloaded and that still works.
+pub const UNLOADING: &str = "unloading: requests under way are being finished";
+
 /// One change to the set of loaded models.
 #[derive(Clone, Debug)]
 pub struct Change {

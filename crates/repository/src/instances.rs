@@ -1,25 +1,40 @@
 //! Loads the instances that a model's groups ask for, each on its device with its share of the cores.
 
+mod living;
+mod running;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use consort_config::{Device, InstanceGroup, Model, RateLimiter};
 use consort_scheduler::{Limiter, Need, Needs};
-use consort_stage::{BatchBackend, Request, Responses, Result, Stage};
-use parking_lot::Mutex;
+use consort_stage::{BatchBackend, Result};
 
 use crate::kind::{Backend, Instance, Kind};
 use crate::load::Loader;
 use crate::warmup::WarmUp;
+
+pub(crate) use living::{Life, Pulse};
+pub(crate) use running::{Pool, Regroup, Running};
 
 /// The loaded instances of one version of a model.
 #[derive(Default)]
 pub(crate) struct Instances {
     /// Those that are given requests; an inline backend is one for all.
     pub(crate) active: Vec<Backend>,
+    /// What each of them is for.
+    active_posts: Vec<Post>,
     /// Those of `passive` groups.
-    passive: Vec<Backend>,
+    passive: Vec<(Post, Backend)>,
+}
+
+/// What makes an instance another one than its neighbour in a group of the same kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Post {
+    device: Device,
+    rate_limiter: RateLimiter,
+    is_passive: bool,
 }
 
 /// One instance before it is loaded.
@@ -30,24 +45,44 @@ struct Placement<'a> {
     device: Device,
 }
 
+/// What every instance of a version of a model is loaded from.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) loader: &'a Loader,
+    pub(crate) kind: &'a Kind,
+    /// The model's folder.
+    pub(crate) folder: &'a Path,
+    pub(crate) model: &'a Model,
+    pub(crate) version: u64,
+}
+
+impl Placement<'_> {
+    fn post(&self) -> Post {
+        let rate_limiter = self.group.rate_limiter.clone();
+        Post { device: self.device, rate_limiter, is_passive: self.group.is_passive }
+    }
+}
+
 impl Instances {
     /// Loads and warms up every instance of `model` whose folder is `folder`.
     ///
     /// The instances that are given requests share the cores: each has as many threads as there
     /// are cores for each, and at least one. Other models share the same cores and are not
     /// counted, since who is busy when is not known here.
-    pub(crate) fn load(
-        loader: &Loader,
-        kind: &Kind,
-        folder: &Path,
-        model: &Model,
-        version: u64,
-    ) -> Result<Self> {
-        let warm_up = WarmUp::prepare(model, folder)?;
-        let placements = placements(&model.instances);
-        let active = placements.iter().filter(|placement| !placement.group.is_passive).count();
-        let threads = NonZeroUsize::new(loader.cores.get() / active.max(1));
+    pub(crate) fn load(source: Source<'_>) -> Result<Self> {
+        Self::load_these(source, placements(&source.model.instances))
+    }
+
+    /// Loads and warms up some of the instances of a model.
+    fn load_these(source: Source<'_>, placements: Vec<Placement<'_>>) -> Result<Self> {
+        let Source { loader, kind, folder, model, version } = source;
         let mut instances = Self::default();
+        if placements.is_empty() {
+            return Ok(instances);
+        }
+        let warm_up = WarmUp::prepare(model, folder)?;
+        let active = active_count(&model.instances);
+        let threads = NonZeroUsize::new(loader.cores.get() / active.max(1));
         for placement in placements {
             let mut backend = (kind.load)(&Instance {
                 model,
@@ -74,9 +109,10 @@ impl Instances {
         limiter: Option<&Arc<Limiter>>,
     ) -> Result<bool> {
         if placement.group.is_passive {
-            self.passive.push(backend);
+            self.passive.push((placement.post(), backend));
             return Ok(false);
         }
+        self.active_posts.push(placement.post());
         let serves_everybody = matches!(backend, Backend::Inline(_));
         self.active.push(match (limiter, backend) {
             (Some(limiter), Backend::Batch(backend)) => {
@@ -89,32 +125,17 @@ impl Instances {
         });
         Ok(serves_everybody)
     }
-
-    /// `stage`, which runs the active instances, with the passive ones kept beside it.
-    pub(crate) fn keep_passive(self, stage: Arc<dyn Stage>) -> Arc<dyn Stage> {
-        if self.passive.is_empty() {
-            return stage;
-        }
-        Arc::new(WithPassive { active: stage, _passive: Mutex::new(self.passive) })
-    }
-}
-
-/// A stage whose model has instances that are loaded and given no requests.
-struct WithPassive {
-    active: Arc<dyn Stage>,
-    // Instances may be handed from thread to thread but not shared, which a lock makes up for.
-    _passive: Mutex<Vec<Backend>>,
-}
-
-impl Stage for WithPassive {
-    fn call(&self, request: Request) -> Responses {
-        self.active.call(request)
-    }
 }
 
 /// Every instance, in the order of the groups, their devices and their numbers.
 fn placements(groups: &[InstanceGroup]) -> Vec<Placement<'_>> {
     groups.iter().flat_map(placements_of).collect()
+}
+
+/// How many instances are given requests.
+fn active_count(groups: &[InstanceGroup]) -> usize {
+    let active = groups.iter().filter(|group| !group.is_passive);
+    active.map(|group| group.count.get() * group.devices.len()).sum()
 }
 
 fn placements_of(group: &InstanceGroup) -> Vec<Placement<'_>> {
@@ -205,8 +226,9 @@ mod tests {
             cache: None,
             limiter: limiter.map(Arc::new),
         };
-        let model = Model { instances: groups, ..Model::plain("fake", Signature::default()) };
-        Instances::load(&loader, kind, Path::new("nowhere"), &model, 1)
+        let model = &Model { instances: groups, ..Model::plain("fake", Signature::default()) };
+        let (loader, folder) = (&loader, Path::new("nowhere"));
+        Instances::load(Source { loader, kind, folder, model, version: 1 })
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub use checked::{Checked, reason};
 pub use class_labels::{ClassLabels, read_labels};
 pub use classification::{classify, classify_outputs};
 pub use control::{
-    Action, AtStart, Change, ControlMode, Override, UNLOADED, failed_to_poll, load_failed,
-    not_explicit,
+    Action, AtStart, Change, ControlMode, Override, UNLOADED, UNLOADING, failed_to_poll,
+    load_failed, not_explicit,
 };
 pub use failure::{Labels, log_failure};
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};

@@ -17,7 +17,7 @@ use crate::cached::Cached;
 use crate::checked::Checked;
 use crate::class_labels::ClassLabels;
 use crate::folder::ModelFolder;
-use crate::instances::Instances;
+use crate::instances::{Instances, Life, Pool, Regroup, Running, Source};
 use crate::kind::{Backend, Kind, ModelFile};
 use crate::models::Served;
 use crate::response_cache::ResponseCache;
@@ -39,14 +39,42 @@ pub struct Loader {
     pub limiter: Option<Arc<Limiter>>,
 }
 
+/// A version that was served before and whose files are the same.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    /// The version.
+    pub(crate) served: Arc<Served>,
+    /// Its instances.
+    pub(crate) running: Arc<Running>,
+    /// Whether other instances are asked for than before.
+    pub(crate) is_regrouped: bool,
+}
+
+/// A version that can be served.
+pub(crate) struct Version {
+    /// The version.
+    pub(crate) served: Arc<Served>,
+    /// Its instances.
+    pub(crate) running: Arc<Running>,
+    /// What is to be done to its instances when it is served.
+    pub(crate) regroup: Option<Regroup>,
+}
+
+/// A version before it is known which others there are.
+struct Loaded {
+    served: Served,
+    running: Arc<Running>,
+    regroup: Option<Regroup>,
+}
+
 impl Loader {
     /// The kind of backend with this name.
     pub(crate) fn kind(&self, name: &str) -> Option<&Kind> {
         self.kinds.iter().find(|kind| kind.name == name)
     }
 
-    /// Loads the versions of a model that are not `kept` from the time before, and gives what came
-    /// of each.
+    /// Loads the versions of a model that are not `kept` from the time before, and the instances
+    /// that those lack, and gives what came of each.
     ///
     /// `versions` are the ones to serve, ascending and at least one. Errors when the configuration
     /// is no good for any of them.
@@ -55,37 +83,49 @@ impl Loader {
         folder: &ModelFolder,
         draft: Draft,
         versions: &[u64],
-        kept: &BTreeMap<u64, Arc<Served>>,
-    ) -> Result<Vec<(u64, Result<Arc<Served>>)>> {
+        kept: &BTreeMap<u64, Kept>,
+    ) -> Result<Vec<(u64, Result<Version>)>> {
         let kind = self.kind(draft.backend()).ok_or_else(|| no_such_backend(&draft, self))?;
         let newest = versions.last().copied().unwrap_or_default();
         let model = complete(kind, folder, draft, newest)?;
         let labels = Arc::new(ClassLabels::read(&model.wire, &folder.path)?);
         let load = |&version: &u64| {
-            let served = match kept.get(&version) {
-                Some(same) => Ok(Served { config: model.wire.clone(), ..(**same).clone() }),
-                None => self.load_version(kind, folder, &model, version),
+            let folder = &folder.path;
+            let source = Source { loader: self, kind, folder, model: &model, version };
+            let loaded = match kept.get(&version) {
+                Some(kept) => self.keep(source, kept),
+                None => self.load_version(source),
             };
-            (version, served)
+            (version, loaded)
         };
         let loaded: Vec<_> = versions.iter().map(load).collect();
         let is_ready =
-            |(version, served): &(u64, Result<Served>)| served.is_ok().then_some(*version);
+            |(version, loaded): &(u64, Result<Loaded>)| loaded.is_ok().then_some(*version);
         let ready: Vec<u64> = loaded.iter().filter_map(is_ready).collect();
-        let complete = |served: Served| {
+        let complete = |Loaded { served, running, regroup }| {
             let (versions, labels) = (ready.clone(), labels.clone());
-            Arc::new(Served { versions, labels, ..served })
+            let served = Arc::new(Served { versions, labels, ..served });
+            Version { served, running, regroup }
         };
-        Ok(loaded.into_iter().map(|(version, served)| (version, served.map(complete))).collect())
+        Ok(loaded.into_iter().map(|(version, loaded)| (version, loaded.map(complete))).collect())
     }
 
-    fn load_version(
-        &self,
-        kind: &Kind,
-        folder: &ModelFolder,
-        model: &Model,
-        version: u64,
-    ) -> Result<Served> {
+    /// The version as it was served, with what its instances lack or have too many.
+    fn keep(&self, source: Source<'_>, kept: &Kept) -> Result<Loaded> {
+        let regroup = if kept.is_regrouped {
+            match kept.running.prepare(source)? {
+                Some(regroup) => Some(regroup),
+                None => return self.load_version(source),
+            }
+        } else {
+            None
+        };
+        let served = Served { config: source.model.wire.clone(), ..(*kept.served).clone() };
+        Ok(Loaded { served, running: kept.running.clone(), regroup })
+    }
+
+    fn load_version(&self, source: Source<'_>) -> Result<Loaded> {
+        let Source { folder, model, version, .. } = source;
         let started_at = Instant::now();
         let options = statistics::options(model);
         let meter = self.metrics.declare(&model.name, &version.to_string(), options);
@@ -95,14 +135,17 @@ impl Loader {
             meter: meter.clone(),
             is_batching: model.signature.is_batching(),
         };
-        let mut instances = Instances::load(self, kind, &folder.path, model, version)?;
-        let active = std::mem::take(&mut instances.active);
-        let stage = start(model, &folder.path, active, counting)?;
-        let stage = self.cached(model, instances.keep_passive(stage), &meter);
+        let mut instances = Instances::load(source)?;
+        let life = Life::default();
+        let active = std::mem::take(&mut instances.active).into_iter();
+        let active = active.map(|backend| life.with(backend)).collect();
+        let (stage, pool) = start(model, folder, active, counting)?;
+        let running = Arc::new(Running::new(pool, instances, meter.clone(), life));
+        let stage = self.cached(model, stage, &meter);
         let checked =
             Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone());
         meter.loaded(started_at.elapsed());
-        Ok(Served {
+        let served = Served {
             name: model.name.clone(),
             version,
             versions: Vec::new(),
@@ -112,7 +155,8 @@ impl Loader {
             labels: Arc::default(),
             stage: Arc::new(checked),
             revealed: None,
-        })
+        };
+        Ok(Loaded { served, running, regroup: None })
     }
 
     /// `stage` behind the response cache, when the model asks for it and there is one.
@@ -150,7 +194,7 @@ fn start(
     folder: &Path,
     instances: Vec<Backend>,
     counting: Counting,
-) -> Result<Arc<dyn Stage>> {
+) -> Result<(Arc<dyn Stage>, Pool)> {
     if let Scheduling::Sequence(batching) = &model.scheduling {
         return sequences::start(model, batching, folder, instances, counting);
     }
@@ -158,7 +202,10 @@ fn start(
     let mut streaming = Vec::new();
     for instance in instances {
         match instance {
-            Backend::Inline(backend) => return Ok(Arc::new(InlineStage::new(backend, counting))),
+            Backend::Inline(backend) => {
+                warn_of_no_batches(model);
+                return Ok((Arc::new(InlineStage::new(backend, counting)), Pool::Inline));
+            }
             Backend::Batch(backend) => batch.push(backend),
             Backend::Streaming(backend) => streaming.push(backend),
         }
@@ -167,10 +214,27 @@ fn start(
     if streaming.is_empty() {
         let rules = rules(model, &batch)?;
         let pool = PoolStage::start(&model.name, batch, rules, counting);
-        return Ok(Arc::new(pool.map_err(no_thread)?));
+        let stage = Arc::new(pool.map_err(no_thread)?);
+        let pool = Pool::Batch(Arc::downgrade(&stage));
+        return Ok((stage, pool));
     }
     let stage = StreamingStage::start(&model.name, streaming, queue_size(model), counting);
-    Ok(Arc::new(stage.map_err(no_thread)?))
+    let stage = Arc::new(stage.map_err(no_thread)?);
+    let pool = Pool::Streaming(Arc::downgrade(&stage));
+    Ok((stage, pool))
+}
+
+/// A backend without a queue gathers no batches, however well that is described.
+fn warn_of_no_batches(model: &Model) {
+    if matches!(model.scheduling, Scheduling::Dynamic(_)) {
+        let backend = &model.backend;
+        let message = format!(
+            "`dynamic_batching` has no effect: backend `{backend}` runs each request where it is \
+             called"
+        );
+        let problem = model.problem("dynamic_batching", message);
+        tracing::warn!(model = &*model.name, "{problem}");
+    }
 }
 
 /// How the requests of a model with these instances are batched.

@@ -15,6 +15,7 @@ use consort_protocol::ModelStatistics;
 use consort_stage::{Code, Error, Result};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -68,6 +69,7 @@ impl LocalOptions {
 /// The models that this process loads.
 pub struct Local {
     me: Weak<Self>,
+    runtime: Handle,
     options: LocalOptions,
     loader: Loader,
     snapshot: ArcSwap<Snapshot>,
@@ -102,6 +104,7 @@ impl Local {
         let options = LocalOptions { mode, ..options };
         let local = Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            runtime: Handle::current(),
             snapshot: ArcSwap::default(),
             generation: watch::Sender::new(0),
             loaded: Mutex::default(),

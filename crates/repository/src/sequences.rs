@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use consort_config::{Filling, FillingData, Model, SequenceBatching, State};
-use consort_scheduler::{Counting, SequenceStage, Sequences};
+use consort_config::{Filling, FillingData, Model, Scheduling, SequenceBatching, State};
+use consort_scheduler::{Counting, SequenceStage, Sequences, controls_of_one};
 use consort_stage::{Batch, BatchBackend, Error, InlineBackend, Result, Stage, Tensor, VARIABLE};
 
 use crate::filling::fill;
+use crate::instances::Pool;
 use crate::kind::Backend;
 
 /// The folder beside the versions that holds the states sequences begin with.
@@ -20,14 +21,8 @@ pub(crate) fn start(
     folder: &Path,
     instances: Vec<Backend>,
     counting: Counting,
-) -> Result<Arc<dyn Stage>> {
-    if batching.is_iterative {
-        return Err(Error::unsupported(format!(
-            "model `{}` asks for `iterative_sequence`, which is not offered yet; let it answer \
-             each request once",
-            model.name
-        )));
-    }
+) -> Result<(Arc<dyn Stage>, Pool)> {
+    let is_one_for_all = instances.iter().any(|one| matches!(one, Backend::Inline(_)));
     let instances = instances.into_iter().map(|instance| batch_backend(model, instance));
     let instances = instances.collect::<Result<Vec<_>>>()?;
     let initial = batching.states.iter().map(|state| initial(model, state, folder));
@@ -40,9 +35,11 @@ pub(crate) fn start(
         queue_size: consort_scheduler::DEFAULT_QUEUE_SIZE,
     };
     let stage = SequenceStage::start(&model.name, instances, sequences, counting);
-    Ok(Arc::new(
-        stage.map_err(|error| Error::internal("cannot start a thread").with_source(error))?,
-    ))
+    let stage =
+        stage.map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
+    let stage = Arc::new(stage);
+    let pool = if is_one_for_all { Pool::Inline } else { Pool::Sequence(Arc::downgrade(&stage)) };
+    Ok((stage, pool))
 }
 
 fn batch_backend(model: &Model, instance: Backend) -> Result<Box<dyn BatchBackend>> {
@@ -64,6 +61,25 @@ impl BatchBackend for OnThread {
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
         self.0.run(batch)
     }
+}
+
+/// What a model with sequences is given beside its callers' inputs by a sequence of one request, in
+/// a batch of so many; nothing for other models.
+pub(crate) fn beside_one(model: &Model, folder: &Path, rows: Option<usize>) -> Result<Vec<Tensor>> {
+    let Scheduling::Sequence(batching) = &model.scheduling else { return Ok(Vec::new()) };
+    let controls = controls_of_one(batching, rows.is_some());
+    let states = batching.states.iter().map(|state| initial(model, state, folder));
+    let one_row = controls.into_iter().map(Ok).chain(states);
+    one_row.map(|tensor| Ok(repeated(tensor?, rows))).collect()
+}
+
+/// A tensor of one row as one of `rows` that are like it.
+fn repeated(mut tensor: Tensor, rows: Option<usize>) -> Tensor {
+    if let (Some(rows), Some(size)) = (rows, tensor.shape.first_mut()) {
+        *size = rows as i64;
+        tensor.data = tensor.data.repeat(rows).into();
+    }
+    tensor
 }
 
 /// One row of the state that a sequence begins with.

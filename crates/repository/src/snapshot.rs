@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use consort_stage::{Error, Result};
 
-use crate::control::UNLOADED;
+use crate::control::{UNLOADED, UNLOADING};
 use crate::models::{IndexEntry, Served, State};
 
 /// The models at one moment.
@@ -47,13 +47,25 @@ impl Entry {
         Self::of(Status::Versions(versions.into_iter().collect()))
     }
 
+    /// The same model once somebody has unloaded it, while requests under way are finished.
+    #[must_use]
+    pub fn unloading(&self) -> Self {
+        self.gone(|served| if served.is_ok() { UNLOADING } else { UNLOADED })
+    }
+
     /// The same model once somebody has unloaded it.
     #[must_use]
     pub fn unloaded(&self) -> Self {
-        let gone = |version: &u64| (*version, Err(Error::unavailable(UNLOADED)));
+        self.gone(|_| UNLOADED)
+    }
+
+    fn gone(&self, reason: impl Fn(&Result<Arc<Served>>) -> &'static str) -> Self {
+        let gone = |(version, served): (&u64, &Result<Arc<Served>>)| {
+            (*version, Err(Error::unavailable(reason(served))))
+        };
         let status = match &self.status {
             Status::Model(..) => Status::Model(State::Unavailable, UNLOADED.into()),
-            Status::Versions(versions) => Status::Versions(versions.keys().map(gone).collect()),
+            Status::Versions(versions) => Status::Versions(versions.iter().map(gone).collect()),
         };
         Self { status, note: String::new(), is_optional: self.is_optional }
     }
@@ -107,6 +119,13 @@ impl Entry {
         matches!(self.status, Status::Model(State::Unknown, _))
     }
 
+    /// Whether some version still finishes what is under way.
+    pub(crate) fn is_unloading(&self) -> bool {
+        let Status::Versions(versions) = &self.status else { return false };
+        let errors = versions.values().filter_map(|served| served.as_ref().err());
+        errors.into_iter().any(is_unloading)
+    }
+
     /// The newest version that is ready.
     pub fn newest_ready(&self) -> Option<&Arc<Served>> {
         self.ready().next_back()
@@ -114,7 +133,7 @@ impl Entry {
 
     /// Whether it is as somebody wants it to be: ready, or not loaded on purpose.
     fn is_fine(&self) -> bool {
-        let is_fine = |error: &Error| error.message() == UNLOADED;
+        let is_fine = |error: &Error| error.message() == UNLOADED || is_unloading(error);
         match &self.status {
             Status::Model(State::Unknown, _) => true,
             Status::Model(_, reason) => reason == UNLOADED,
@@ -138,7 +157,10 @@ impl Entry {
                 .map(|(version, served)| match served {
                     Ok(_) => row(Some(*version), State::Ready, self.note.clone()),
                     Err(error) => {
-                        row(Some(*version), State::Unavailable, error.message().to_owned())
+                        let is_unloading = is_unloading(error);
+                        let state =
+                            if is_unloading { State::Unloading } else { State::Unavailable };
+                        row(Some(*version), state, error.message().to_owned())
                     }
                 })
                 .collect(),
@@ -222,6 +244,10 @@ impl Snapshot {
             .values()
             .all(|entry| entry.is_fine() || entry.is_optional && !entry.is_loading())
     }
+}
+
+fn is_unloading(error: &Error) -> bool {
+    error.message() == UNLOADING
 }
 
 /// Why nothing of a model is served, for the end of a message.

@@ -14,6 +14,7 @@ use futures::StreamExt;
 use crate::checked::admit;
 use crate::filling::fill;
 use crate::kind::Backend;
+use crate::sequences::beside_one;
 
 /// The folder of a model where the files of its samples lie.
 const FOLDER: &str = "warmup";
@@ -112,8 +113,8 @@ fn read(mut responses: Responses) -> Result<()> {
 fn sample(model: &Model, warmup: &Warmup, batch_size: usize, folder: &Path) -> Result<Sample> {
     let place = |error: Error| error.within(format!("in warmup sample '{}': ", warmup.name));
     let rows = model.signature.is_batching().then_some(batch_size);
-    let folder = folder.join(FOLDER);
-    let tensor = |(name, filling): (&Arc<str>, &Filling)| fill(name, filling, rows, &folder);
+    let files = folder.join(FOLDER);
+    let tensor = |(name, filling): (&Arc<str>, &Filling)| fill(name, filling, rows, &files);
     let tensors: Result<Vec<Tensor>> = warmup.inputs.iter().map(tensor).collect();
     // What the server itself gives to the model is none of a caller's inputs.
     let (inputs, made): (Vec<_>, Vec<_>) = tensors
@@ -122,7 +123,10 @@ fn sample(model: &Model, warmup: &Warmup, batch_size: usize, folder: &Path) -> R
         .partition(|tensor| model.signature.input(&tensor.name).is_some());
     let mut request = Request { inputs, ..Request::default() };
     admit(&model.name, &model.signature, &mut request).map_err(place)?;
-    request.inputs.extend(made);
+    let beside = beside_one(model, folder, rows).map_err(place)?.into_iter();
+    let is_given = |tensor: &Tensor| made.iter().any(|given| given.name == tensor.name);
+    let beside: Vec<_> = beside.filter(|tensor| !is_given(tensor)).collect();
+    request.inputs.extend(made.into_iter().chain(beside));
     let batch = batch_of_one(model, request.clone()).map_err(place)?;
     Ok(Sample { name: warmup.name.clone(), count: warmup.count.get(), request, batch })
 }
@@ -133,7 +137,11 @@ mod tests {
     use std::num::NonZeroUsize;
     use std::sync::mpsc::{Sender, channel};
 
-    use consort_config::FillingData;
+    use std::time::Duration;
+
+    use consort_config::{
+        Control, ControlKind, FillingData, Flag, Scheduling, SequenceBatching, State, Strategy,
+    };
     use consort_stage::{
         Batch, BatchBackend, DataType, InlineBackend, Response, Signature, TensorSpec,
     };
@@ -274,6 +282,43 @@ mod tests {
         let warm_up = prepare(&model(&[x, ("START", filling(DataType::Int32, &[1]))])).unwrap();
         let inputs = &warm_up.samples[0].request.inputs;
         assert_eq!((&*inputs[1].name, &inputs[1].shape[..]), ("START", &[4, 1][..]));
+    }
+
+    #[test]
+    fn a_model_with_sequences_is_told_of_one_and_given_the_state_it_begins_with() {
+        let control = |input: &str, kind| Control { input: input.into(), kind };
+        let flag = Flag::Int32([0, 1]);
+        let batching = SequenceBatching {
+            max_idle: Duration::ZERO,
+            controls: vec![
+                control("START", ControlKind::Start(flag)),
+                control("END", ControlKind::End(flag)),
+                control("ID", ControlKind::CorrelationId(DataType::Bytes)),
+            ],
+            strategy: Strategy::Direct {
+                max_queue_delay: Duration::ZERO,
+                minimum_slot_utilization: 0.0,
+            },
+            states: vec![State {
+                input: "sum_in".into(),
+                output: "sum_out".into(),
+                datatype: DataType::Int32,
+                dims: vec![2],
+                initial: None,
+            }],
+            is_iterative: false,
+        };
+        // What the sample gives of it is left as it is.
+        let x = ("x", filling(DataType::Int32, &[2]));
+        let mut model = model(&[x, ("END", filling(DataType::Int32, &[1]))]);
+        model.scheduling = Scheduling::Sequence(batching);
+        let warm_up = prepare(&model).unwrap();
+        let batch = &warm_up.samples[0].batch;
+        let numbers = |name: &str| batch.input(name).unwrap().to_slice::<i32>().unwrap().to_vec();
+        assert_eq!((numbers("START"), numbers("END")), (vec![1; 4], vec![0; 4]));
+        assert_eq!(batch.input("ID").unwrap().to_strings().unwrap(), [b"1"; 4]);
+        let state = batch.input("sum_in").unwrap();
+        assert_eq!((&state.shape[..], &state.data[..]), (&[4, 2][..], &[0; 32][..]));
     }
 
     #[test]

@@ -2,16 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use consort_stage::{Error, Result};
 
 use super::{Loaded, Local};
 use crate::control::{Override, failed_to_poll, load_failed};
 use crate::folder::{served_versions, versions_in};
-use crate::load::misconfigured;
+use crate::instances::Pulse;
+use crate::load::{Kept, Version, misconfigured};
 use crate::models::{Served, State};
 use crate::snapshot::Entry;
 use crate::stated::{Stated, no_version};
+
+/// How long an unload waits for the instances before it says that some are still at work: those
+/// that have nothing to do are gone in a fraction of it.
+const FAREWELL: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether the last request of an unloaded model is answered.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// What is to be done about a model.
 pub(super) enum Task {
@@ -34,7 +44,7 @@ struct Refused {
 }
 
 /// What came of each version.
-type Versions = Vec<(u64, Result<Arc<Served>>)>;
+type Versions = Vec<(u64, Result<Version>)>;
 
 impl Local {
     /// Does what is to be done; takes as long as loading does.
@@ -72,7 +82,8 @@ impl Local {
         }
         let kept = entry.filter(|_| !before.is_empty());
         match self.load_beside(name, stated, &before) {
-            Ok((versions, from)) => {
+            Ok((versions, mut from)) => {
+                let versions = regroup(name, versions, &mut from);
                 let next = Entry::of_versions(versions).with_optional(stated.is_optional());
                 self.exchange(name, kept, next, from)
             }
@@ -113,16 +124,16 @@ impl Local {
     }
 
     /// The versions that would be loaded from the same as they were.
-    fn kept(
-        &self,
-        name: &str,
-        from: &Loaded,
-        before: &[Arc<Served>],
-    ) -> BTreeMap<u64, Arc<Served>> {
+    fn kept(&self, name: &str, from: &Loaded, before: &[Arc<Served>]) -> BTreeMap<u64, Kept> {
         let loaded = self.loaded.lock();
         let Some(loaded) = loaded.get(name) else { return BTreeMap::new() };
+        let is_regrouped = loaded.is_regrouped(from);
         let same = before.iter().filter(|served| loaded.is_same(from, served.version));
-        same.map(|served| (served.version, served.clone())).collect()
+        let kept = same.filter_map(|served| {
+            let running = loaded.running.get(&served.version)?.clone();
+            Some((served.version, Kept { served: served.clone(), running, is_regrouped }))
+        });
+        kept.collect()
     }
 
     /// Serves the new versions in place of the old ones, unless some of them could not be loaded
@@ -147,6 +158,9 @@ impl Local {
             }
         };
         self.replace(name, &shown);
+        if failed.is_none() {
+            log_new(name, &shown, &gone);
+        }
         self.forget_meters(name, gone.versions(), &shown);
         failed.map_or(Ok(()), Err)
     }
@@ -157,10 +171,47 @@ impl Local {
         if entry.is_unknown() {
             return;
         }
-        let gone = entry.unloaded();
-        self.replace(name, &gone);
-        drop(self.loaded.lock().remove(name));
-        self.forget_meters(name, entry.versions(), &gone);
+        let leaving = entry.unloading();
+        self.replace(name, &leaving);
+        let loaded = self.loaded.lock().remove(name);
+        let pulses = loaded.as_ref().map(Loaded::pulses).unwrap_or_default();
+        drop(loaded);
+        self.forget_meters(name, entry.versions(), &leaving);
+        drop(entry);
+        let until = Instant::now() + FAREWELL;
+        while !is_over(&pulses) {
+            if Instant::now() >= until {
+                self.watch_unload(name.clone(), pulses);
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.end_unload(name);
+    }
+
+    /// Notes that a model is unloaded as soon as the last of what it has under way is over.
+    fn watch_unload(&self, name: Arc<str>, pulses: Vec<Pulse>) {
+        tracing::info!(model = &*name, "unloading: requests under way are being finished");
+        let local = self.me.clone();
+        self.runtime.spawn(async move {
+            while !is_over(&pulses) {
+                tokio::time::sleep(GLANCE).await;
+            }
+            if let Some(local) = local.upgrade() {
+                local.end_unload(&name);
+            }
+        });
+    }
+
+    /// Unless it has been loaded again meanwhile.
+    fn end_unload(&self, name: &Arc<str>) {
+        self.snapshot.rcu(|snapshot| {
+            match snapshot.entry(name).filter(|entry| entry.is_unloading()) {
+                Some(entry) => Arc::new(snapshot.with(name.clone(), entry.unloaded())),
+                None => snapshot.clone(),
+            }
+        });
+        self.generation.send_modify(|generation| *generation += 1);
         tracing::info!(model = &**name, "unloaded");
     }
 
@@ -172,4 +223,49 @@ impl Local {
             }
         }
     }
+}
+
+/// Says which versions of `next` are others than those of `before`.
+fn log_new(name: &Arc<str>, next: &Entry, before: &Entry) {
+    for served in next.ready() {
+        let same = before.ready().find(|old| old.version == served.version);
+        let (model, version) = (&**name, served.version);
+        match same {
+            None => tracing::info!(model, version, "loaded"),
+            Some(same) if !Arc::ptr_eq(&same.stage, &served.stage) => {
+                tracing::info!(model, version, "reloaded");
+            }
+            Some(_) => tracing::debug!(model, version, "kept as it was"),
+        }
+    }
+    for old in before.ready().filter(|old| next.ready().all(|new| new.version != old.version)) {
+        tracing::info!(model = &**name, version = old.version, "unloaded");
+    }
+}
+
+fn is_over(pulses: &[Pulse]) -> bool {
+    pulses.iter().all(Pulse::is_over)
+}
+
+/// The versions for the index. Those that were kept and are to run on other instances do so from
+/// now on, unless one of the others failed and nothing is exchanged.
+fn regroup(
+    name: &Arc<str>,
+    versions: Versions,
+    from: &mut Loaded,
+) -> Vec<(u64, Result<Arc<Served>>)> {
+    let is_whole = versions.iter().all(|(_, loaded)| loaded.is_ok());
+    let each = |(number, loaded): (u64, Result<Version>)| {
+        let served = loaded.and_then(|Version { served, running, regroup }| {
+            if let Some(regroup) = regroup.filter(|_| is_whole) {
+                let (before, now) = running.apply(regroup)?;
+                let model = &**name;
+                tracing::info!(model, version = number, before, now, "changed the instances");
+            }
+            from.running.insert(number, running);
+            Ok(served)
+        });
+        (number, served)
+    };
+    versions.into_iter().map(each).collect()
 }

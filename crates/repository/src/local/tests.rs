@@ -140,7 +140,7 @@ impl Repository {
         Local::open(
             options,
             Loader {
-                kinds: [CONSTANT].into(),
+                kinds: [CONSTANT, crate::IDENTITY].into(),
                 metrics,
                 cores: LOAD_THREADS,
                 cache: None,
@@ -376,6 +376,91 @@ async fn polling_follows_the_files() {
     let arrived = repository.gate.arrived();
     local.follow(watching.look().unwrap()).await;
     assert_eq!(repository.gate.arrived(), arrived, "what failed is not tried at each look");
+}
+
+/// The configuration of a model whose instances have threads of their own.
+fn grouped(groups: &str) -> String {
+    let parameters = r#"parameters { key: "execute_delay_ms" value { string_value: "1" } }"#;
+    let config = CONFIG.replace("constant", "identity");
+    format!("{config} {parameters} instance_group [ {groups} ]")
+}
+
+#[tokio::test]
+async fn a_change_of_the_instances_alone_keeps_the_served_version() {
+    let repository = Repository::new();
+    let config = |groups| repository.write("m/config.pbtxt", &grouped(groups));
+    repository.write("m/1/value", "1");
+    let local = repository.open(ControlMode::Explicit { at_start: AtStart::All });
+    config("{ count: 1 kind: KIND_CPU }");
+    load_model(&local, "m").await.unwrap();
+    let first = local.get("m", None).unwrap();
+    let instances = |local: &Local| {
+        let line = r#"consort_model_instances{model="m",version="1"} "#;
+        let text = local.loader.metrics.encode();
+        text.lines().find_map(|text| text.strip_prefix(line)).unwrap().to_owned()
+    };
+    assert_eq!(instances(&local), "1");
+    for (groups, count) in [
+        ("{ count: 3 kind: KIND_CPU }", "3"),
+        ("{ count: 1 kind: KIND_CPU }, { count: 1 kind: KIND_CPU passive: true }", "1"),
+        ("{ count: 0 kind: KIND_CPU }", "1"),
+    ] {
+        config(groups);
+        load_model(&local, "m").await.unwrap();
+        let served = local.get("m", None).unwrap();
+        assert!(Arc::ptr_eq(&served.stage, &first.stage), "{groups}");
+        assert_eq!(instances(&local), count, "{groups}");
+        let shown: i32 = served.config.instance_group.iter().map(|group| group.count).sum();
+        assert!(shown > 0, "the configuration is the new one");
+    }
+    // Where nobody would be left for what waits, and for any other change, the model is loaded
+    // beside.
+    config("{ count: 1 kind: KIND_CPU passive: true }");
+    load_model(&local, "m").await.unwrap();
+    assert!(!Arc::ptr_eq(&local.get("m", None).unwrap().stage, &first.stage));
+    assert_eq!(instances(&local), "0");
+}
+
+#[tokio::test]
+async fn a_model_is_unloading_until_the_last_of_its_requests_is_answered() {
+    let repository = Repository::new();
+    let config = grouped("{ count: 1 kind: KIND_CPU }").replace("\"1\"", "\"400\"");
+    repository.write("m/config.pbtxt", &config);
+    repository.write("m/1/value", "1");
+    let local = repository.open(ControlMode::Explicit { at_start: AtStart::All });
+    settled(&local).await;
+    let inputs = vec![Tensor::from_vec("x", &[1], vec![0_i32])];
+    let request = Request { inputs, ..Request::default() };
+    let mut answer = local.get("m", None).unwrap().stage.call(request);
+    assert!(futures::StreamExt::next(&mut answer).now_or_never().is_none());
+    unload_model(&local, "m").await.unwrap();
+    let reason = "unloading: requests under way are being finished";
+    assert_eq!(rows(&local), [format!("m 1 UNLOADING {reason}")]);
+    assert!(local.is_ready());
+    let refused = local.get("m", Some(1)).err().unwrap();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let mut generation = local.generation();
+    assert!(collect_one(answer).await.is_ok());
+    while rows(&local) != ["m 1 UNAVAILABLE unloaded"] {
+        generation.changed().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn instances_that_cannot_be_added_change_nothing() {
+    let repository = Repository::new();
+    let config = |groups| repository.write("m/config.pbtxt", &grouped(groups));
+    repository.write("m/1/value", "1");
+    config("{ count: 1 kind: KIND_CPU }");
+    let local = repository.open(ControlMode::Explicit { at_start: AtStart::All });
+    settled(&local).await;
+    let first = local.get("m", None).unwrap();
+    config("{ count: -1 kind: KIND_CPU }");
+    let error = load_model(&local, "m").await.unwrap_err();
+    assert!(error.message().contains("has a negative count"), "{error}");
+    let served = local.get("m", None).unwrap();
+    assert!(Arc::ptr_eq(&served.stage, &first.stage));
+    assert_eq!(served.config.instance_group[0].count, 1);
 }
 
 #[tokio::test(start_paused = true)]
