@@ -156,6 +156,7 @@ fn for_each_row<T: Copy>(tensor: &Tensor, values: &[T], count: usize) -> Result<
 
 fn wrong_count(name: &str, found: usize, count: usize) -> Error {
     Error::invalid(format!("input `{name}` is for {found} rows of tokens, but there are {count}"))
+        .of_input(Some(name))
 }
 
 /// The input that plays a part, when the model has it, with its type checked.

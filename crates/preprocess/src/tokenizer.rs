@@ -87,6 +87,7 @@ impl TokenizerBackend {
         };
         rows.map_err(|error| {
             Error::invalid(format!("input `{}` cannot be tokenized: {error}", self.text))
+                .of_input(Some(&*self.text))
         })
     }
 }
@@ -115,14 +116,16 @@ impl BatchBackend for TokenizerBackend {
         let mut outputs = Vec::with_capacity(self.columns.len() + self.word_lists.len());
         if self.columns.iter().any(|column| batch.wants(&column.name)) {
             let rows = self.encode(&texts, pairs.as_deref())?;
-            let length = self.padding.length(rows.iter().map(Encoding::len))?;
+            let length = self.padding.length(rows.iter().map(Encoding::len));
+            let length = length.map_err(|error| error.of_input(Some(&*self.text)))?;
             for column in self.columns.iter().filter(|column| batch.wants(&column.name)) {
                 outputs.push(column.fill(&rows, &tensor.shape, (&self.padding, length))?);
             }
         }
         let count = tensor.shape.first().map_or(1, |count| *count as usize);
         for list in self.word_lists.iter().filter(|list| batch.wants(&list.output)) {
-            outputs.push(list.encode(&self.tokenizer, &batch, count)?);
+            let encoded = list.encode(&self.tokenizer, &batch, count);
+            outputs.push(encoded.map_err(|error| error.of_input(Some(&*list.input)))?);
         }
         Ok(outputs)
     }
@@ -131,7 +134,9 @@ impl BatchBackend for TokenizerBackend {
 fn read(tensor: &Tensor) -> Result<Vec<&str>> {
     let texts = tensor.to_strings()?.into_iter().map(std::str::from_utf8);
     texts.collect::<Result<_, _>>().map_err(|error| {
-        Error::invalid(format!("input `{}` is not UTF-8", tensor.name)).with_source(error)
+        Error::invalid(format!("input `{}` is not UTF-8", tensor.name))
+            .of_input(Some(&*tensor.name))
+            .with_source(error)
     })
 }
 
