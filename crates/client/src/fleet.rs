@@ -119,6 +119,10 @@ impl Models for Fleet {
         snapshot.get(name, version).map(|ready| ready.served.clone())
     }
 
+    fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
+        self.shared.snapshot.load().away(name, version).map(str::to_owned)
+    }
+
     fn index(&self) -> Vec<IndexEntry> {
         let snapshot = self.shared.snapshot.load();
         snapshot.rows().map(|row| row.entry.clone()).collect()

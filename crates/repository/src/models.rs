@@ -18,6 +18,13 @@ pub trait Models: Send + Sync + 'static {
     /// ready.
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>>;
 
+    /// Why a model cannot be called although nothing is known to be wrong with it: a service that
+    /// has it, or may have it, cannot be reached now. `None` for any other model, ready or failed.
+    fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
+        let _ = (name, version);
+        None
+    }
+
     /// Every known model and version with its state, in the order of their names.
     fn index(&self) -> Vec<IndexEntry>;
 
