@@ -9,6 +9,7 @@ mod clients;
 mod control;
 mod generate;
 mod instances;
+mod kserve;
 mod lifecycle;
 mod numbers;
 mod program;

@@ -1,5 +1,6 @@
 //! The models being served, as every front end sees them: local, remote or ensembles alike.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use consort_protocol::{ModelConfig, ModelStatistics};
@@ -23,6 +24,12 @@ pub trait Models: Send + Sync + 'static {
     fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
         let _ = (name, version);
         None
+    }
+
+    /// Says which models are called by name, all of them each time: some services tell of a model
+    /// only when they are asked for it.
+    fn expect(&self, models: BTreeSet<Arc<str>>) {
+        drop(models);
     }
 
     /// Every known model and version with its state, in the order of their names.
