@@ -1,42 +1,16 @@
 //! Servers of the KServe v2 protocol without Triton's extensions as the services of steps.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-
 use serde_json::{Value, json};
 
 use crate::lifecycle::wait_for;
-use crate::program::{Program, checkout, target};
+use crate::program::Program;
+use crate::python::Server;
 use crate::repository::Repository;
 use crate::system::{Answer, System};
 
-/// `tests/python/kserve_server.py`, killed when it is dropped.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    /// A server of the model `scale` in these versions.
-    fn start(versions: &[&str]) -> Self {
-        let mut child = Command::new(target("venv/bin/python"))
-            .arg(checkout().join("tests/python/kserve_server.py"))
-            .args(versions)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("run `cargo xtask test`, which makes the Python environment");
-        let stdout = child.stdout.take().expect("it was piped a line ago");
-        let mut port = String::new();
-        BufReader::new(stdout).read_line(&mut port).expect("it prints its port");
-        Self { child, address: format!("127.0.0.1:{}", port.trim()) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A server of the model `scale` in these versions.
+fn serve(versions: &[&str]) -> Server {
+    Server::start("kserve_server.py", versions)
 }
 
 /// An ensemble that calls two versions of `scale`, one after the other; -1 is the newest.
@@ -74,7 +48,7 @@ fn infer(system: &System, model: &str, first: f32) -> Answer {
 
 #[test]
 fn a_server_that_can_only_be_asked_by_name_serves_the_steps_that_name_its_model() {
-    let server = Server::start(&[]);
+    let server = serve(&[]);
     let repository = Repository::new()
         .with("twice", &twice([-1, 1]))
         .with("other", &twice([-1, 7]))
@@ -110,7 +84,7 @@ fn a_server_that_can_only_be_asked_by_name_serves_the_steps_that_name_its_model(
 
 #[test]
 fn the_versions_that_its_metadata_lists_can_be_asked_for() {
-    let server = Server::start(&["2", "3"]);
+    let server = serve(&["2", "3"]);
     let repository = Repository::new().with("twice", &twice([2, -1]));
     let system = gateway(&server, &repository);
     system.wait_until_ready();
