@@ -10,19 +10,24 @@ use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
 use crate::columns::{self, Column, check_type};
 use crate::padding::{self, Padding};
+use crate::truncation;
 use crate::word_list::{self, WordList};
-use crate::{tokenizer_file, truncation};
 
 /// The backend `tokenizer`.
 pub(crate) const KIND: Kind = Kind {
     name: "tokenizer",
     signature: |_| Ok(None),
     load: |instance| {
-        let tokenizer = tokenizer_file::load(instance)?;
+        let file = (FILE_PARAMETER, "tokenizer.json");
+        let what = "a Hugging Face tokenizer";
+        let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
         let backend = TokenizerBackend::new(instance.model, tokenizer)?;
         Ok(Backend::Batch(Box::new(backend)))
     },
 };
+
+/// The parameter that names a tokenizer outside the model's own folder.
+const FILE_PARAMETER: &str = "tokenizer";
 
 /// The bytes of text above which a batch is spread over threads. This many take a few tenths of a
 /// millisecond, ten times what it costs to wake the threads.
@@ -159,7 +164,7 @@ fn try_out(model: &Model, tokenizer: &Tokenizer, adds_special_tokens: bool) -> R
 
 fn check_parameters(model: &Model) -> Result<()> {
     let roles: Vec<String> = columns::parameters().collect();
-    let own = [tokenizer_file::PARAMETER, "text_input", "pair_input", "add_special_tokens"];
+    let own = [FILE_PARAMETER, "text_input", "pair_input", "add_special_tokens"];
     let known: Vec<&str> = own
         .into_iter()
         .chain(padding::PARAMETERS)
