@@ -11,7 +11,7 @@ use crate::program::{PATIENCE, Program};
 use crate::repository::{INFER, Repository};
 use crate::system::{Layout, System};
 
-pub(crate) const TRACE: [u8; 16] = [
+const TRACE: [u8; 16] = [
     0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
 ];
 pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

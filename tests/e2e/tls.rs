@@ -11,7 +11,7 @@ use crate::program::{PATIENCE, Program};
 use crate::python::Server;
 use crate::repository::{INFER, Repository};
 use crate::system::{Layout, System};
-use crate::telemetry::{TRACE, TRACEPARENT};
+use crate::telemetry::TRACEPARENT;
 
 /// The files of an authority, a collector at 127.0.0.1 and a client.
 struct Files(TempDir);
@@ -59,7 +59,7 @@ impl Files {
     }
 }
 
-/// One request under [`TRACE`] by a program that exports to `endpoint` with these variables.
+/// One request under [`TRACEPARENT`] by a program that exports to `endpoint` with these variables.
 fn system(endpoint: &str, protocol: &str, variables: &[(&str, &str)], repository: &Path) -> System {
     let mut all = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
@@ -78,7 +78,7 @@ fn system(endpoint: &str, protocol: &str, variables: &[(&str, &str)], repository
 fn spans_reach_a_collector_over_tls_with_and_without_a_clients_certificate() {
     let files = Files::make();
     let repository = Repository::new().with_identity("quick");
-    let trace: String = TRACE.iter().map(|byte| format!("{byte:02x}")).collect();
+    let trace = &TRACEPARENT[3..35];
     let (authority, certificate, key) =
         (files.text("authority.pem"), files.text("client.pem"), files.text("client.key"));
     let authority = ("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.as_str());
@@ -93,7 +93,7 @@ fn spans_reach_a_collector_over_tls_with_and_without_a_clients_certificate() {
             let endpoint = format!("https://{}", collector.address);
             let _system = system(&endpoint, protocol, variables, repository.path());
             let deadline = Instant::now() + PATIENCE;
-            while !collector.next_line().is_some_and(|line| line.contains(&trace)) {
+            while !collector.next_line().is_some_and(|line| line.contains(trace)) {
                 let case = format!("{protocol}, client's certificate: {asks_for_client}");
                 assert!(Instant::now() < deadline, "no span over {case}");
             }
@@ -141,8 +141,7 @@ fn a_file_that_cannot_be_used_ends_the_start_and_names_its_variable() {
     for (variables, text) in cases {
         let mut all = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "https://localhost:4317")];
         all.extend(variables);
-        let (status, log) =
-            Program::start_with("consort", &["serve", &argument], &all).wait();
+        let (status, log) = Program::start_with("consort", &["serve", &argument], &all).wait();
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(log.contains(text), "no `{text}` in: {log}");
     }

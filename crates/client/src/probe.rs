@@ -190,7 +190,9 @@ async fn read_description(
             let described = plain::read_description(client, model, version);
             return timeout(ANSWER_TIMEOUT, described).await.unwrap_or_else(|_| Err(no_answer()));
         }
-        Err(status) => return Err(format!("its configuration cannot be read: {}", reason(&status))),
+        Err(status) => {
+            return Err(format!("its configuration cannot be read: {}", reason(&status)));
+        }
     };
     let signature = signature::read(&config).map_err(|error| error.message().to_owned())?;
     let (config, signature) = (Arc::new(config), Arc::new(signature));

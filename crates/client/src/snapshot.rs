@@ -86,7 +86,9 @@ impl Snapshot {
     fn nowhere(&self, name: &str) -> Error {
         let unknown = unknown(name);
         match self.unheard.first() {
-            Some(reason) => Error::unavailable(format!("{unknown} is not at ready state: {reason}")),
+            Some(reason) => {
+                Error::unavailable(format!("{unknown} is not at ready state: {reason}"))
+            }
             None => Error::not_found(format!("{unknown} is not found")),
         }
     }

@@ -177,12 +177,7 @@ impl StageState {
     }
 
     /// Starts probing the addresses that have come and forgets those that have gone.
-    fn follow(
-        &mut self,
-        options: &FleetOptions,
-        changed: &Arc<Notify>,
-        shared: &Shared,
-    ) {
+    fn follow(&mut self, options: &FleetOptions, changed: &Arc<Notify>, shared: &Shared) {
         let wanted: Addresses =
             self.places.iter().flat_map(|place| place.addresses.iter().copied()).collect();
         let name = &self.name;

@@ -215,7 +215,7 @@ impl Clone for Error {
     fn clone(&self) -> Self {
         let mut clone = Self::new(self.code(), self.message());
         clone.0.is_logged = self.0.is_logged;
-        clone.0.input = self.0.input.clone();
+        clone.0.input.clone_from(&self.0.input);
         clone
     }
 }

@@ -24,9 +24,7 @@ pub enum Error {
         source: tracing_subscriber::filter::ParseError,
     },
     /// A file for TLS cannot be used.
-    #[error(
-        "`{variable}={path}` {how}; name a file in PEM, or leave the variable out"
-    )]
+    #[error("`{variable}={path}` {how}; name a file in PEM, or leave the variable out")]
     Pem {
         /// The variable's name.
         variable: &'static str,

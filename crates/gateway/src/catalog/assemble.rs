@@ -69,9 +69,7 @@ impl<'a> Assembly<'a> {
             };
             let entry = match built {
                 Ok(served) => Entry::of_versions([(version, Ok(Arc::new(served)))]),
-                Err(reason) => {
-                    Entry::of_model(reason.state, reason.text).with_away(reason.is_away)
-                }
+                Err(reason) => Entry::of_model(reason.state, reason.text).with_away(reason.is_away),
             };
             let entry = entry.with_optional(statement.is_optional);
             self.done.insert(spec.name.clone(), entry.with_note(statement.note.clone()));

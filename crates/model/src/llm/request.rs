@@ -343,9 +343,7 @@ impl Fields<'_> {
         };
         match read(tensor)?.as_slice() {
             [value] => Ok(Some(*value)),
-            values => {
-                Err(wrong(name, format!("must be one value, not {}", values.len())))
-            }
+            values => Err(wrong(name, format!("must be one value, not {}", values.len()))),
         }
     }
 }
