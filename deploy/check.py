@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Tuple
@@ -105,6 +107,33 @@ def kustomization_is_complete() -> Problems:
     for image in listed["images"]:
         if image["newTag"] != version():
             yield f"deploy/kubernetes/kustomization.yaml: image `{image['name']}` has tag {image['newTag']}, the workspace is {version()}"
+
+
+def kubectl_renders_it(found: List[Resource]) -> Problems:
+    """`kubectl kustomize`, where there is a kubectl, gives every document of the system, each by its schema."""
+    if not shutil.which("kubectl"):
+        print("no kubectl here: deploy/kubernetes is not rendered")
+        return
+    rendered = subprocess.run(["kubectl", "kustomize", KUBERNETES], capture_output=True, text=True, check=False)
+    if rendered.returncode:
+        yield f"deploy/kubernetes: {rendered.stderr.strip()}"
+        return
+    bodies = [Resource("(rendered)", body) for body in yaml.safe_load_all(rendered.stdout) if body]
+    yield from kubernetes_accepts(bodies)
+    expected = {(resource.kind, resource.name) for resource in found if resource.file not in APART}
+    if {(resource.kind, resource.name) for resource in bodies} != expected:
+        yield "deploy/kubernetes: what kubectl renders is not what the files have"
+
+
+def prometheus_accepts() -> Problems:
+    """`promtool`, where there is one, can read the configuration."""
+    if not shutil.which("promtool"):
+        print("no promtool here: deploy/observability/prometheus.yml is only read as YAML")
+        return
+    command = ["promtool", "check", "config", ROOT / "deploy/observability/prometheus.yml"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if checked.returncode:
+        yield f"deploy/observability/prometheus.yml: {checked.stderr.strip()}"
 
 
 def names_lead_somewhere(found: List[Resource]) -> Problems:
@@ -226,6 +255,8 @@ def main() -> None:
         *every_file_is_readable(),
         *kubernetes_accepts(found),
         *kustomization_is_complete(),
+        *kubectl_renders_it(found),
+        *prometheus_accepts(),
         *names_lead_somewhere(found),
         *pods_fit_their_programs(found, programs),
         *compose_fits_the_programs(programs),

@@ -34,7 +34,7 @@ fn reason_for(model: &str, repository: Repository) -> String {
     assert_eq!(system.get("/v2/health/ready").status, 400);
     assert_eq!(system.get("/v2/health/live").status, 200);
     let answer = system.post(&format!("/v2/models/{model}/infer"), INFER);
-    assert!(matches!(answer.status, 404 | 503), "{} {}", answer.status, answer.text);
+    assert_eq!(answer.status, 404, "{}", answer.text);
     reason
 }
 
@@ -226,6 +226,24 @@ fn malformed_requests_leave_the_connection_and_the_server_alive() {
 }
 
 #[test]
+fn a_model_that_failed_to_load_is_missing_in_the_same_words_in_both_layouts() {
+    let repository = Repository::new()
+        .with("bad", "backend: \"onnxruntime\"")
+        .with_file("bad", "1/model.onnx", "not a graph")
+        .with_chain("over", &["bad"]);
+    let answers = Layout::ALL.map(|layout| {
+        let system = System::launch(layout, repository.path(), &[]);
+        reason(&system, "bad");
+        ["bad", "over"].map(|model| {
+            let answer = system.post(&format!("/v2/models/{model}/infer"), INFER);
+            assert_eq!(answer.status, 404, "{layout:?}: {}", answer.text);
+            answer.text
+        })
+    });
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
 fn a_failing_step_is_named_with_its_ensemble_model_and_service() {
     let repository = Repository::new()
         .with_identity("quick")
@@ -244,8 +262,8 @@ fn a_failing_step_is_named_with_its_ensemble_model_and_service() {
         stage.kill();
     }
     let answer = system.post("/v2/models/chain/infer", INFER);
-    assert!(matches!(answer.status, 404 | 503), "{} {}", answer.status, answer.text);
-    for text in ["chain", "quick"] {
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    for text in ["in ensemble 'chain', step 0 (model 'quick')", "preprocess"] {
         assert!(answer.text.contains(text), "{}", answer.text);
     }
 }

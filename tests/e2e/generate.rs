@@ -158,18 +158,30 @@ fn a_stop_word_ends_the_text_and_does_not_appear() {
 
 #[test]
 fn what_cannot_be_generated_is_refused_by_name() {
-    let system = System::start(Layout::OneProcess, &shipped());
-    let refused = |body: Value, text: &str| {
-        let answer = system.post("/generate", &body.to_string());
-        assert_eq!(answer.status, 400, "{}", answer.text);
-        assert!(answer.text.contains(text), "{}", answer.text);
-    };
-    refused(json!({"text_input": "a", "max_tokens": 0}), "request_output_len");
-    refused(json!({"text_input": "a", "temperature": -1.0}), "temperature");
-    refused(json!({"text_input": "a", "top_p": 1.5}), "runtime_top_p");
-    refused(json!({"text_input": "word ".repeat(2000)}), "context");
-    refused(json!({"max_tokens": 4}), "text_input");
-    assert_eq!(system.post("/generate", &body("The borrow checker")).status, 200);
+    let step = "step 1 (model 'ferris'): ";
+    let text_of = |field: &str, value: Value| json!({"text_input": "a", field: value});
+    let cases = [
+        (text_of("max_tokens", json!(0)), "input 'max_tokens', ", "`request_output_len` must be"),
+        (text_of("temperature", json!(-1.0)), "", "`temperature` must be 0 or more, not -1"),
+        (text_of("top_p", json!(2.5)), "input 'top_p', ", "`runtime_top_p` must be above 0 and"),
+        (text_of("beam_width", json!(4)), "", "`beam_width` is 4; beam search"),
+        (json!({"text_input": "word ".repeat(2000)}), "", "tokens; the context of"),
+    ];
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        for (body, input, text) in &cases {
+            let answer = system.post("/generate", &body.to_string());
+            let status = if text.contains("beam") { 501 } else { 400 };
+            assert_eq!(answer.status, status, "{layout:?}: {}", answer.text);
+            let place = format!("in ensemble 'generate', {input}{step}");
+            assert!(answer.text.contains(&place), "{layout:?}: {}", answer.text);
+            assert!(answer.text.contains(text), "{layout:?}: {}", answer.text);
+        }
+        let answer = system.post("/generate", "{\"max_tokens\":4}");
+        assert_eq!(answer.status, 400, "{layout:?}: {}", answer.text);
+        assert!(answer.text.contains("text_input"), "{layout:?}: {}", answer.text);
+        assert_eq!(system.post("/generate", &body("The borrow checker")).status, 200);
+    }
 }
 
 #[test]

@@ -131,6 +131,48 @@ fn a_server_told_to_stop_finishes_what_is_running_and_exits_with_0() {
 }
 
 #[test]
+fn an_ensemble_whose_service_is_away_is_unavailable_until_it_comes_back() {
+    let repository = Repository::new()
+        .with_identity("quick")
+        .with_chain("inner", &["quick"])
+        .with_chain("chain", &["inner"]);
+    let argument = format!("--model-repository={}", repository.path().display());
+    let (_, mut stage, address) = start_stage("preprocess", &argument, &[]);
+    let option = format!("--stage=preprocess=static:///{address}");
+    let gateway = || {
+        let options = [option.as_str(), &argument];
+        System::of(Program::start("consort-gateway", &options), Vec::new())
+    };
+    let early = gateway();
+    early.wait_until_ready();
+    stage.kill();
+    let late = gateway();
+    let missing = format!(
+        "in ensemble 'chain', step 0 (model 'inner'): in ensemble 'inner', step 0 (model 'quick'): \
+         no ready replica of stage `preprocess`: {address}: "
+    );
+    for system in [&early, &late] {
+        wait_for("the gateway to notice", || {
+            let answer = system.post("/v2/models/chain/infer", INFER);
+            // Not for a moment is the ensemble unknown.
+            assert_eq!(answer.status, 503, "{}", answer.text);
+            answer.text.contains(&missing) && answer.text.contains("Connection refused")
+        });
+        assert_eq!(system.get("/v2/models/chain/ready").status, 400);
+        let index = system.index().to_string();
+        assert!(index.contains("no ready replica of stage"), "{index}");
+    }
+    // What its service has is known from before: this is not there.
+    assert_eq!(early.post("/v2/models/none/infer", INFER).status, 404);
+    let port = format!("--grpc-port={}", address.rsplit(':').next().unwrap_or_default());
+    let _back = Program::start_on(&[argument.as_str(), &port], "consort-preprocess", &[]);
+    for system in [&early, &late] {
+        system.wait_until_ready();
+        assert_eq!(system.post("/v2/models/chain/infer", INFER).status, 200);
+    }
+}
+
+#[test]
 fn requests_go_on_while_one_of_two_replicas_dies() {
     let repository = Repository::new().with_identity("quick");
     let argument = format!("--model-repository={}", repository.path().display());

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::clients::python;
 use crate::program::{PATIENCE, Program};
 use crate::repository::{INFER, Repository};
 use crate::system::{Layout, System};
@@ -13,7 +14,7 @@ use crate::system::{Layout, System};
 const TRACE: [u8; 16] = [
     0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
 ];
-const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A collector that takes OTLP over HTTP and hands on the bodies.
 fn collector() -> (String, Receiver<Vec<u8>>) {
@@ -136,6 +137,7 @@ fn a_request_that_is_refused_is_found_in_the_log_by_its_model_its_id_and_its_tra
     assert_eq!(post("/v2/models/quick/infer", shapeless).status, 500);
     assert_eq!(post("/v2/models/quick/generate", r#"{"x":{},"id":"theirs"}"#).status, 500);
     assert_eq!(post("/v1/completions", r#"{"model":"nobody","prompt":"p"}"#).status, 404);
+    python("grpc_refusals.py", &[&system.grpc, TRACEPARENT]);
     system.front.terminate();
     let log = system.front.wait().1;
     let trace = format!(r#" trace_id="{}""#, &TRACEPARENT[3..35]);
@@ -145,6 +147,9 @@ fn a_request_that_is_refused_is_found_in_the_log_by_its_model_its_id_and_its_tra
         r#"model="quick""#,
         r#"model="quick" request_id="yours""#,
         r#"model="quick" request_id="theirs""#,
+        // Over gRPC, before and after the model was found.
+        r#"code="not_found" model="nobody" request_id="mine""#,
+        r#"code="invalid_input" model="quick" request_id="yours""#,
     ] {
         assert!(line_with(&format!("{labels}{trace}")), "{labels}: {log}");
     }

@@ -38,6 +38,6 @@ pub(crate) fn reason(status: &Status) -> String {
 }
 
 /// Whether this side made the status up because the transport failed.
-fn is_local(status: &Status) -> bool {
+pub(crate) fn is_local(status: &Status) -> bool {
     status.source().is_some()
 }

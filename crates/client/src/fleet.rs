@@ -1,5 +1,6 @@
 //! The models of all far services, offered like local ones.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     /// What callers have loaded and unloaded.
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) turns: Turns,
+    /// The models that are called by name, which a service may not list by itself.
+    pub(crate) expected: watch::Sender<BTreeSet<Arc<str>>>,
     /// Asks the supervisor to publish what the replicas have said.
     pub(crate) refresh: mpsc::Sender<oneshot::Sender<()>>,
 }
@@ -94,6 +97,7 @@ impl Fleet {
             replicas: ArcSwap::default(),
             wanted: Arc::default(),
             turns: Turns::default(),
+            expected: watch::Sender::default(),
             refresh,
         });
         let supervisor = Supervisor::new(discoveries, options, shared.clone(), refreshes);
@@ -117,6 +121,18 @@ impl Models for Fleet {
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {
         let snapshot = self.shared.snapshot.load();
         snapshot.get(name, version).map(|ready| ready.served.clone())
+    }
+
+    fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
+        self.shared.snapshot.load().away(name, version).map(str::to_owned)
+    }
+
+    fn expect(&self, models: BTreeSet<Arc<str>>) {
+        self.shared.expected.send_if_modified(|expected| {
+            let is_news = *expected != models;
+            *expected = models;
+            is_news
+        });
     }
 
     fn index(&self) -> Vec<IndexEntry> {

@@ -14,6 +14,7 @@ mod fleet;
 mod keeper;
 mod merge;
 mod outgoing;
+mod plain;
 mod probe;
 mod remote;
 mod remotes;

@@ -95,6 +95,8 @@ pub(crate) struct Merged {
     pub(crate) reason: String,
     /// Whether nobody who could be asked says so.
     is_hearsay: bool,
+    /// Whether it was there when somebody last answered.
+    pub(crate) is_away: bool,
     /// The first description by stage and address, with all replicas that agree with it.
     pub(crate) ready: Option<(Arc<Description>, Vec<Arc<Replica>>)>,
 }
@@ -107,6 +109,7 @@ impl Merged {
             state: model.state,
             reason: model.reason.clone(),
             is_hearsay: false,
+            is_away: false,
             ready: description.map(|description| (description, vec![replica.clone()])),
         }
     }
@@ -117,6 +120,7 @@ impl Merged {
             state: version.map_or(State::Unknown, |_| State::Unavailable),
             reason: version.map_or_else(String::new, |_| reason),
             is_hearsay: true,
+            is_away: version.is_some(),
             ready: None,
         }
     }
@@ -145,6 +149,11 @@ pub(crate) fn merge(stages: &[StageView<'_>], remotes: &mut Remotes) -> Snapshot
         waiting: stages
             .iter()
             .filter_map(|stage| Some((stage.name.clone(), stage.problem()?)))
+            .collect(),
+        unheard: stages
+            .iter()
+            .filter(|stage| stage.remembered.is_empty() && stage.keys().is_empty())
+            .filter_map(StageView::problem)
             .collect(),
         models: remotes.rows(merged),
     }

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use crate::failure::reason;
+use crate::plain;
 use crate::replica::{Client, Replica};
 use crate::report::{Description, Report, Reported, read_state};
 use crate::signature;
@@ -31,6 +32,7 @@ pub(crate) async fn probe(replica: Arc<Replica>, every: Duration) {
     let first_pause = FIRST_PAUSE.min(every);
     let mut pause = first_pause;
     let mut unanswered = 0;
+    let mut expected = replica.expected.clone();
     for round in 0.. {
         let asking = replica.asking.lock().await;
         let answer = ask(&replica, Again::Round(round)).await;
@@ -48,6 +50,7 @@ pub(crate) async fn probe(replica: Arc<Replica>, every: Duration) {
         tokio::select! {
             () = sleep(now) => {}
             () = replica.suspected.notified() => {}
+            Ok(()) = expected.changed() => {}
             // It is called again once it has said what it serves.
             () = replica.lost.notified() => replica.note_failure("the connection was lost".into()),
         }
@@ -91,16 +94,36 @@ fn no_answer() -> String {
 async fn ask(replica: &Replica, again: Again<'_>) -> Option<Result<Report, Status>> {
     let (mut client, mut same_client) = (replica.client(), replica.client());
     let answers = async {
-        tokio::try_join!(
+        tokio::join!(
             client.server_ready(ServerReadyRequest {}),
             same_client.repository_index(RepositoryIndexRequest::default()),
         )
     };
-    let (ready, index) = match timeout(ANSWER_TIMEOUT, answers).await.ok()? {
-        Ok(answers) => answers,
-        Err(status) => return Some(Err(status)),
+    let models = match timeout(ANSWER_TIMEOUT, answers).await.ok()? {
+        (Ok(ready), Ok(index)) => {
+            let models = read_index(replica, client, index.into_inner().models, again).await;
+            Ok((ready, models))
+        }
+        (Ok(ready), Err(status)) if plain::is_unknown_call(&status) => {
+            let expected = replica.expected.borrow().clone();
+            let listed = timeout(ANSWER_TIMEOUT, plain::list(&mut client, &expected)).await.ok()?;
+            listed.map(|models| (ready, models))
+        }
+        (Err(status), _) | (_, Err(status)) => Err(status),
     };
-    let index = index.into_inner().models;
+    Some(models.map(|(ready, models)| {
+        let health = Report::health_of(ready.into_inner().ready, &models);
+        Report { health, models }
+    }))
+}
+
+/// What a replica's list says of its models, with their configurations.
+async fn read_index(
+    replica: &Replica,
+    mut client: Client,
+    index: Vec<ModelIndex>,
+    again: Again<'_>,
+) -> Vec<Reported> {
     let last = replica.report();
     let mut models = Vec::with_capacity(index.len());
     let count = index.len();
@@ -108,17 +131,17 @@ async fn ask(replica: &Replica, again: Again<'_>) -> Option<Result<Report, Statu
         let known = last
             .find(&row.name, row.version.parse().ok())
             .and_then(|model| model.description.clone());
+        let version = row.version.clone();
         let mut model = read_row(row);
         let is_again = again.is(position, count, &model.name);
         if model.state == State::Ready && (known.is_none() || is_again) {
-            describe(&mut client, &mut model, known).await;
+            describe(&mut client, &mut model, &version, known).await;
         } else if model.state == State::Ready {
             model.description = known;
         }
         models.push(model);
     }
-    let health = Report::health_of(ready.into_inner().ready, &models);
-    Some(Ok(Report { health, models }))
+    models
 }
 
 fn read_row(row: ModelIndex) -> Reported {
@@ -132,9 +155,19 @@ fn read_row(row: ModelIndex) -> Reported {
 }
 
 /// Asks for the configuration of a model; without an answer what is known of it stays true.
-async fn describe(client: &mut Client, model: &mut Reported, known: Option<Arc<Description>>) {
-    match read_description(client, model).await {
-        Ok(description) => model.description = Some(description),
+async fn describe(
+    client: &mut Client,
+    model: &mut Reported,
+    version: &str,
+    known: Option<Arc<Description>>,
+) {
+    match read_description(client, &model.name, version).await {
+        Ok(description) => {
+            if !description.is_versioned {
+                model.version = Some(plain::ONLY_VERSION);
+            }
+            model.description = Some(description);
+        }
         Err(_) if known.is_some() => model.description = known,
         Err(reason) => {
             model.state = State::Unavailable;
@@ -145,19 +178,23 @@ async fn describe(client: &mut Client, model: &mut Reported, known: Option<Arc<D
 
 async fn read_description(
     client: &mut Client,
-    model: &Reported,
+    model: &str,
+    version: &str,
 ) -> Result<Arc<Description>, String> {
-    let request = ModelConfigRequest {
-        name: model.name.as_ref().into(),
-        version: model.version.map(|version| version.to_string()).unwrap_or_default(),
-    };
+    let request = ModelConfigRequest { name: model.into(), version: version.into() };
     let response = timeout(ANSWER_TIMEOUT, client.model_config(request)).await;
-    let config = response
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded(no_answer())))
-        .map_err(|status| format!("its configuration cannot be read: {}", reason(&status)))?
-        .into_inner()
-        .config
-        .unwrap_or_default();
+    let response = response.unwrap_or_else(|_| Err(Status::deadline_exceeded(no_answer())));
+    let config = match response {
+        Ok(response) => response.into_inner().config.unwrap_or_default(),
+        Err(status) if plain::is_unknown_call(&status) => {
+            let described = plain::read_description(client, model, version);
+            return timeout(ANSWER_TIMEOUT, described).await.unwrap_or_else(|_| Err(no_answer()));
+        }
+        Err(status) => {
+            return Err(format!("its configuration cannot be read: {}", reason(&status)));
+        }
+    };
     let signature = signature::read(&config).map_err(|error| error.message().to_owned())?;
-    Ok(Arc::new(Description { config: Arc::new(config), signature: Arc::new(signature) }))
+    let (config, signature) = (Arc::new(config), Arc::new(signature));
+    Ok(Arc::new(Description { config, signature, is_versioned: true }))
 }

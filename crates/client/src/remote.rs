@@ -27,6 +27,8 @@ const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
 pub(crate) struct Remote {
     model: Arc<str>,
     version: u64,
+    /// Whether its requests name the version.
+    is_versioned: bool,
     signature: Arc<Signature>,
     /// Whether its requests belong to sequences, each of which stays with one replica.
     has_sequences: bool,
@@ -42,6 +44,7 @@ impl Remote {
         Self {
             model,
             version,
+            is_versioned: description.is_versioned,
             signature: description.signature.clone(),
             has_sequences: description.has_sequences(),
             turns: Turns::default(),
@@ -52,7 +55,9 @@ impl Remote {
 
     /// Whether a model that is described so is called in the same way.
     pub(crate) fn is_like(&self, description: &Description) -> bool {
-        self.signature == description.signature && self.has_sequences == description.has_sequences()
+        self.signature == description.signature
+            && self.has_sequences == description.has_sequences()
+            && self.is_versioned == description.is_versioned
     }
 
     /// The model's name.
@@ -126,7 +131,8 @@ impl Remote {
     fn outgoing(&self, mut request: Request) -> Outgoing {
         let context = std::mem::take(&mut request.context);
         let model = self.model.as_ref();
-        let mut message = ModelInferRequest::of(model, Some(self.version), request);
+        let version = self.is_versioned.then_some(self.version);
+        let mut message = ModelInferRequest::of(model, version, request);
         if self.signature.is_decoupled {
             let wanted =
                 InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };

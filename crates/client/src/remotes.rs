@@ -49,7 +49,7 @@ impl Remotes {
                 state: model.state,
                 reason: model.reason,
             };
-            models.entry(name).or_default().push(Row { entry, ready });
+            models.entry(name).or_default().push(Row { entry, ready, is_away: model.is_away });
         }
         models
     }

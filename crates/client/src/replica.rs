@@ -1,6 +1,6 @@
 //! One process of a stage's service: the channel to it, its calls in flight and how it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use consort_telemetry::UpstreamMeter;
 use futures::Stream;
 use http::Uri;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tonic::Status;
 use tonic::client::Grpc;
 
@@ -43,6 +43,8 @@ pub(crate) struct Replica {
     pub(crate) reported: Notify,
     /// Wakes the supervisor then.
     changed: Arc<Notify>,
+    /// The models that are called by name, for a replica that does not list what it has.
+    pub(crate) expected: watch::Receiver<BTreeSet<Arc<str>>>,
     /// Held while it is asked how it is, so that no older answer is noted after a newer one.
     pub(crate) asking: tokio::sync::Mutex<()>,
     client: Client,
@@ -61,6 +63,7 @@ impl Replica {
         address: SocketAddr,
         meter: Arc<UpstreamMeter>,
         changed: Arc<Notify>,
+        expected: watch::Receiver<BTreeSet<Arc<str>>>,
     ) -> Result<Self> {
         let lost = Arc::<Notify>::default();
         let connection = Connection::lazy(address, lost.clone());
@@ -79,6 +82,7 @@ impl Replica {
             lost,
             reported: Notify::new(),
             changed,
+            expected,
             asking: tokio::sync::Mutex::default(),
             done: Mutex::default(),
             report: ArcSwap::default(),

@@ -47,6 +47,16 @@ pub(crate) struct Reported {
 pub(crate) struct Description {
     pub(crate) config: Arc<ModelConfig>,
     pub(crate) signature: Arc<Signature>,
+    /// Whether its server knows the version by its number, and not only as the one there is.
+    pub(crate) is_versioned: bool,
+}
+
+impl Reported {
+    /// One that is not available, nobody has said why.
+    pub(crate) fn of(name: Arc<str>, version: Option<u64>) -> Self {
+        let (state, reason) = (State::Unavailable, String::new());
+        Self { name, version, state, reason, description: None }
+    }
 }
 
 impl Description {
@@ -99,8 +109,9 @@ pub(crate) fn is_fine(state: State, reason: &str) -> bool {
     }
 }
 
-/// The state with this name on the wire.
+/// The state with this name on the wire, which `MLServer` writes as `State.READY`.
 pub(crate) fn read_state(name: &str) -> State {
+    let name = name.trim_start_matches("State.");
     [State::Ready, State::Unavailable, State::Loading, State::Unloading]
         .into_iter()
         .find(|state| state.name() == name)

@@ -16,11 +16,15 @@ pub(crate) struct Snapshot {
     pub(crate) models: BTreeMap<Arc<str>, Vec<Row>>,
     /// The stages without a ready replica, each with the reason.
     pub(crate) waiting: BTreeMap<Arc<str>, String>,
+    /// The reasons of those that have never said which models they have: it may be any.
+    pub(crate) unheard: Vec<String>,
 }
 
 /// One version of a model.
 pub(crate) struct Row {
     pub(crate) entry: IndexEntry,
+    /// Whether it was there before all that had it went away.
+    pub(crate) is_away: bool,
     /// There when it is ready.
     pub(crate) ready: Option<Ready>,
 }
@@ -47,10 +51,7 @@ impl Snapshot {
 
     /// The model in this version, or in its latest ready one.
     pub(crate) fn get(&self, name: &str, version: Option<u64>) -> Result<&Ready> {
-        let rows = self
-            .models
-            .get(name)
-            .ok_or_else(|| Error::not_found(format!("{} is not found", unknown(name))))?;
+        let rows = self.models.get(name).ok_or_else(|| self.nowhere(name))?;
         match version {
             Some(version) => rows
                 .iter()
@@ -68,9 +69,34 @@ impl Snapshot {
         }
     }
 
+    /// Why a model that may be ready cannot be reached.
+    pub(crate) fn away(&self, name: &str, version: Option<u64>) -> Option<&str> {
+        let Some(rows) = self.models.get(name) else {
+            return self.unheard.first().map(String::as_str);
+        };
+        if version.is_none() && rows.iter().any(|row| row.ready.is_some()) {
+            return None;
+        }
+        let asked = |row: &&Row| version.is_none() || row.entry.version == version;
+        let mut asked = rows.iter().rev().filter(asked);
+        asked.find(|row| row.is_away).map(|row| row.entry.reason.as_str())
+    }
+
+    /// The error for a model that no service has said to have.
+    fn nowhere(&self, name: &str) -> Error {
+        let unknown = unknown(name);
+        match self.unheard.first() {
+            Some(reason) => {
+                Error::unavailable(format!("{unknown} is not at ready state: {reason}"))
+            }
+            None => Error::not_found(format!("{unknown} is not found")),
+        }
+    }
+
     /// Whether callers would see no difference between the two.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.waiting.is_empty() == other.waiting.is_empty()
+            && self.unheard == other.unheard
             && self.models.len() == other.models.len()
             && self.rows().count() == other.rows().count()
             && self.rows().zip(other.rows()).all(|(row, other)| row.is_like(other))
@@ -80,6 +106,7 @@ impl Snapshot {
 impl Row {
     fn is_like(&self, other: &Self) -> bool {
         self.entry == other.entry
+            && self.is_away == other.is_away
             && match (&self.ready, &other.ready) {
                 (Some(one), Some(other)) => {
                     one.served.versions == other.served.versions
@@ -104,13 +131,15 @@ fn not_ready(row: &Row) -> Error {
     Error::unavailable(format!("{}{version} is not at ready state{colon}{reason}", unknown(name)))
 }
 
-/// A model that nobody wants loaded is not there; one that should be is not there now.
+/// A model that was ready somewhere is not there now; one that failed or that nobody wants loaded
+/// is not there, as where the server itself loads it.
 fn none_ready(name: &str, rows: &[Row]) -> Error {
-    let missed = rows.iter().rev().find(|row| {
-        row.entry.state != State::Unknown && !is_fine(row.entry.state, &row.entry.reason)
+    if let Some(away) = rows.iter().rev().find(|row| row.is_away) {
+        return not_ready(away);
+    }
+    let failed = rows.iter().rev().find(|row| {
+        row.entry.state == State::Unavailable && !is_fine(row.entry.state, &row.entry.reason)
     });
-    missed.map_or_else(
-        || Error::not_found(format!("{} has no available versions", unknown(name))),
-        not_ready,
-    )
+    let why = failed.map(|row| format!(" ({})", row.entry.reason)).unwrap_or_default();
+    Error::not_found(format!("{} has no available versions{why}", unknown(name)))
 }

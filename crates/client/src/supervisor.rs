@@ -19,7 +19,6 @@ use crate::probe::probe;
 use crate::remotes::Remotes;
 use crate::replica::Replica;
 use crate::snapshot::Snapshot;
-use crate::wanted::Wanted;
 
 /// The state that only the supervising task touches.
 pub(crate) struct Supervisor {
@@ -127,7 +126,7 @@ impl Supervisor {
                 place.problem = Some(problem);
             }
         }
-        stage.follow(&self.options, &self.changed, &self.shared.wanted);
+        stage.follow(&self.options, &self.changed, &self.shared);
         let replicas = self.stages.iter().flat_map(|stage| stage.replicas.values());
         let replicas = replicas.map(|probed| probed.replica.clone()).collect();
         self.shared.replicas.store(Arc::new(replicas));
@@ -178,12 +177,7 @@ impl StageState {
     }
 
     /// Starts probing the addresses that have come and forgets those that have gone.
-    fn follow(
-        &mut self,
-        options: &FleetOptions,
-        changed: &Arc<Notify>,
-        wanted_models: &Arc<Wanted>,
-    ) {
+    fn follow(&mut self, options: &FleetOptions, changed: &Arc<Notify>, shared: &Shared) {
         let wanted: Addresses =
             self.places.iter().flat_map(|place| place.addresses.iter().copied()).collect();
         let name = &self.name;
@@ -197,7 +191,7 @@ impl StageState {
         });
         for address in wanted {
             if !self.replicas.contains_key(&address) {
-                self.join(address, options, changed, wanted_models);
+                self.join(address, options, changed, shared);
             }
         }
     }
@@ -207,17 +201,18 @@ impl StageState {
         address: SocketAddr,
         options: &FleetOptions,
         changed: &Arc<Notify>,
-        wanted: &Arc<Wanted>,
+        shared: &Shared,
     ) {
         let name = &self.name;
         let meter = options.metrics.upstream(name, &address.to_string());
-        match Replica::new(name.clone(), address, meter, changed.clone()) {
+        let expected = shared.expected.subscribe();
+        match Replica::new(name.clone(), address, meter, changed.clone(), expected) {
             Ok(replica) => {
                 info!(stage = &**name, %address, "replica has come");
                 let replica = Arc::new(replica);
                 let probing = probe(replica.clone(), options.probe_every);
                 let prober = tokio::spawn(probing).abort_handle();
-                let keeping = keep(replica.clone(), wanted.clone());
+                let keeping = keep(replica.clone(), shared.wanted.clone());
                 let keeper = tokio::spawn(keeping).abort_handle();
                 self.replicas.insert(address, Probed { replica, prober, keeper });
             }

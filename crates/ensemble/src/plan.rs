@@ -115,6 +115,14 @@ impl Plan {
         group_outputs(&outputs, &self.tensors).into()
     }
 
+    /// The input of the ensemble that a step is given as its `input`; `None` where that comes from
+    /// another step.
+    pub fn sent_as(&self, step: StepIndex, input: &str) -> Option<&Arc<str>> {
+        let given = self.steps[step].inputs.iter().find(|given| &*given.spec.name == input)?;
+        let tensor = &self.tensors[given.tensor];
+        (tensor.source == Source::Input).then_some(&tensor.name)
+    }
+
     /// For each step, whether it is needed to make the outputs of `groups`.
     pub fn needed_steps(&self, groups: &[OutputGroup]) -> Vec<bool> {
         let mut needed = vec![false; self.steps.len()];

@@ -299,10 +299,19 @@ impl Run {
         self.outbox.push_back(response);
     }
 
-    /// Says in an error which step failed.
+    /// Says in an error which step failed, and over which of the caller's inputs.
     fn locate(&self, step: StepIndex, error: Error) -> Error {
-        let model = &self.plan.steps[step].model;
-        error.within(format!("in ensemble '{}', step {step} (model '{model}'): ", self.plan.name))
+        let Plan { name: ensemble, steps, .. } = &*self.plan;
+        let model = &steps[step].model;
+        let sent = error.input().and_then(|input| self.plan.sent_as(step, input)).cloned();
+        let input = match &sent {
+            // The step's own text has it already.
+            Some(sent) if error.input() != Some(&**sent) => format!(", input '{sent}'"),
+            _ => String::new(),
+        };
+        error
+            .of_input(sent)
+            .within(format!("in ensemble '{ensemble}'{input}, step {step} (model '{model}'): "))
     }
 
     /// A plan that was checked cannot come to this; if it does, the caller hears of it.

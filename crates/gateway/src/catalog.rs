@@ -110,6 +110,9 @@ impl Catalog {
     }
 
     fn assembled(&self, statements: &BTreeMap<Arc<str>, Statement>) -> BTreeMap<Arc<str>, Entry> {
+        let specs = statements.values().filter_map(Statement::spec);
+        let steps = specs.flat_map(|spec| &spec.steps).map(|step| step.model.clone());
+        self.leaves.expect(steps.filter(|model| !statements.contains_key(model)).collect());
         let cache = self.options.cache.as_ref();
         Assembly::new(statements, &*self.leaves, &self.metrics, cache).all()
     }

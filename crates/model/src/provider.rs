@@ -92,18 +92,22 @@ fn check_accelerators(model: &Model) -> Result<()> {
     else {
         return Ok(());
     };
-    let unknown = |kind: &str, name: &str, known: &str| {
-        Err(Error::unsupported(format!(
-            "unknown execution provider `{name}` in `{kind}`; known here: {known}"
-        )))
-    };
-    if let Some(entry) = lists.cpu_execution_accelerator.first() {
-        return unknown("cpu_execution_accelerator", &entry.name, "none");
-    }
-    match lists.gpu_execution_accelerator.iter().find(|entry| entry.name != CUDA) {
-        Some(entry) => unknown("gpu_execution_accelerator", &entry.name, "`cuda`"),
-        None => Ok(()),
-    }
+    let cpu = lists.cpu_execution_accelerator.iter().map(|entry| {
+        let name = &entry.name;
+        format!(
+            "unknown execution provider `{name}` in `cpu_execution_accelerator`; known here: none, \
+             the CPU does without"
+        )
+    });
+    let gpu = lists.gpu_execution_accelerator.iter().filter(|entry| entry.name != CUDA);
+    let gpu = gpu.map(|entry| {
+        let name = &entry.name;
+        format!(
+            "unknown execution provider `{name}` in `gpu_execution_accelerator`; known here: `{CUDA}`"
+        )
+    });
+    let problems: Vec<String> = cpu.chain(gpu).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error::unsupported(problems.join("\n"))) }
 }
 
 /// The options for the CUDA provider, those of its accelerator last so that they win.

@@ -143,7 +143,10 @@ fn refused(file: &Path, error: &ort::Error) -> Error {
     // ONNX Runtime repeats the whole path, which says where on the host the repository lies.
     let reason = error.message().replace(&*file.to_string_lossy(), &name);
     match error.code() {
-        ErrorCode::NoSuchFile => Error::not_found(format!("model file `{name}` does not exist")),
+        ErrorCode::NoSuchFile => Error::not_found(format!(
+            "model file `{name}` does not exist; put it there, or name the one that there is with \
+             `default_model_filename`"
+        )),
         ErrorCode::InvalidProtobuf | ErrorCode::NoModel => {
             Error::invalid(format!("model file `{name}` is not an ONNX model: {reason}"))
         }

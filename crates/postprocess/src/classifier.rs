@@ -103,16 +103,12 @@ impl Classifier {
         if classes <= most && classes >= self.top_k.unwrap_or(0) {
             return Ok(());
         }
-        Err(Error::invalid(match self.top_k {
-            Some(top_k) if classes < top_k => format!(
-                "input `{}` has {classes} classes, but the best {top_k} are wanted",
-                self.logits
-            ),
-            _ => format!(
-                "input `{}` has {classes} classes, but there are {most} labels",
-                self.logits
-            ),
-        }))
+        let contrast = match self.top_k {
+            Some(top_k) if classes < top_k => format!("the best {top_k} are wanted"),
+            _ => format!("there are {most} labels"),
+        };
+        let message = format!("input `{}` has {classes} classes, but {contrast}", self.logits);
+        Err(Error::invalid(message).of_input(Some(&*self.logits)))
     }
 
     /// The best classes of one row with their scores.

@@ -12,18 +12,23 @@ use tokenizers::Tokenizer;
 
 use crate::numbers::{integers, last_dimension};
 use crate::pieces::Pieces;
-use crate::{roles, tokenizer_file};
+use crate::roles;
 
 /// The backend `detokenizer`.
 pub(crate) const KIND: Kind = Kind {
     name: "detokenizer",
     signature: |_| Ok(None),
     load: |instance| {
-        let tokenizer = tokenizer_file::load(instance)?;
+        let file = (FILE_PARAMETER, "tokenizer.json");
+        let what = "a Hugging Face tokenizer";
+        let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
         let backend = Detokenizer::new(instance.model, &tokenizer)?;
         Ok(Backend::Inline(Arc::new(backend)))
     },
 };
+
+/// The parameter that names a tokenizer outside the model's own folder.
+const FILE_PARAMETER: &str = "tokenizer";
 
 /// The tokens before the new ones that are looked at: a character is at most four tokens long,
 /// and special tokens among them add nothing.
@@ -45,7 +50,7 @@ struct Detokenizer {
 impl Detokenizer {
     fn new(model: &Model, tokenizer: &Tokenizer) -> Result<Self> {
         model.settings.only(&[
-            tokenizer_file::PARAMETER,
+            FILE_PARAMETER,
             "skip_special_tokens",
             "ids_input",
             "context_input",
@@ -156,6 +161,7 @@ fn for_each_row<T: Copy>(tensor: &Tensor, values: &[T], count: usize) -> Result<
 
 fn wrong_count(name: &str, found: usize, count: usize) -> Error {
     Error::invalid(format!("input `{name}` is for {found} rows of tokens, but there are {count}"))
+        .of_input(Some(name))
 }
 
 /// The input that plays a part, when the model has it, with its type checked.

@@ -7,7 +7,6 @@ mod numbers;
 mod pieces;
 mod pooling;
 mod roles;
-mod tokenizer_file;
 
 use consort_repository::Kind;
 

@@ -46,6 +46,7 @@ pub(crate) fn last_dimension(tensor: &Tensor) -> Result<(usize, &[i64])> {
         None => Err(Error::invalid(format!(
             "tensor `{}` has no dimension, but at least one is needed",
             tensor.name
-        ))),
+        ))
+        .of_input(Some(&*tensor.name))),
     }
 }

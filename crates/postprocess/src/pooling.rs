@@ -124,7 +124,8 @@ impl InlineBackend for Pooling {
                 "input `{}` has shape {}, but tokens and their vectors are needed",
                 hidden.name,
                 ShapeText(&hidden.shape)
-            )));
+            ))
+            .of_input(Some(&*hidden.name)));
         };
         let tokens = *tokens as usize;
         let mask = match self.mask.as_deref().and_then(|name| batch.input(name)) {
@@ -153,7 +154,8 @@ fn read_mask(mask: &Tensor, tokens_shape: &[i64]) -> Result<Vec<bool>> {
             mask.name,
             ShapeText(&mask.shape),
             ShapeText(tokens_shape)
-        )));
+        ))
+        .of_input(Some(&*mask.name)));
     }
     Ok(integers(mask)?.into_iter().map(|value| value != 0).collect())
 }

@@ -5,7 +5,6 @@ mod padding;
 #[cfg(test)]
 mod sample;
 mod tokenizer;
-mod tokenizer_file;
 mod truncation;
 mod word_list;
 

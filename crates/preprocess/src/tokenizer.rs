@@ -10,19 +10,24 @@ use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
 use crate::columns::{self, Column, check_type};
 use crate::padding::{self, Padding};
+use crate::truncation;
 use crate::word_list::{self, WordList};
-use crate::{tokenizer_file, truncation};
 
 /// The backend `tokenizer`.
 pub(crate) const KIND: Kind = Kind {
     name: "tokenizer",
     signature: |_| Ok(None),
     load: |instance| {
-        let tokenizer = tokenizer_file::load(instance)?;
+        let file = (FILE_PARAMETER, "tokenizer.json");
+        let what = "a Hugging Face tokenizer";
+        let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
         let backend = TokenizerBackend::new(instance.model, tokenizer)?;
         Ok(Backend::Batch(Box::new(backend)))
     },
 };
+
+/// The parameter that names a tokenizer outside the model's own folder.
+const FILE_PARAMETER: &str = "tokenizer";
 
 /// The bytes of text above which a batch is spread over threads. This many take a few tenths of a
 /// millisecond, ten times what it costs to wake the threads.
@@ -87,6 +92,7 @@ impl TokenizerBackend {
         };
         rows.map_err(|error| {
             Error::invalid(format!("input `{}` cannot be tokenized: {error}", self.text))
+                .of_input(Some(&*self.text))
         })
     }
 }
@@ -115,14 +121,16 @@ impl BatchBackend for TokenizerBackend {
         let mut outputs = Vec::with_capacity(self.columns.len() + self.word_lists.len());
         if self.columns.iter().any(|column| batch.wants(&column.name)) {
             let rows = self.encode(&texts, pairs.as_deref())?;
-            let length = self.padding.length(rows.iter().map(Encoding::len))?;
+            let length = self.padding.length(rows.iter().map(Encoding::len));
+            let length = length.map_err(|error| error.of_input(Some(&*self.text)))?;
             for column in self.columns.iter().filter(|column| batch.wants(&column.name)) {
                 outputs.push(column.fill(&rows, &tensor.shape, (&self.padding, length))?);
             }
         }
         let count = tensor.shape.first().map_or(1, |count| *count as usize);
         for list in self.word_lists.iter().filter(|list| batch.wants(&list.output)) {
-            outputs.push(list.encode(&self.tokenizer, &batch, count)?);
+            let encoded = list.encode(&self.tokenizer, &batch, count);
+            outputs.push(encoded.map_err(|error| error.of_input(Some(&*list.input)))?);
         }
         Ok(outputs)
     }
@@ -131,7 +139,9 @@ impl BatchBackend for TokenizerBackend {
 fn read(tensor: &Tensor) -> Result<Vec<&str>> {
     let texts = tensor.to_strings()?.into_iter().map(std::str::from_utf8);
     texts.collect::<Result<_, _>>().map_err(|error| {
-        Error::invalid(format!("input `{}` is not UTF-8", tensor.name)).with_source(error)
+        Error::invalid(format!("input `{}` is not UTF-8", tensor.name))
+            .of_input(Some(&*tensor.name))
+            .with_source(error)
     })
 }
 
@@ -154,7 +164,7 @@ fn try_out(model: &Model, tokenizer: &Tokenizer, adds_special_tokens: bool) -> R
 
 fn check_parameters(model: &Model) -> Result<()> {
     let roles: Vec<String> = columns::parameters().collect();
-    let own = [tokenizer_file::PARAMETER, "text_input", "pair_input", "add_special_tokens"];
+    let own = [FILE_PARAMETER, "text_input", "pair_input", "add_special_tokens"];
     let known: Vec<&str> = own
         .into_iter()
         .chain(padding::PARAMETERS)

@@ -1,5 +1,6 @@
 //! The models being served, as every front end sees them: local, remote or ensembles alike.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use consort_protocol::{ModelConfig, ModelStatistics};
@@ -17,6 +18,19 @@ pub trait Models: Send + Sync + 'static {
     /// The errors are those of Triton for an unknown model, an unknown version, one that is not
     /// ready.
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>>;
+
+    /// Why a model cannot be called although nothing is known to be wrong with it: a service that
+    /// has it, or may have it, cannot be reached now. `None` for any other model, ready or failed.
+    fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
+        let _ = (name, version);
+        None
+    }
+
+    /// Says which models are called by name, all of them each time: some services tell of a model
+    /// only when they are asked for it.
+    fn expect(&self, models: BTreeSet<Arc<str>>) {
+        drop(models);
+    }
 
     /// Every known model and version with its state, in the order of their names.
     fn index(&self) -> Vec<IndexEntry>;

@@ -22,6 +22,8 @@ pub struct Entry {
     note: String,
     /// Whether readiness does not wait for it.
     is_optional: bool,
+    /// Whether it would be ready if all that it needs could be reached.
+    is_away: bool,
 }
 
 #[derive(Clone)]
@@ -34,7 +36,7 @@ enum Status {
 
 impl Entry {
     fn of(status: Status) -> Self {
-        Self { status, note: String::new(), is_optional: false }
+        Self { status, note: String::new(), is_optional: false, is_away: false }
     }
 
     /// A model that as a whole is in `state` because of `reason`.
@@ -67,7 +69,7 @@ impl Entry {
             Status::Model(..) => Status::Model(State::Unavailable, UNLOADED.into()),
             Status::Versions(versions) => Status::Versions(versions.iter().map(gone).collect()),
         };
-        Self { status, note: String::new(), is_optional: self.is_optional }
+        Self::of(status).with_optional(self.is_optional)
     }
 
     /// The same, of a model that readiness does or does not wait for.
@@ -80,6 +82,18 @@ impl Entry {
     #[must_use]
     pub fn with_note(self, note: String) -> Self {
         Self { note, ..self }
+    }
+
+    /// The same, which is or is not unavailable only because something that it needs is away or
+    /// still comes: a later try may succeed.
+    #[must_use]
+    pub fn with_away(self, is_away: bool) -> Self {
+        Self { is_away, ..self }
+    }
+
+    /// Whether it is unavailable only for that reason.
+    pub fn is_away(&self) -> bool {
+        self.is_away
     }
 
     /// The reasons why the model or some of its versions are unavailable.
@@ -200,6 +214,10 @@ impl Snapshot {
         let unknown =
             |what: &str| Error::not_found(format!("Request for unknown model: '{name}' {what}"));
         let entry = self.models.get(name).ok_or_else(|| unknown("is not found"))?;
+        if entry.is_away {
+            let reason = entry.failures().into_iter().map(|(_, reason)| reason).next();
+            return Err(Error::unavailable(reason.unwrap_or_default()));
+        }
         let Some(version) = version else {
             return entry
                 .newest_ready()

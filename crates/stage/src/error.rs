@@ -1,6 +1,7 @@
 //! What can go wrong, as a closed set of codes with a message that is safe to show the caller.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of anything that can fail in Consort.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -109,12 +110,14 @@ struct Inner {
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     is_logged: bool,
+    input: Option<Arc<str>>,
 }
 
 impl Error {
     /// An error with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { code, message: message.into(), source: None, is_logged: false }))
+        let message = message.into();
+        Self(Box::new(Inner { code, message, source: None, is_logged: false, input: None }))
     }
 
     /// The request is wrong and will stay wrong.
@@ -169,6 +172,16 @@ impl Error {
         self
     }
 
+    /// The same error, which concerns this input of the model that it comes from; `None` when it is
+    /// none that the caller gave.
+    ///
+    /// An ensemble that is called in the model's place tells its caller which of its own it is.
+    #[must_use]
+    pub fn of_input(mut self, input: Option<impl Into<Arc<str>>>) -> Self {
+        self.0.input = input.map(Into::into);
+        self
+    }
+
     /// The same error once it is in the log, so that nobody on its way writes it again.
     #[must_use]
     pub fn logged(mut self) -> Self {
@@ -179,6 +192,11 @@ impl Error {
     /// Whether it is in the log already.
     pub fn is_logged(&self) -> bool {
         self.0.is_logged
+    }
+
+    /// The input that it concerns, where that is known.
+    pub fn input(&self) -> Option<&str> {
+        self.0.input.as_deref()
     }
 
     /// The kind of the failure.
@@ -193,10 +211,11 @@ impl Error {
 }
 
 impl Clone for Error {
-    /// Clones code and message; the cause stays with the first.
+    /// Clones all but the cause, which stays with the first.
     fn clone(&self) -> Self {
         let mut clone = Self::new(self.code(), self.message());
         clone.0.is_logged = self.0.is_logged;
+        clone.0.input.clone_from(&self.0.input);
         clone
     }
 }

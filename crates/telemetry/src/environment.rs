@@ -4,10 +4,12 @@
 //! itself; the variables whose mistakes it would pass over in silence are checked here.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::Error;
+use crate::tls::{PemFile, TlsSettings};
 
 const LOG_FILTERS: [&str; 2] = ["CONSORT_LOG", "RUST_LOG"];
 const NO_COLOR: &str = "NO_COLOR";
@@ -15,6 +17,15 @@ const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 const TRACES_EXPORTER: &str = "OTEL_TRACES_EXPORTER";
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+const CERTIFICATES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
+const CLIENT_CERTIFICATES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"];
+const CLIENT_KEYS: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"];
+const TIMEOUTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
+/// The time of an export that the specification gives.
+const TIMEOUT: Duration = Duration::from_secs(10);
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const SAMPLER_ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
@@ -41,6 +52,10 @@ pub(crate) enum Protocol {
 pub(crate) struct ExportSettings {
     /// The way to the collector.
     pub(crate) protocol: Protocol,
+    /// How the connection is protected; `None` over plain HTTP.
+    pub(crate) tls: Option<TlsSettings>,
+    /// How long one export may take.
+    pub(crate) timeout: Duration,
     /// What the service calls itself instead of the program's name.
     pub(crate) service_name: Option<String>,
 }
@@ -103,9 +118,38 @@ fn export(lookup: &Lookup<'_>) -> Result<Option<ExportSettings>, Error> {
             return Err(unsupported(TRACES_EXPORTER, other, remedy));
         }
     }
-    check_endpoint(lookup)?;
     check_sampler(lookup)?;
-    Ok(Some(ExportSettings { protocol: protocol(lookup)?, service_name: lookup(SERVICE_NAME) }))
+    Ok(Some(ExportSettings {
+        protocol: protocol(lookup)?,
+        tls: if is_encrypted(lookup)? { Some(tls(lookup)?) } else { None },
+        timeout: timeout(lookup),
+        service_name: lookup(SERVICE_NAME),
+    }))
+}
+
+fn tls(lookup: &Lookup<'_>) -> Result<TlsSettings, Error> {
+    let file = |names| {
+        let (variable, path) = first(lookup, names)?;
+        Some(PemFile { variable, path })
+    };
+    let client = match (file(CLIENT_CERTIFICATES), file(CLIENT_KEYS)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(PemFile { variable, path }), None) => {
+            return Err(unsupported(variable, &path, "name its key in `…_CLIENT_KEY`, too"));
+        }
+        (None, Some(PemFile { variable, path })) => {
+            let remedy = "name its certificate in `…_CLIENT_CERTIFICATE`, too";
+            return Err(unsupported(variable, &path, remedy));
+        }
+    };
+    Ok(TlsSettings { authorities: file(CERTIFICATES), client })
+}
+
+/// As the SDK reads it, which passes over what is no number.
+fn timeout(lookup: &Lookup<'_>) -> Duration {
+    let milliseconds = first(lookup, TIMEOUTS).and_then(|(_, value)| value.parse().ok());
+    milliseconds.map_or(TIMEOUT, Duration::from_millis)
 }
 
 fn protocol(lookup: &Lookup<'_>) -> Result<Protocol, Error> {
@@ -119,15 +163,18 @@ fn protocol(lookup: &Lookup<'_>) -> Result<Protocol, Error> {
     }
 }
 
-fn check_endpoint(lookup: &Lookup<'_>) -> Result<(), Error> {
-    match first(lookup, ENDPOINTS) {
-        Some((variable, value)) if !value.starts_with("http://") => Err(unsupported(
-            variable,
-            &value,
-            "give a URL that begins with `http://`; TLS is left to a collector close by",
-        )),
-        _ => Ok(()),
+/// Whether the way to the collector is encrypted.
+fn is_encrypted(lookup: &Lookup<'_>) -> Result<bool, Error> {
+    let Some((variable, value)) = first(lookup, ENDPOINTS) else {
+        return Ok(false);
+    };
+    if value.starts_with("https://") {
+        return Ok(true);
     }
+    if value.starts_with("http://") {
+        return Ok(false);
+    }
+    Err(unsupported(variable, &value, "give a URL that begins with `http://` or `https://`"))
 }
 
 fn check_sampler(lookup: &Lookup<'_>) -> Result<(), Error> {
@@ -199,6 +246,19 @@ mod tests {
     }
 
     #[test]
+    fn a_url_with_tls_takes_the_files_of_traces_before_those_of_all_signals() {
+        let tls = |variables: &[(&str, &str)]| parse(variables).unwrap().export.unwrap().tls;
+        let files = [(CERTIFICATES[1], "all"), (CERTIFICATES[0], "traces")];
+        let [all, traces] = files;
+        assert_eq!(tls(&[(ENDPOINTS[1], "http://c"), all]), None);
+        let given = tls(&[(ENDPOINTS[1], "https://c"), all, traces]).unwrap();
+        let authorities = given.authorities.unwrap();
+        assert_eq!((authorities.variable, &*authorities.path), traces);
+        assert_eq!(given.client, None);
+        assert_eq!(tls(&[(ENDPOINTS[1], "https://c")]).unwrap().authorities, None);
+    }
+
+    #[test]
     fn disabling_the_sdk_wins() {
         let variables = [
             (SDK_DISABLED, "TRUE"),
@@ -221,7 +281,13 @@ mod tests {
         check_refused(&[(PROTOCOLS[1], "http/json")], "OTEL_EXPORTER_OTLP_PROTOCOL=http/json");
         check_refused(&[(TRACES_EXPORTER, "zipkin")], "OTEL_TRACES_EXPORTER=zipkin");
         check_refused(&[(SAMPLER, "jaeger_remote")], "OTEL_TRACES_SAMPLER=jaeger_remote");
-        check_refused(&[(ENDPOINTS[0], "https://c")], "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https");
+        check_refused(&[(ENDPOINTS[0], "c:4317")], "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=c:4317");
+        let encrypted = (ENDPOINTS[0], "https://c");
+        check_refused(&[encrypted, (CLIENT_KEYS[1], "k")], "OTEL_EXPORTER_OTLP_CLIENT_KEY=k");
+        check_refused(
+            &[encrypted, (CLIENT_CERTIFICATES[0], "c")],
+            "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE=c",
+        );
         let ratio = (SAMPLER, "parentbased_traceidratio");
         check_refused(&[ratio], "OTEL_TRACES_SAMPLER_ARG=");
         check_refused(&[ratio, (SAMPLER_ARGUMENT, "2")], "OTEL_TRACES_SAMPLER_ARG=2");

@@ -23,6 +23,19 @@ pub enum Error {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A file for TLS cannot be used.
+    #[error("`{variable}={path}` {how}; name a file in PEM, or leave the variable out")]
+    Pem {
+        /// The variable's name.
+        variable: &'static str,
+        /// The file it names.
+        path: String,
+        /// What is wrong with the file.
+        how: String,
+    },
+    /// TLS to the collector cannot be set up.
+    #[error("traces cannot be exported over TLS: {0}")]
+    Tls(String),
     /// The exporter cannot be made from the `OTEL_EXPORTER_OTLP_*` variables.
     #[error(
         "traces cannot be exported as the `OTEL_EXPORTER_OTLP_*` variables say: {0}; \

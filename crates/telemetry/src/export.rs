@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig};
+use opentelemetry_otlp::{
+    SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
@@ -17,6 +19,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::Error;
 use crate::environment::{ExportSettings, Protocol};
+use crate::tls::TlsSettings;
 
 /// How long the last spans may take to leave when the process stops, because an orchestrator
 /// counts this time too.
@@ -38,7 +41,7 @@ impl Export {
         let runtime = runtime().map_err(Error::Thread)?;
         let exporter = {
             let _entered = runtime.enter();
-            otlp_exporter(settings.protocol).map_err(Error::Exporter)?
+            otlp_exporter(&settings)?
         };
         let exporter = ReportingExporter::new(exporter, runtime.handle().clone());
         Ok(Self {
@@ -88,16 +91,27 @@ fn resource(program: &str, service_name: Option<String>) -> Resource {
     }
 }
 
-fn otlp_exporter(
-    protocol: Protocol,
-) -> Result<OtlpExporter, opentelemetry_otlp::ExporterBuildError> {
-    match protocol {
-        Protocol::Grpc => OtlpExporter::builder().with_tonic().build(),
-        Protocol::Http => OtlpExporter::builder()
-            .with_http()
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .build(),
-    }
+fn otlp_exporter(settings: &ExportSettings) -> Result<OtlpExporter, Error> {
+    let tls = settings.tls.as_ref().map(TlsSettings::read).transpose()?;
+    let exporter = match settings.protocol {
+        Protocol::Grpc => {
+            let builder = OtlpExporter::builder().with_tonic();
+            match tls {
+                Some(tls) => builder.with_tls_config(tls.for_grpc()).build(),
+                None => builder.build(),
+            }
+        }
+        Protocol::Http => {
+            let builder = OtlpExporter::builder()
+                .with_http()
+                .with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
+            match tls {
+                Some(tls) => builder.with_http_client(tls.for_http(settings.timeout)).build(),
+                None => builder.build(),
+            }
+        }
+    };
+    exporter.map_err(Error::Exporter)
 }
 
 /// An exporter that runs on a runtime of its own and says now and then that it fails.

@@ -21,6 +21,7 @@ mod snapshot;
 mod span;
 mod step;
 mod summary;
+mod tls;
 mod upstream;
 
 pub use error::Error;

@@ -110,7 +110,7 @@ async fn what_is_not_there_is_refused_in_tritons_words() {
         ("none", None, Code::NotFound, "'none' is not found"),
         ("echo", Some(7), Code::NotFound, "'echo' version 7 is not found"),
         ("broken", Some(1), Code::Unavailable, "'broken' version 1 is not at ready state: no file"),
-        ("broken", None, Code::Unavailable, "'broken' version 1 is not at ready state"),
+        ("broken", None, Code::NotFound, "'broken' has no available versions (no file)"),
         ("retired", None, Code::NotFound, "'retired' has no available versions"),
         ("never", None, Code::NotFound, "'never' has no available versions"),
     ] {
@@ -118,6 +118,7 @@ async fn what_is_not_there_is_refused_in_tritons_words() {
         assert_eq!(error.code(), code, "{error}");
         let expected = format!("Request for unknown model: {text}");
         assert!(error.message().contains(&expected), "{error}");
+        assert_eq!(fleet.away(name, version), None);
     }
 }
 
@@ -177,6 +178,14 @@ async fn a_service_that_dies_is_missed_and_taken_back() {
     assert!(!fleet.is_ready());
     let waiting = fleet.waiting_for();
     assert!(waiting[0].starts_with("no ready replica of stage `model`: "), "{waiting:?}");
+    for version in [None, Some(1)] {
+        let error = fleet.get("echo", version).err().unwrap();
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        assert_eq!(fleet.away("echo", version).as_deref(), Some(&*waiting[0]));
+    }
+    // Its models are known: no other can be there.
+    assert_eq!(fleet.get("none", None).err().unwrap().code(), Code::NotFound);
+    assert_eq!(fleet.away("none", None), None);
     let _fake = Fake::start_at(address, &["echo"]);
     until(|| fleet.is_ready()).await;
     // What was kept by an ensemble works again.
@@ -192,6 +201,9 @@ async fn the_last_addresses_hold_while_discovery_fails() {
     let fleet = Fleet::start_with(vec![("m".into(), listed)], options());
     let lost = "no ready replica of stage `m`: cannot resolve `m`";
     until(|| fleet.waiting_for() == [lost]).await;
+    // It may have any model.
+    assert_eq!(fleet.away("echo", None).as_deref(), Some(lost));
+    assert_eq!(fleet.get("echo", None).err().unwrap().code(), Code::Unavailable);
     sender.send(Ok(addresses(&[&fake]))).unwrap();
     until(|| fleet.is_ready()).await;
     sender.send(Err("cannot resolve `m`".into())).unwrap();

@@ -211,6 +211,35 @@ async fn an_ensemble_is_a_step_like_any_other() {
 }
 
 #[tokio::test]
+async fn an_error_over_an_input_names_the_one_that_the_caller_sent() {
+    let wrong = |name: &str| failing(&Error::invalid("must be 1").of_input(Some(name)));
+    let two = "IN INT32[1] P INT32[1] -> OUT INT32[1]";
+    let inner = |model: &str, edges: &str, stage| {
+        ensemble("p INT32[1] -> q INT32[1]")
+            .runs("a", ONE, adding(1))
+            .runs(model, two, stage)
+            .step("a", "IN=p -> OUT=t")
+            .step(model, edges)
+    };
+    let answers_of = async |inner: &Graph| {
+        let mut outer = ensemble("x INT32[1] -> y INT32[1]")
+            .runs("inner", "p INT32[1] -> q INT32[1]", Arc::new(inner.build()))
+            .step("inner", "p=x -> q=y");
+        outer.spec.name = "outer".into();
+        answers(&outer.build(), vec![number("x", 1)]).await
+    };
+    let graph = inner("bad", "IN=t P=p -> OUT=q", wrong("P"));
+    let text = "in ensemble 'outer', input 'x', step 0 (model 'inner'): in ensemble 'e', input \
+                'p', step 1 (model 'bad'): must be 1";
+    assert_eq!(answers_of(&graph).await, [text]);
+    // What comes from another step, the caller did not send.
+    let graph = inner("bad", "IN=t P=p -> OUT=q", wrong("IN"));
+    let text = "in ensemble 'outer', step 0 (model 'inner'): in ensemble 'e', step 1 (model \
+                'bad'): must be 1";
+    assert_eq!(answers_of(&graph).await, [text]);
+}
+
+#[tokio::test]
 async fn a_model_that_promises_one_response_owes_one() {
     let nothing = consort_testkit::many(|_| Vec::new());
     let twice = consort_testkit::many(|_| vec![vec![number("OUT", 1)], vec![number("OUT", 2)]]);

@@ -9,7 +9,8 @@ use consort_protocol::ModelConfig;
 use consort_protocol::model_config::SchedulingChoice;
 use consort_protocol::model_ensembling::Step as WireStep;
 use consort_repository::{
-    Cached, Checked, ClassLabels, Entry, Models, ResponseCache, Served, State, statistics,
+    Cached, Checked, ClassLabels, Entry, IndexEntry, Models, ResponseCache, Served, State,
+    statistics,
 };
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
@@ -68,7 +69,7 @@ impl<'a> Assembly<'a> {
             };
             let entry = match built {
                 Ok(served) => Entry::of_versions([(version, Ok(Arc::new(served)))]),
-                Err(reason) => Entry::of_model(reason.state, reason.text),
+                Err(reason) => Entry::of_model(reason.state, reason.text).with_away(reason.is_away),
             };
             let entry = entry.with_optional(statement.is_optional);
             self.done.insert(spec.name.clone(), entry.with_note(statement.note.clone()));
@@ -99,37 +100,43 @@ impl<'a> Assembly<'a> {
     }
 
     fn find_models(&self, spec: &Spec) -> Result<Vec<Arc<Served>>, Reason> {
-        let find = |step: &StepSpec| self.find(&spec.name, &step.model, step.version);
-        spec.steps.iter().map(find).collect()
+        let find = |(index, step)| self.find(&spec.name, index, step);
+        spec.steps.iter().enumerate().map(find).collect()
     }
 
     fn find(
         &self,
         ensemble: &str,
-        model: &Arc<str>,
-        version: Option<u64>,
+        index: usize,
+        StepSpec { model, version, .. }: &StepSpec,
     ) -> Result<Arc<Served>, Reason> {
-        let found = if let Some(entry) = self.done.get(model) {
+        let (found, away) = if let Some(entry) = self.done.get(model) {
             let reason = || entry.failures().into_iter().map(|(_, reason)| reason).next();
-            entry.newest_ready().cloned().ok_or_else(|| reason().unwrap_or_default())
+            let found = entry.newest_ready().cloned();
+            let away = reason().filter(|_| entry.is_away());
+            (found.ok_or_else(|| reason().unwrap_or_default()), away)
         } else {
-            self.leaves.get(model, version).map_err(|error| error.message().to_owned())
+            let found = self.leaves.get(model, *version);
+            let away = if found.is_err() { self.leaves.away(model, *version) } else { None };
+            (found.map_err(|error| error.message().to_owned()), away)
         };
         found.map_err(|why| {
+            let place = format!("in ensemble '{ensemble}', step {index} (model '{model}'): ");
+            if let Some(away) = away {
+                return Reason::away(State::Unavailable, format!("{place}{away}"));
+            }
+            let is_loading = |row: &IndexEntry| row.name == *model && row.state == State::Loading;
+            if self.leaves.index().iter().any(is_loading) {
+                return Reason::away(State::Loading, format!("{place}it is being loaded"));
+            }
             let required = match version {
                 Some(version) => format!("whose required version {version} is not loaded"),
                 None => "which has no loaded version".to_owned(),
             };
-            let loads = self.leaves.index().into_iter().any(|row| {
-                row.name == *model && matches!(row.state, State::Loading)
-            });
-            Reason {
-                state: if loads { State::Loading } else { State::Unavailable },
-                text: format!(
-                    "ensemble '{ensemble}' depends on '{model}' {required}. Model '{model}' loading \
-                     failed with error: {why}"
-                ),
-            }
+            Reason::failed(format!(
+                "ensemble '{ensemble}' depends on '{model}' {required}. Model '{model}' loading \
+                 failed with error: {why}"
+            ))
         })
     }
 
@@ -229,11 +236,17 @@ fn plan_of(spec: &Spec, models: &[Arc<Served>]) -> Result<Plan, Vec<Defect>> {
 struct Reason {
     state: State,
     text: String,
+    /// Whether it would be ready if all models of its steps could be reached.
+    is_away: bool,
 }
 
 impl Reason {
     fn failed(text: String) -> Self {
-        Self { state: State::Unavailable, text }
+        Self { state: State::Unavailable, text, is_away: false }
+    }
+
+    fn away(state: State, text: String) -> Self {
+        Self { state, text, is_away: true }
     }
 
     /// Defects of the graph, each with its place in the configuration's file.

@@ -105,7 +105,7 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// Reads the request's tensors; an error names the one that is wrong.
+    /// Reads the request's tensors; an error knows which one is wrong.
     pub(crate) fn read(request: &Request, limits: &Limits) -> Result<Self> {
         let fields = Fields(request);
         fields.check_known()?;
@@ -163,7 +163,8 @@ impl Fields<'_> {
             Some(tensor) => Err(Error::unsupported(format!(
                 "input `{}` is not supported by the backend `onnxruntime_llm`",
                 tensor.name
-            ))),
+            ))
+            .of_input(Some(&*tensor.name))),
         }
     }
 
@@ -171,7 +172,10 @@ impl Fields<'_> {
     fn check_one(&self, name: &str, remedy: &str) -> Result<()> {
         match self.integer(name, |value| value > 0, "positive")? {
             None | Some(1) => Ok(()),
-            Some(count) => Err(Error::unsupported(format!("`{name}` is {count}; {remedy}"))),
+            Some(count) => {
+                let error = Error::unsupported(format!("`{name}` is {count}; {remedy}"));
+                Err(error.of_input(Some(name)))
+            }
         }
     }
 
@@ -181,10 +185,8 @@ impl Fields<'_> {
             .input("input_ids")
             .ok_or_else(|| Error::invalid("missing required input `input_ids`"))?;
         if tensor.shape.iter().rev().skip(1).any(|dim| *dim != 1) {
-            return Err(Error::invalid(format!(
-                "`input_ids` has shape {}; a request has one prompt",
-                consort_stage::ShapeText(&tensor.shape)
-            )));
+            let shape = consort_stage::ShapeText(&tensor.shape);
+            return Err(wrong("input_ids", format!("has shape {shape}; a request has one prompt")));
         }
         let mut ids = integers(tensor)?;
         let is_inside = |length: i64| (0..=ids.len() as i64).contains(&length);
@@ -192,14 +194,14 @@ impl Fields<'_> {
             ids.truncate(length as usize);
         }
         if ids.is_empty() {
-            return Err(Error::invalid("`input_ids` is empty; a prompt has at least one token"));
+            return Err(wrong("input_ids", "is empty; a prompt has at least one token"));
         }
         if ids.len() >= limits.context {
-            return Err(Error::invalid(format!(
-                "`input_ids` has {} tokens; the context of {} must have room for one more",
-                ids.len(),
-                limits.context
-            )));
+            let (count, context) = (ids.len(), limits.context);
+            return Err(wrong(
+                "input_ids",
+                format!("has {count} tokens; the context of {context} must have room for one more"),
+            ));
         }
         let ids = ids.into_iter();
         ids.map(|id| token("input_ids", id, limits.vocabulary)).collect()
@@ -253,21 +255,23 @@ impl Fields<'_> {
     fn bias(&self, limits: &Limits) -> Result<Vec<(Token, f32)>> {
         let every = self.floats("embedding_bias")?;
         if !every.is_empty() && every.len() != limits.vocabulary {
-            return Err(Error::invalid(format!(
-                "`embedding_bias` has {} numbers; the model has {} tokens",
-                every.len(),
-                limits.vocabulary
-            )));
+            let (count, vocabulary) = (every.len(), limits.vocabulary);
+            return Err(wrong(
+                "embedding_bias",
+                format!("has {count} numbers; the model has {vocabulary} tokens"),
+            ));
         }
         let weights = self.floats("logit_bias_weights")?;
         let ids = self.0.input("logit_bias_ids").map_or(Ok(Vec::new()), integers)?;
         if ids.len() != weights.len() {
-            return Err(Error::invalid(format!(
-                "`logit_bias_ids` has {} tokens and `logit_bias_weights` {} numbers; each token \
-                 has one",
-                ids.len(),
-                weights.len()
-            )));
+            return Err(wrong(
+                "logit_bias_ids",
+                format!(
+                    "has {} tokens and `logit_bias_weights` {} numbers; each token has one",
+                    ids.len(),
+                    weights.len()
+                ),
+            ));
         }
         let mut bias: Vec<_> = (0..).zip(every).filter(|(_, bias)| *bias != 0.0).collect();
         for (id, weight) in ids.into_iter().zip(weights) {
@@ -287,7 +291,7 @@ impl Fields<'_> {
         if values.iter().all(is_usable) {
             return Ok(values);
         }
-        Err(Error::invalid(format!("`{name}` must have numbers below infinity")))
+        Err(wrong(name, "must have numbers below infinity"))
     }
 
     fn integer(
@@ -322,7 +326,7 @@ impl Fields<'_> {
     ) -> Result<Option<T>> {
         match self.scalar(name, read)? {
             Some(value) if !is_valid(value) => {
-                Err(Error::invalid(format!("`{name}` must be {wanted}, not {value}")))
+                Err(wrong(name, format!("must be {wanted}, not {value}")))
             }
             value => Ok(value),
         }
@@ -339,9 +343,7 @@ impl Fields<'_> {
         };
         match read(tensor)?.as_slice() {
             [value] => Ok(Some(*value)),
-            values => {
-                Err(Error::invalid(format!("`{name}` must be one value, not {}", values.len())))
-            }
+            values => Err(wrong(name, format!("must be one value, not {}", values.len()))),
         }
     }
 }
@@ -360,18 +362,21 @@ pub(super) fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
         DataType::Int64 => widen::<i64>(tensor, |value| value),
         // A seed's bits are what counts; anything else this large is out of range below zero, too.
         DataType::Uint64 => widen::<u64>(tensor, |value| value as i64),
-        other => Err(Error::invalid(format!("`{}` is {other}, not a whole number", tensor.name))),
+        other => Err(wrong(&tensor.name, format!("is {other}, not a whole number"))),
     }
 }
 
 /// The token with this number.
 pub(super) fn token(field: &str, id: i64, vocabulary: usize) -> Result<Token> {
     Token::try_from(id).ok().filter(|id| (*id as usize) < vocabulary).ok_or_else(|| {
-        Error::invalid(format!(
-            "`{field}` has token {id}; the model's tokens are 0 to {}",
-            vocabulary - 1
-        ))
+        let last = vocabulary - 1;
+        wrong(field, format!("has token {id}; the model's tokens are 0 to {last}"))
     })
+}
+
+/// The error of a request whose `input` is wrong, and how.
+pub(super) fn wrong(input: &str, how: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("`{input}` {how}")).of_input(Some(input))
 }
 
 /// A seed for a request that gives none.

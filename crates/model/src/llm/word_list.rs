@@ -1,9 +1,9 @@
 //! Reads the lists of stop words and bad words: token sequences, flat, with where each one ends.
 
-use consort_stage::{Error, Result, ShapeText, Tensor};
+use consort_stage::{Result, ShapeText, Tensor};
 
 use super::decoder::Token;
-use super::request::{integers, token};
+use super::request::{integers, token, wrong};
 
 /// What stands behind the last end.
 const PADDING: i64 = -1;
@@ -16,11 +16,11 @@ const MOST_TOKENS: usize = 1 << 16;
 /// ends, then padding. A batch dimension of 1 may lead.
 pub(crate) fn read(tensor: &Tensor, vocabulary: usize) -> Result<Vec<Vec<Token>>> {
     let malformed = |what: &str| {
-        Error::invalid(format!(
-            "`{}` {what}; it must be two rows, the tokens of all words and then the end of each \
-             word, counted from the start and padded with -1",
-            tensor.name
-        ))
+        let how = format!(
+            "{what}; it must be two rows, the tokens of all words and then the end of each word, \
+             counted from the start and padded with -1"
+        );
+        wrong(&tensor.name, how)
     };
     let columns = match *tensor.shape.as_slice() {
         [2, columns] | [1, 2, columns] => columns as usize,

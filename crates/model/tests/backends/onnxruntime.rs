@@ -300,8 +300,13 @@ fn accelerators_and_levels_that_do_not_exist_are_refused() {
     let lists = optimization.execution_accelerators.get_or_insert_default();
     lists.gpu_execution_accelerator.resize_with(1, Default::default);
     lists.gpu_execution_accelerator[0].name = "tensorrt".into();
+    lists.cpu_execution_accelerator.resize_with(1, Default::default);
+    lists.cpu_execution_accelerator[0].name = "openvino".into();
     let error = loaded(&Folder::of("add_sub"), &model).err().unwrap();
-    assert!(error.message().contains("unknown execution provider `tensorrt`"), "{error}");
+    for name in ["tensorrt", "openvino"] {
+        let text = format!("unknown execution provider `{name}`");
+        assert!(error.message().contains(&text), "{error}");
+    }
 
     let wire = Arc::make_mut(&mut model.wire);
     let optimization = wire.optimization.get_or_insert_default();

@@ -26,8 +26,9 @@ pub(super) fn check(model: &str, signature: &Signature, request: &Request) -> Re
                 tensor.name
             )));
         };
-        check_tensor(model, signature, spec, tensor)?;
-        check_batch(model, signature, tensor, &mut batch)?;
+        check_tensor(model, signature, spec, tensor)
+            .and_then(|()| check_batch(model, signature, tensor, &mut batch))
+            .map_err(|error| error.of_input(Some(spec.name.clone())))?;
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use consort_middleware::context_in;
+use consort_middleware::{context, context_in};
 use consort_protocol::{Call, ModelInferRequest, ModelInferResponse, to_status};
 use consort_repository::{Labels, Models, Served, classify_outputs, log_failure};
-use consort_stage::{Context, Error, Result, Spent, collect_one};
+use consort_stage::{Context, Error, Response as Answer, Result, Spent, collect_one};
 use consort_telemetry::{Protocol, failed, request_span};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -45,34 +45,40 @@ pub(super) async fn infer(
     let span =
         request_span(Protocol::Grpc, &message.model_name, &message.model_version, &message.id);
     let spent = says_true(&metadata, TELLS_DURATIONS).then(Arc::<Spent>::default);
-    let context = Context { spent: spent.clone(), ..context_in(&extensions, span.clone()) };
+    let in_trace = context_in(&extensions, span.clone());
+    // The model's stage is given the message, and with it its names.
     let (model, id) = (message.model_name.clone(), message.id.clone());
-    let answer = answer(models, message, context.clone()).await;
-    let told = answer.map(|response| match spent {
-        Some(spent) => response.with_durations(&spent.durations()),
-        None => response,
-    });
-    told.map(Response::new).map_err(|error| {
-        failed(&span, error.code().name(), error.message());
-        refused(&error, &Labels::new(&model, &id, &context))
-    })
+    match answer(models, message, Context { spent: spent.clone(), ..in_trace }).await {
+        Ok((served, response)) => {
+            let response = ModelInferResponse::of(&*served.name, served.version, id, response);
+            Ok(Response::new(match spent {
+                Some(spent) => response.with_durations(&spent.durations()),
+                None => response,
+            }))
+        }
+        Err(error) => {
+            failed(&span, error.code().name(), error.message());
+            let span = (!span.is_disabled()).then_some(span);
+            let context = Context { span, ..context(&extensions) };
+            Err(refused(&error, &Labels::new(&model, &id, &context)))
+        }
+    }
 }
 
 async fn answer(
     models: &dyn Models,
     message: ModelInferRequest,
     context: Context,
-) -> Result<ModelInferResponse> {
+) -> Result<(Arc<Served>, Answer)> {
     let Admitted { served, call } = admit(models, message, context)?;
     if served.signature.is_decoupled {
         return Err(Error::unsupported(
             "ModelInfer RPC doesn't support models with decoupled transaction policy",
         ));
     }
-    let id = call.request.id.clone();
     let mut response = collect_one(served.stage.call(call.request)).await?;
     classify_outputs(&served, &call.classes, &mut response)?;
-    Ok(ModelInferResponse::of(&*served.name, served.version, id, response))
+    Ok((served, response))
 }
 
 /// The status that ends a call; logged unless its model has done so.

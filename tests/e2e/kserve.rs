@@ -1,0 +1,98 @@
+//! Servers of the KServe v2 protocol without Triton's extensions as the services of steps.
+
+use serde_json::{Value, json};
+
+use crate::lifecycle::wait_for;
+use crate::program::Program;
+use crate::python::Server;
+use crate::repository::Repository;
+use crate::system::{Answer, System};
+
+/// A server of the model `scale` in these versions.
+fn serve(versions: &[&str]) -> Server {
+    Server::start("kserve_server.py", versions)
+}
+
+/// An ensemble that calls two versions of `scale`, one after the other; -1 is the newest.
+fn twice(versions: [i64; 2]) -> String {
+    let step = |version: i64, from: &str, to: &str| {
+        format!(
+            r#"{{ model_name: "scale" model_version: {version}
+               input_map {{ key: "x" value: "{from}" }} output_map {{ key: "y" value: "{to}" }} }}"#
+        )
+    };
+    format!(
+        r#"platform: "ensemble" max_batch_size: 8
+        input [ {{ name: "in" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+        output [ {{ name: "out" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+        ensemble_scheduling {{ step [ {}, {} ] }}"#,
+        step(versions[0], "in", "t"),
+        step(versions[1], "t", "out")
+    )
+}
+
+fn gateway(server: &Server, repository: &Repository) -> System {
+    let options = [
+        format!("--stage=scaling={}", server.address),
+        format!("--model-repository={}", repository.path().display()),
+    ];
+    System::of(Program::start("consort-gateway", &options), Vec::new())
+}
+
+fn infer(system: &System, model: &str, first: f32) -> Answer {
+    let input = json!({
+        "name": "in", "datatype": "FP32", "shape": [2, 4], "data": [first, 2, 3, 4, 5, 6, 7, 8],
+    });
+    system.post(&format!("/v2/models/{model}/infer"), &json!({"inputs": [input]}).to_string())
+}
+
+#[test]
+fn a_server_that_can_only_be_asked_by_name_serves_the_steps_that_name_its_model() {
+    let server = serve(&[]);
+    let repository = Repository::new()
+        .with("twice", &twice([-1, 1]))
+        .with("other", &twice([-1, 7]))
+        .with("none", &twice([-1, -1]).replace("scale", "none"));
+    let system = gateway(&server, &repository);
+    wait_for("the model", || infer(&system, "twice", 1.0).status == 200);
+    let answer = infer(&system, "twice", 1.0).json();
+    let expected: Vec<f64> = (1..=8).map(|value| f64::from(value) * 100.0).collect();
+    assert_eq!(answer["outputs"][0]["data"], json!(expected));
+    assert_eq!(answer["outputs"][0]["shape"], json!([2, 4]));
+    let refused = infer(&system, "twice", -1.0);
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    let text = format!(
+        "in ensemble 'twice', step 0 (model 'scale'): service 'scaling' ({}): x must not be negative",
+        server.address
+    );
+    assert!(refused.text.contains(&text), "{}", refused.text);
+    // The only version that there is has the number 1 here.
+    let answer = infer(&system, "other", 1.0);
+    assert_eq!(answer.status, 404, "{}", answer.text);
+    assert!(answer.text.contains("required version 7"), "{}", answer.text);
+    let answer = infer(&system, "none", 1.0);
+    assert_eq!(answer.status, 404, "{}", answer.text);
+    drop(server);
+    let mut status = 0;
+    wait_for("the loss to be noticed", || {
+        let answer = infer(&system, "twice", 1.0);
+        status = answer.status;
+        answer.text.contains("no ready replica of stage `scaling`")
+    });
+    assert_eq!(status, 503);
+}
+
+#[test]
+fn the_versions_that_its_metadata_lists_can_be_asked_for() {
+    let server = serve(&["2", "3"]);
+    let repository = Repository::new().with("twice", &twice([2, -1]));
+    let system = gateway(&server, &repository);
+    system.wait_until_ready();
+    let answer = infer(&system, "twice", 1.0).json();
+    assert_eq!(answer["outputs"][0]["data"][0], json!(6.0), "{answer}");
+    let index = system.index();
+    let rows = index.as_array().expect("the index is a list").iter();
+    let versions: Vec<&Value> =
+        rows.filter(|row| row["name"] == "scale").map(|row| &row["version"]).collect();
+    assert_eq!(versions, ["2", "3"]);
+}
