@@ -2,6 +2,7 @@
 
 mod buffers;
 mod cache;
+mod choosing;
 mod config;
 mod decoder;
 mod engine;
@@ -9,6 +10,7 @@ mod graph;
 mod log_probs;
 mod logits;
 mod padded;
+mod protobuf;
 mod random;
 mod request;
 mod response;
@@ -19,10 +21,12 @@ mod serial;
 mod shared;
 mod stop;
 mod stripes;
+mod top;
 mod waiting;
 mod word_list;
 
 pub(crate) use cache::Memory;
+pub(crate) use choosing::add as add_choice;
 pub(crate) use config::Config;
 pub(crate) use decoder::Decoder;
 pub(crate) use engine::Engine;
@@ -31,4 +35,4 @@ pub(crate) use padded::Padded;
 pub(crate) use request::{INPUTS, Limits};
 pub(crate) use response::{OUTPUTS, Outputs};
 pub(crate) use serial::{Parts, Serial};
-pub(crate) use shared::{Shared, Size};
+pub(crate) use shared::{Home, Shared, Size};

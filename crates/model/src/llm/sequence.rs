@@ -2,7 +2,7 @@
 
 use consort_stage::{Error, Job, Result};
 
-use super::decoder::{Row, Slot, Token};
+use super::decoder::{Row, Scores, Slot, Token, Wants};
 use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
 use super::response::{Finish, Outputs, Part};
@@ -123,26 +123,31 @@ impl Sequence {
     pub(crate) fn next_row(&mut self) -> Row {
         let token = self.text[self.fed];
         self.fed += 1;
-        Row { slot: self.slot, token }
+        Row { slot: self.slot, token, wants: self.wants() }
     }
 
-    /// The tokens to feed next, at most so many.
-    pub(crate) fn feed(&mut self, most: usize) -> &[Token] {
+    /// The tokens to feed next, at most so many, and what is wanted then, if those are the last.
+    pub(crate) fn feed(&mut self, most: usize) -> (&[Token], Option<Wants>) {
         let start = self.fed;
         self.fed = self.text.len().min(start.saturating_add(most));
-        &self.text[start..self.fed]
+        let wants = (self.fed == self.text.len()).then(|| self.wants());
+        (&self.text[start..self.fed], wants)
     }
 
-    /// Whether all of the text was fed, so that the logits are those of the next token.
-    pub(crate) fn is_fed(&self) -> bool {
-        self.fed == self.text.len()
-    }
-
-    /// Takes the logits of the next token: picks it and gives the caller what is ready.
+    /// Takes the scores of the next token: picks it and gives the caller what is ready.
     ///
     /// The sequence is over when this gives how it ended.
-    pub(crate) fn advance(&mut self, logits: &mut [f32]) -> Result<Option<Finish>> {
-        let finish = self.extend(logits)?;
+    pub(crate) fn advance(&mut self, scores: Scores<'_>) -> Result<Option<Finish>> {
+        let token = match scores {
+            Scores::Likeliest(token) => token,
+            Scores::Logits(logits) => self.pick(logits),
+        };
+        let token = token.ok_or_else(|| {
+            Error::internal(
+                "the model left no token to pick: every logit is infinite or not a number",
+            )
+        })?;
+        let finish = self.extend(token);
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {
             self.give(finish);
@@ -162,35 +167,52 @@ impl Sequence {
         }
     }
 
-    /// Picks the next token and appends it, unless it ends the text.
-    fn extend(&mut self, logits: &mut [f32]) -> Result<Option<Finish>> {
+    /// What the next token is picked from: whatever changes the logits, or asks for them, needs
+    /// those of all tokens.
+    fn wants(&self) -> Wants {
+        let is_free = self.generation.words.bad.is_empty() && !self.is_too_short();
+        if is_free && self.sampler.takes_the_likeliest() && !self.log_probs.are_wanted() {
+            Wants::Likeliest
+        } else {
+            Wants::Logits
+        }
+    }
+
+    /// Whether nothing may end it yet.
+    fn is_too_short(&self) -> bool {
+        self.generated().len() < self.generation.min_tokens
+    }
+
+    /// Picks the next token; `None` when there is none to pick.
+    fn pick(&mut self, logits: &mut [f32]) -> Option<Token> {
         let Generation { end_ids, words, .. } = &self.generation;
         self.log_probs.see(logits);
         self.sampler.penalise(logits);
-        let too_short = self.generated().len() < self.generation.min_tokens;
-        let early = end_ids.iter().copied().filter(|_| too_short);
+        let early = end_ids.iter().copied().filter(|_| self.is_too_short());
         for token in words.forbidden(&self.text).chain(early) {
             if let Some(logit) = logits.get_mut(token as usize) {
                 *logit = f32::NEG_INFINITY;
             }
         }
-        let token = self.sampler.pick(logits).ok_or_else(|| {
-            Error::internal(
-                "the model left no token to pick: every logit is infinite or not a number",
-            )
-        })?;
+        self.sampler.pick(logits)
+    }
+
+    /// Appends the next token, unless it ends the text.
+    fn extend(&mut self, token: Token) -> Option<Finish> {
+        let Generation { end_ids, words, .. } = &self.generation;
+        self.sampler.note(token);
         if end_ids.contains(&token) {
-            return Ok(Some(Finish::Stop));
+            return Some(Finish::Stop);
         }
         self.text.push(token);
         self.log_probs.note(token);
         let stop = words.stop_length(self.generated());
         if stop > 0 {
             self.text.truncate(self.text.len() - stop);
-            return Ok(Some(Finish::Stop));
+            return Some(Finish::Stop);
         }
         let is_full = self.generated().len() >= self.generation.max_tokens;
-        Ok(is_full.then_some(Finish::Length))
+        is_full.then_some(Finish::Length)
     }
 
     fn generated(&self) -> &[Token] {
