@@ -9,6 +9,7 @@ mod engine;
 mod graph;
 mod log_probs;
 mod logits;
+mod nucleus;
 mod padded;
 mod protobuf;
 mod random;
@@ -26,7 +27,7 @@ mod waiting;
 mod word_list;
 
 pub(crate) use cache::Memory;
-pub(crate) use choosing::add as add_choice;
+pub(crate) use choosing::{MOST as MOST_FOUND, add as add_choice, top as top_graph};
 pub(crate) use config::Config;
 pub(crate) use decoder::Decoder;
 pub(crate) use engine::Engine;

@@ -140,6 +140,7 @@ impl Sequence {
     pub(crate) fn advance(&mut self, scores: Scores<'_>) -> Result<Option<Finish>> {
         let token = match scores {
             Scores::Likeliest(token) => token,
+            Scores::Top(tokens) => self.sampler.pick_from(tokens),
             Scores::Logits(logits) => self.pick(logits),
         };
         let token = token.ok_or_else(|| {
@@ -171,11 +172,7 @@ impl Sequence {
     /// those of all tokens.
     fn wants(&self) -> Wants {
         let is_free = self.generation.words.bad.is_empty() && !self.is_too_short();
-        if is_free && self.sampler.takes_the_likeliest() && !self.log_probs.are_wanted() {
-            Wants::Likeliest
-        } else {
-            Wants::Logits
-        }
+        if is_free && !self.log_probs.are_wanted() { self.sampler.wants() } else { Wants::Logits }
     }
 
     /// Whether nothing may end it yet.

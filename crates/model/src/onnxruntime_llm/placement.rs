@@ -34,7 +34,7 @@ const PREFILL_CHUNK_SIZE_ON_CARD: NonZeroUsize = NonZeroUsize::new(1024).expect(
 
 /// The decoder that a graph needs where its session runs.
 pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<Box<dyn Decoder>> {
-    let Opened { session, provider, graph, captures, .. } = opened;
+    let Opened { session, provider, graph, captures, picker, .. } = opened;
     let settings = &model.settings;
     let is_on_card = provider != Provider::Cpu;
     let slots = slots(settings, &graph, limits.context, provider)?;
@@ -49,7 +49,7 @@ pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<
             Provider::Cpu => Home::Processor,
             Provider::Cuda(index) => Home::Card { index, captures },
         };
-        return Ok(Box::new(Shared::new(session, (name, graph), size, home)?));
+        return Ok(Box::new(Shared::new((session, picker), (name, graph), size, home)?));
     }
     let memory = Memory::new(provider, limits.context)?;
     let parts = Parts { model: name, graph, memory, slots, prefill_tokens, vocabulary };
@@ -62,12 +62,7 @@ pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<
 
 /// How many sequences have a cache at once: as many as the configuration says, else as many as
 /// are worth it and fit the memory that nobody would mind.
-fn slots(
-    settings: &Settings,
-    graph: &Graph,
-    context: usize,
-    provider: Provider,
-) -> Result<usize> {
+fn slots(settings: &Settings, graph: &Graph, context: usize, provider: Provider) -> Result<usize> {
     let (usual, free) = match provider {
         Provider::Cpu => (MAX_ACTIVE_REQUESTS, None),
         Provider::Cuda(_) if !graph.chooses => (MAX_ACTIVE_REQUESTS_IN_TURN, None),

@@ -153,8 +153,9 @@ fn a_graph_with_a_branch_for_its_first_step_is_told_when_it_is_the_first() {
 
 #[test]
 fn logits_of_half_precision_are_read() {
-    let generated =
-        |settings: &[_]| tokens(&tiny("llama_half", settings).answer(request(&[5, 6, 7], 8)).unwrap());
+    let generated = |settings: &[_]| {
+        tokens(&tiny("llama_half", settings).answer(request(&[5, 6, 7], 8)).unwrap())
+    };
     assert_eq!(generated(&[]).len(), 8);
     assert_eq!(generated(&[CHOOSES]), generated(&[]));
 }
@@ -561,14 +562,15 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
             with(plain(), [flag("return_log_probs", true), int("top_logprobs", 3)]),
             with(plain(), [word.clone()]),
             with(plain(), [float("temperature", 0.9), float("runtime_top_p", 0.9), seed(3)]),
+            with(plain(), [float("temperature", 1.2), int("runtime_top_k", 40), seed(4)]),
+            with(plain(), [float("temperature", 1.2), int("runtime_top_k", 400), seed(5)]),
             with(plain(), [float("repetition_penalty", 1.3)]),
             plain(),
         ]
     };
     let answers = |settings: &[_]| {
         let model = ferris(settings);
-        let asked: Vec<_> =
-            requests().into_iter().map(|request| model.ask(request, 64)).collect();
+        let asked: Vec<_> = requests().into_iter().map(|request| model.ask(request, 64)).collect();
         let read = asked.into_iter().map(|responses| model.read(responses).unwrap());
         read.map(|answer| (tokens(&answer), answer)).collect::<Vec<_>>()
     };
