@@ -11,7 +11,7 @@ use consort_repository::{Backend, Instance, Kind, ModelFile};
 use consort_stage::{Error, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
 
-use crate::llm::{Config, Engine, Graph, INPUTS, Limits, OUTPUTS, Outputs};
+use crate::llm::{Config, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs};
 use crate::provider::Provider;
 use crate::session;
 
@@ -22,6 +22,13 @@ pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", signature, load };
 const DEFAULT_MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
 /// The checkpoint's `config.json`, where a graph carries it.
 const METADATA: &str = "config.json";
+
+/// The parameter that names the tokenizer, and its file without one.
+const TOKENIZER: &str = "tokenizer";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+/// How many threads at most compute which tokens may come next in guided texts, each in a fraction
+/// of a step.
+const MOST_GUIDE_THREADS: usize = 4;
 
 /// The loop and what it needs to start.
 struct OnnxRuntimeLlm(Engine);
@@ -60,10 +67,11 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         _ => return Err(no_kernel()),
     };
     let limits = limits(instance, &opened.config, &opened.graph)?;
+    let guidance = guidance(instance, limits.vocabulary)?;
     let decoder = placement::decoder(model, opened, &limits)?;
     let names = model.signature.outputs.iter().map(|spec| Arc::clone(&spec.name));
     let outputs = Outputs::new(names, model.signature.is_batching());
-    let engine = Engine::new(decoder, limits, outputs);
+    let engine = Engine::new(decoder, limits, outputs, guidance);
     Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm(engine))))
 }
 
@@ -107,6 +115,20 @@ fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {
     let metadata = session.metadata().ok().and_then(|data| data.custom(METADATA));
     let folders: [&Path; 2] = [instance.version_folder, instance.model_folder];
     Config::read(&folders, metadata.as_deref())
+}
+
+/// What keeps texts within bounds, with the model's tokenizer; a model without one generates all
+/// the same, but one whose configuration names a file has it.
+fn guidance(instance: &Instance<'_>, vocabulary: usize) -> Result<Guidance> {
+    let tokenizer = instance.find_beside(TOKENIZER, TOKENIZER_FILE);
+    if instance.model.settings.get(TOKENIZER).is_some() {
+        tokenizer.as_ref().map_err(Error::clone)?;
+    }
+    let tokenizer = tokenizer.map_err(|error| {
+        Error::unsupported(format!("`{GUIDE}` needs the model's tokenizer: {}", error.message()))
+    });
+    let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
+    Ok(Guidance::new(tokenizer, vocabulary, threads))
 }
 
 /// Refuses tensors that the loop neither takes nor gives; inputs that a request may leave out are

@@ -3,15 +3,16 @@
 use std::thread;
 use std::time::Duration;
 
-use consort_stage::{Error, Jobs, JobsClosed};
+use consort_stage::{Error, Job, Jobs, JobsClosed};
 
 use super::decoder::{Decoder, Row, Slot};
+use super::guidance::Guidance;
 use super::request::Limits;
 use super::response::Outputs;
 use super::sequence::{Due, Sequence};
 use super::waiting::Waiting;
 
-/// How long the loop rests when every caller reads too slowly: far below what a reader notices,
+/// How long the loop rests when every caller reads too slowly or has a guide compiled: far below what a reader notices,
 /// and long enough to cost nothing.
 const REST: Duration = Duration::from_millis(1);
 
@@ -24,6 +25,7 @@ pub(crate) struct Engine {
     decoder: Box<dyn Decoder>,
     limits: Limits,
     outputs: Outputs,
+    guidance: Guidance,
     waiting: Waiting,
     /// The sequences that have a slot, in the order they were given it.
     active: Vec<Sequence>,
@@ -45,13 +47,19 @@ struct Step {
 
 impl Engine {
     /// An engine without sequences.
-    pub(crate) fn new(decoder: Box<dyn Decoder>, limits: Limits, outputs: Outputs) -> Self {
+    pub(crate) fn new(
+        decoder: Box<dyn Decoder>,
+        limits: Limits,
+        outputs: Outputs,
+        guidance: Guidance,
+    ) -> Self {
         Self {
             free: (0..decoder.slots()).rev().collect(),
             decoder,
             waiting: Waiting::new(limits.max_queue_size()),
             limits,
             outputs,
+            guidance,
             active: Vec::new(),
             step: Step::default(),
         }
@@ -63,11 +71,10 @@ impl Engine {
         loop {
             let closed = self.receive(jobs).is_err();
             self.admit();
-            if self.active.is_empty() {
-                if closed {
-                    return;
-                }
-            } else if !self.step() {
+            if closed && self.active.is_empty() && self.waiting.is_empty() {
+                return;
+            }
+            if !self.step() && !self.is_idle() {
                 thread::sleep(REST);
             }
         }
@@ -89,16 +96,24 @@ impl Engine {
     /// cannot be done is answered at once.
     fn receive(&mut self, jobs: &mut Jobs) -> Result<(), JobsClosed> {
         while self.waiting.has_room() {
-            let is_idle = self.active.is_empty() && self.waiting.is_empty();
-            let job = if is_idle { Some(jobs.wait()?) } else { jobs.poll()? };
+            let job = if self.is_idle() { Some(jobs.wait()?) } else { jobs.poll()? };
             let Some(job) = job else {
                 break;
             };
-            if let Some(sequence) = Sequence::read(job, &self.limits, &self.outputs) {
+            if let Some(sequence) = self.read(job) {
                 self.waiting.push(sequence);
             }
         }
         Ok(())
+    }
+
+    fn read(&mut self, job: Job) -> Option<Sequence> {
+        Sequence::read(job, &self.limits, &self.outputs, &mut self.guidance)
+    }
+
+    /// Whether there is nobody to work for.
+    fn is_idle(&self) -> bool {
+        self.active.is_empty() && self.waiting.is_empty()
     }
 
     /// Lets those go that nobody waits for any more, and gives every free slot to the most urgent
@@ -230,7 +245,7 @@ impl Engine {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    use consort_stage::{Job, Reply, Request, Responses, Result, Tensor};
+    use consort_stage::{Reply, Request, Responses, Result, Tensor};
     use futures::StreamExt;
 
     use super::*;
@@ -288,7 +303,8 @@ mod tests {
             priorities: None,
         };
         let outputs = Outputs::new(std::iter::once("output_ids".into()), true);
-        let mut engine = Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs);
+        let guidance = Guidance::new(Err(Error::not_found("no tokenizer")), 4, 1);
+        let mut engine = Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs, guidance);
         let (sender, mut jobs) = Jobs::channel(4);
         let ((bystander, beside), (fatal, over)) = (job(0), job(1));
         sender.try_send(bystander).unwrap();

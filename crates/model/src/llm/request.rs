@@ -7,6 +7,8 @@ use consort_config::Priorities;
 use consort_stage::{DataType, Error, Parameter, Request, Result, Tensor};
 
 use super::decoder::Token;
+use super::fields::{Fields, integers, token};
+use super::guidance::{GUIDE, Source, TYPE};
 use super::sampler::{Penalties, Sampling};
 use super::stop::Words;
 use super::word_list;
@@ -43,6 +45,8 @@ pub(crate) const INPUTS: &[Input] = &[
     ("return_log_probs", DataType::Bool, &[1], false),
     ("top_logprobs", DataType::Int32, &[1], false),
     ("num_return_sequences", DataType::Int32, &[1], false),
+    (TYPE, DataType::Bytes, &[1], false),
+    (GUIDE, DataType::Bytes, &[1], false),
 ];
 
 /// How many of the likeliest tokens a request may want to know: as many as clients of
@@ -102,6 +106,8 @@ pub(crate) struct Generation {
     pub(crate) is_streaming: bool,
     /// Whether the prompt stays out of the first response.
     pub(crate) excludes_prompt: bool,
+    /// What the text must be.
+    pub(crate) guide: Option<Source>,
 }
 
 impl Generation {
@@ -140,6 +146,7 @@ impl Generation {
                 .unwrap_or(0) as usize,
             is_streaming,
             excludes_prompt: fields.flag("exclude_input_in_output")?.unwrap_or(true),
+            guide: Source::read(fields.string(TYPE)?, fields.string(GUIDE)?)?,
             prompt,
         })
     }
@@ -152,9 +159,6 @@ impl Generation {
     }
 }
 
-/// The tensors of a request, by name.
-struct Fields<'a>(&'a Request);
-
 impl Fields<'_> {
     fn check_known(&self) -> Result<()> {
         let is_known = |tensor: &&Tensor| INPUTS.iter().any(|(name, ..)| *name == &*tensor.name);
@@ -164,14 +168,6 @@ impl Fields<'_> {
                 "input `{}` is not supported by the backend `onnxruntime_llm`",
                 tensor.name
             ))),
-        }
-    }
-
-    /// Refuses more than 1 of what there is one of.
-    fn check_one(&self, name: &str, remedy: &str) -> Result<()> {
-        match self.integer(name, |value| value > 0, "positive")? {
-            None | Some(1) => Ok(()),
-            Some(count) => Err(Error::unsupported(format!("`{name}` is {count}; {remedy}"))),
         }
     }
 
@@ -275,103 +271,6 @@ impl Fields<'_> {
         }
         Ok(bias)
     }
-
-    /// The numbers of a tensor, none when the request does not have it.
-    fn floats(&self, name: &str) -> Result<Vec<f32>> {
-        let Some(tensor) = self.0.input(name) else {
-            return Ok(Vec::new());
-        };
-        let values = tensor.to_slice::<f32>()?.into_owned();
-        // Minus infinity forbids a token.
-        let is_usable = |value: &f32| !value.is_nan() && *value < f32::INFINITY;
-        if values.iter().all(is_usable) {
-            return Ok(values);
-        }
-        Err(Error::invalid(format!("`{name}` must have numbers below infinity")))
-    }
-
-    fn integer(
-        &self,
-        name: &str,
-        is_valid: impl Fn(i64) -> bool,
-        wanted: &str,
-    ) -> Result<Option<i64>> {
-        self.valid(name, integers, is_valid, wanted)
-    }
-
-    fn float(
-        &self,
-        name: &str,
-        is_valid: impl Fn(f32) -> bool,
-        wanted: &str,
-    ) -> Result<Option<f32>> {
-        let is_valid = |value: f32| value.is_finite() && is_valid(value);
-        self.valid(name, |tensor| Ok(tensor.to_slice::<f32>()?.into_owned()), is_valid, wanted)
-    }
-
-    fn flag(&self, name: &str) -> Result<Option<bool>> {
-        self.scalar(name, Tensor::to_bools)
-    }
-
-    fn valid<T: Copy + std::fmt::Display>(
-        &self,
-        name: &str,
-        read: impl Fn(&Tensor) -> Result<Vec<T>>,
-        is_valid: impl Fn(T) -> bool,
-        wanted: &str,
-    ) -> Result<Option<T>> {
-        match self.scalar(name, read)? {
-            Some(value) if !is_valid(value) => {
-                Err(Error::invalid(format!("`{name}` must be {wanted}, not {value}")))
-            }
-            value => Ok(value),
-        }
-    }
-
-    /// The one element of a tensor of whatever shape; `None` when the request does not have it.
-    fn scalar<T: Copy>(
-        &self,
-        name: &str,
-        read: impl Fn(&Tensor) -> Result<Vec<T>>,
-    ) -> Result<Option<T>> {
-        let Some(tensor) = self.0.input(name) else {
-            return Ok(None);
-        };
-        match read(tensor)?.as_slice() {
-            [value] => Ok(Some(*value)),
-            values => {
-                Err(Error::invalid(format!("`{name}` must be one value, not {}", values.len())))
-            }
-        }
-    }
-}
-
-/// The elements of a tensor of whole numbers, whichever their size.
-pub(super) fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
-    fn widen<T: consort_stage::Element>(
-        tensor: &Tensor,
-        widen: impl Fn(T) -> i64,
-    ) -> Result<Vec<i64>> {
-        Ok(tensor.to_slice::<T>()?.iter().copied().map(widen).collect())
-    }
-    match tensor.datatype {
-        DataType::Int32 => widen::<i32>(tensor, i64::from),
-        DataType::Uint32 => widen::<u32>(tensor, i64::from),
-        DataType::Int64 => widen::<i64>(tensor, |value| value),
-        // A seed's bits are what counts; anything else this large is out of range below zero, too.
-        DataType::Uint64 => widen::<u64>(tensor, |value| value as i64),
-        other => Err(Error::invalid(format!("`{}` is {other}, not a whole number", tensor.name))),
-    }
-}
-
-/// The token with this number.
-pub(super) fn token(field: &str, id: i64, vocabulary: usize) -> Result<Token> {
-    Token::try_from(id).ok().filter(|id| (*id as usize) < vocabulary).ok_or_else(|| {
-        Error::invalid(format!(
-            "`{field}` has token {id}; the model's tokens are 0 to {}",
-            vocabulary - 1
-        ))
-    })
 }
 
 /// A seed for a request that gives none.

@@ -3,6 +3,7 @@
 use consort_stage::{Error, Job, Result};
 
 use super::decoder::{Row, Slot, Token};
+use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
 use super::response::{Finish, Outputs, Part};
@@ -18,6 +19,7 @@ pub(crate) struct Sequence {
     job: Job,
     outputs: Outputs,
     generation: Generation,
+    guide: Option<Guide>,
     sampler: Sampler,
     log_probs: LogProbs,
     /// How many tokens of the prompt the decoder held already.
@@ -45,19 +47,29 @@ pub(crate) enum Due {
 
 impl Sequence {
     /// Checks what a job asks for; a job that cannot be done is answered at once.
-    pub(crate) fn read(job: Job, limits: &Limits, outputs: &Outputs) -> Option<Self> {
+    pub(crate) fn read(
+        job: Job,
+        limits: &Limits,
+        outputs: &Outputs,
+        guidance: &mut Guidance,
+    ) -> Option<Self> {
         if job.request.context.is_expired() {
             job.reply.fail(Error::deadline_exceeded());
             return None;
         }
-        match Generation::read(&job.request, limits) {
-            Ok(generation) => Some(Self {
+        let read = Generation::read(&job.request, limits).and_then(|mut generation| {
+            let guide = generation.guide.take().map(|source| guidance.guide(source));
+            Ok((generation, guide.transpose()?))
+        });
+        match read {
+            Ok((generation, guide)) => Some(Self {
                 slot: Slot::MAX,
                 urgency: Urgency::new(limits.level(&job.request), job.request.context.deadline),
                 has_begun: false,
                 outputs: outputs.wanted_by(&job.request, generation.wants_any_log_probs()),
                 log_probs: LogProbs::new(generation.wants_log_probs, generation.alternatives),
                 cached: 0,
+                guide,
                 sampler: Sampler::new(generation.sampling.clone(), &generation.prompt),
                 text: generation.prompt.clone(),
                 fed: 0,
@@ -71,6 +83,12 @@ impl Sequence {
                 None
             }
         }
+    }
+
+    /// Whether it can be given a slot, which it cannot while its guide is compiled; the error of a
+    /// guide that cannot be.
+    pub(crate) fn is_ready(&mut self) -> Result<bool> {
+        self.guide.as_mut().map_or(Ok(true), Guide::is_compiled)
     }
 
     /// Whose turn it is while it waits.
@@ -174,23 +192,39 @@ impl Sequence {
                 *logit = f32::NEG_INFINITY;
             }
         }
-        let token = self.sampler.pick(logits).ok_or_else(|| {
-            Error::internal(
-                "the model left no token to pick: every logit is infinite or not a number",
-            )
-        })?;
+        if let Some(guide) = &mut self.guide
+            && guide.restrict(logits, end_ids)? == Left::End
+        {
+            return Ok(Some(Finish::Stop));
+        }
+        let token = self.sampler.pick(logits).ok_or_else(|| self.no_token())?;
         if end_ids.contains(&token) {
             return Ok(Some(Finish::Stop));
         }
         self.text.push(token);
         self.log_probs.note(token);
+        let is_whole = self.guide.as_mut().map_or(Ok(false), |guide| guide.advance(token))?;
         let stop = words.stop_length(self.generated());
         if stop > 0 {
             self.text.truncate(self.text.len() - stop);
+        }
+        if stop > 0 || is_whole {
             return Ok(Some(Finish::Stop));
         }
         let is_full = self.generated().len() >= self.generation.max_tokens;
         Ok(is_full.then_some(Finish::Length))
+    }
+
+    /// The error when every token is impossible.
+    fn no_token(&self) -> Error {
+        if self.guide.is_some() {
+            return Error::invalid(format!(
+                "`{GUIDE}` allows no token after {} of them that the model has and neither \
+                 `bad_words_list` nor a bias forbids",
+                self.generated().len()
+            ));
+        }
+        Error::internal("the model left no token to pick: every logit is infinite or not a number")
     }
 
     fn generated(&self) -> &[Token] {

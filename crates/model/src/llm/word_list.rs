@@ -3,7 +3,7 @@
 use consort_stage::{Error, Result, ShapeText, Tensor};
 
 use super::decoder::Token;
-use super::request::{integers, token};
+use super::fields::{integers, token};
 
 /// What stands behind the last end.
 const PADDING: i64 = -1;

@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod asking;
 mod crowd;
 mod generating;
+mod guided;
 mod loaded;
 mod onnxruntime;
 mod onnxruntime_llm;
 mod reference;
+mod spelling;

@@ -7,78 +7,14 @@ use std::time::{Duration, Instant};
 use consort_config::Model;
 use consort_stage::{Code, Request, Response, Responses, Result, Signature, Tensor};
 
+use crate::asking::{
+    NAME, configured, ferris, finish, flag, float, ids, int, seed, signature, streaming, tiny, tokens, with,
+    word,
+};
 use crate::crowd;
 use crate::generating::{Generating, prompt, request};
 use crate::loaded::{Folder, graphs, model, root};
 use crate::reference;
-
-const NAME: &str = "onnxruntime_llm";
-
-fn signature() -> Signature {
-    Folder::of("add_sub").signature(NAME).unwrap().unwrap()
-}
-
-fn configured(settings: &[(&str, &str)]) -> Model {
-    model(NAME, signature(), settings)
-}
-
-fn ferris(settings: &[(&str, &str)]) -> Generating {
-    Generating::start(&root().join("model_repository/ferris"), &configured(settings))
-}
-
-/// A small Llama with random weights, in the convention that its folder is named for.
-fn tiny(convention: &str, settings: &[(&str, &str)]) -> Generating {
-    let files = std::fs::read_dir(graphs().join(convention)).unwrap();
-    let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    Generating::start(Folder::with(&files).path(), &configured(settings))
-}
-
-fn with(mut request: Request, tensors: impl IntoIterator<Item = Tensor>) -> Request {
-    request.inputs.extend(tensors);
-    request
-}
-
-fn int(name: &str, value: i32) -> Tensor {
-    Tensor::from_vec(name, &[1, 1], vec![value])
-}
-
-fn float(name: &str, value: f32) -> Tensor {
-    Tensor::from_vec(name, &[1, 1], vec![value])
-}
-
-fn flag(name: &str, value: bool) -> Tensor {
-    Tensor::from_bools(name, &[1, 1], &[value])
-}
-
-fn seed(value: u64) -> Tensor {
-    Tensor::from_vec("random_seed", &[1, 1], vec![value])
-}
-
-/// One word as a list.
-fn word(name: &str, tokens: &[i32]) -> Tensor {
-    let mut ends = vec![-1; tokens.len()];
-    ends[0] = tokens.len() as i32;
-    Tensor::from_vec(name, &[1, 2, tokens.len() as i64], [tokens, &ends].concat())
-}
-
-fn streaming(request: Request) -> Request {
-    with(request, [flag("streaming", true)])
-}
-
-fn ids(response: &Response, name: &str) -> Vec<i32> {
-    response.output(name).unwrap().to_slice::<i32>().unwrap().into_owned()
-}
-
-fn tokens(responses: &[Response]) -> Vec<i32> {
-    responses.iter().flat_map(|response| ids(response, "output_ids")).collect()
-}
-
-fn finish(responses: &[Response]) -> String {
-    let last = responses.last().unwrap();
-    assert!(last.is_last && last.output("is_final").unwrap().to_bools().unwrap()[0]);
-    let reason = last.output("finish_reason").unwrap();
-    String::from_utf8(reason.to_strings().unwrap()[0].to_vec()).unwrap()
-}
 
 #[test]
 fn ferris_writes_what_its_reference_says() {
