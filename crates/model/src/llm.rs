@@ -2,6 +2,7 @@
 
 mod buffers;
 mod cache;
+mod caller;
 mod config;
 mod decoder;
 mod engine;

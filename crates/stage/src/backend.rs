@@ -113,7 +113,12 @@ impl Reply {
 
     /// Whether the caller has not yet read what it was given, so that more must wait.
     pub fn is_full(&self) -> bool {
-        self.0.capacity() <= RESERVED
+        self.room() == 0
+    }
+
+    /// How many responses can be sent before the caller reads one.
+    pub fn room(&self) -> usize {
+        self.0.capacity().saturating_sub(RESERVED)
     }
 
     /// Sends a response without waiting.

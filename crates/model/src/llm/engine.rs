@@ -100,14 +100,14 @@ impl Engine {
             let Some(job) = job else {
                 break;
             };
-            if let Some(sequence) = self.read(job) {
+            for sequence in self.read(job) {
                 self.waiting.push(sequence);
             }
         }
         Ok(())
     }
 
-    fn read(&mut self, job: Job) -> Option<Sequence> {
+    fn read(&mut self, job: Job) -> Vec<Sequence> {
         Sequence::read(job, &self.limits, &self.outputs, &mut self.guidance)
     }
 
@@ -149,7 +149,10 @@ impl Engine {
     /// Feeds the last token of every sequence that has given one; how many those were.
     fn decode(&mut self) -> usize {
         let mut step = std::mem::take(&mut self.step);
-        let due = |index: &usize| self.active[*index].due() == Due::Decode;
+        let due = |index: &usize| {
+            let sequence = &self.active[*index];
+            sequence.due() == Due::Decode && sequence.promise()
+        };
         step.decoding.clear();
         step.decoding.extend((0..self.active.len()).filter(due));
         step.over.clear();
@@ -185,7 +188,8 @@ impl Engine {
     fn prefill(&mut self, budget: usize) -> usize {
         let (mut fed, mut index) = (0, 0);
         while fed < budget && index < self.active.len() {
-            if self.active[index].due() != Due::Prefill {
+            let sequence = &self.active[index];
+            if sequence.due() != Due::Prefill || !sequence.promise() {
                 index += 1;
                 continue;
             }
@@ -218,6 +222,7 @@ impl Engine {
         let fed = tokens.len();
         let logits = self.decoder.prefill(slot, tokens)?;
         if !sequence.is_fed() {
+            sequence.release();
             return Ok((fed, true));
         }
         let finish = sequence.advance(logits)?;

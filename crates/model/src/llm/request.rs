@@ -53,6 +53,9 @@ pub(crate) const INPUTS: &[Input] = &[
 /// `OpenAI`'s protocol may ask for.
 const MOST_ALTERNATIVES: i64 = 20;
 
+/// How many texts a request may want: as many as clients of `OpenAI`'s protocol may ask for.
+const MOST_TEXTS: i64 = 128;
+
 /// What every request to a model is held to.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -84,10 +87,12 @@ impl Limits {
 }
 
 /// A request for text, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Generation {
     /// The tokens to continue.
     pub(crate) prompt: Vec<Token>,
+    /// How many texts to continue it with.
+    pub(crate) texts: usize,
     /// How many tokens to generate at most, which fit the context behind the prompt.
     pub(crate) max_tokens: usize,
     /// How many tokens to generate before the text may end.
@@ -116,7 +121,6 @@ impl Generation {
         let fields = Fields(request);
         fields.check_known()?;
         fields.check_one("beam_width", "beam search is not supported, only 1")?;
-        fields.check_one("num_return_sequences", "ask once for each sequence instead")?;
         let prompt = fields.prompt(limits)?;
         let room = limits.context - prompt.len();
         let asked = fields.integer("request_output_len", |value| value > 0, "positive")?;
@@ -128,6 +132,7 @@ impl Generation {
             ));
         }
         Ok(Self {
+            texts: fields.texts(limits)?,
             max_tokens: asked.map_or(limits.default_max_tokens, |asked| asked as usize).min(room),
             min_tokens: min_tokens.unwrap_or(0) as usize,
             end_ids: fields.end_ids(limits)?,
@@ -199,6 +204,18 @@ impl Fields<'_> {
         }
         let ids = ids.into_iter();
         ids.map(|id| token("input_ids", id, limits.vocabulary)).collect()
+    }
+
+    fn texts(&self, limits: &Limits) -> Result<usize> {
+        let is_valid = |value: i64| (1..=MOST_TEXTS).contains(&value);
+        let texts = self.integer("num_return_sequences", is_valid, "1 to 128")?.unwrap_or(1);
+        if texts > 1 && !limits.is_decoupled {
+            return Err(Error::invalid(format!(
+                "`num_return_sequences` is {texts}, and each sequence has responses of its own: \
+                 that needs a model with `model_transaction_policy {{ decoupled: true }}`"
+            )));
+        }
+        Ok(texts as usize)
     }
 
     fn end_ids(&self, limits: &Limits) -> Result<Vec<Token>> {

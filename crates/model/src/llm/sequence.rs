@@ -1,7 +1,10 @@
-//! One request on its way: what it was fed, what it generated, and what its caller has been given.
+//! One text on its way: what it was fed, what it generated, and what its caller has been given.
+
+use std::sync::Arc;
 
 use consort_stage::{Error, Job, Result};
 
+use super::caller::Caller;
 use super::decoder::{Row, Slot, Token};
 use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
@@ -16,7 +19,9 @@ pub(crate) struct Sequence {
     urgency: Urgency,
     /// Whether the decoder knows of it.
     has_begun: bool,
-    job: Job,
+    caller: Arc<Caller>,
+    /// Which of its caller's texts it is, from 0.
+    index: usize,
     outputs: Outputs,
     generation: Generation,
     guide: Option<Guide>,
@@ -41,48 +46,59 @@ pub(crate) enum Due {
     Prefill,
     /// Feed its last token.
     Decode,
-    /// Nothing: its caller reads too slowly.
-    Wait,
 }
 
 impl Sequence {
-    /// Checks what a job asks for; a job that cannot be done is answered at once.
+    /// Checks what a job asks for, and gives a sequence for each text that it wants; a job that
+    /// cannot be done is answered at once, and gives none.
     pub(crate) fn read(
         job: Job,
         limits: &Limits,
         outputs: &Outputs,
         guidance: &mut Guidance,
-    ) -> Option<Self> {
+    ) -> Vec<Self> {
         if job.request.context.is_expired() {
             job.reply.fail(Error::deadline_exceeded());
-            return None;
+            return Vec::new();
         }
         let read = Generation::read(&job.request, limits).and_then(|mut generation| {
-            let guide = generation.guide.take().map(|source| guidance.guide(source));
-            Ok((generation, guide.transpose()?))
+            let source = generation.guide.take();
+            let guide = |_| source.clone().map(|source| guidance.guide(source)).transpose();
+            let guides = (0..generation.texts).map(guide).collect::<Result<Vec<_>>>()?;
+            Ok((generation, guides))
         });
-        match read {
-            Ok((generation, guide)) => Some(Self {
+        let (generation, guides) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                job.reply.fail(error);
+                return Vec::new();
+            }
+        };
+        let urgency = Urgency::new(limits.level(&job.request), job.request.context.deadline);
+        let outputs = outputs.wanted_by(&job.request, &generation);
+        let caller = Arc::new(Caller::new(job, generation.texts));
+        let sequence = |(index, guide)| {
+            let generation: Generation = generation.clone();
+            let sampling = generation.sampling.of_text(index);
+            Self {
                 slot: Slot::MAX,
-                urgency: Urgency::new(limits.level(&job.request), job.request.context.deadline),
+                urgency,
                 has_begun: false,
-                outputs: outputs.wanted_by(&job.request, generation.wants_any_log_probs()),
+                caller: Arc::clone(&caller),
+                index,
+                outputs: outputs.clone(),
                 log_probs: LogProbs::new(generation.wants_log_probs, generation.alternatives),
                 cached: 0,
                 guide,
-                sampler: Sampler::new(generation.sampling.clone(), &generation.prompt),
+                sampler: Sampler::new(sampling, &generation.prompt),
                 text: generation.prompt.clone(),
                 fed: 0,
                 given: generation.prompt.len(),
                 owes_prompt: !generation.excludes_prompt,
                 generation,
-                job,
-            }),
-            Err(error) => {
-                job.reply.fail(error);
-                None
             }
-        }
+        };
+        guides.into_iter().enumerate().map(sequence).collect()
     }
 
     /// Whether it can be given a slot, which it cannot while its guide is compiled; the error of a
@@ -108,18 +124,27 @@ impl Sequence {
 
     /// Whether nobody waits for it any more, or not any longer.
     pub(crate) fn is_over(&self) -> bool {
-        self.job.reply.is_gone() || self.job.request.context.is_expired()
+        self.caller.is_over()
     }
 
-    /// What is to be done for it now.
+    /// What is to be done for it now; [`promise`](Self::promise) says whether it can be.
     pub(crate) fn due(&self) -> Due {
-        if self.job.reply.is_full() {
-            Due::Wait
-        } else if self.text.len() - self.fed > 1 || self.fed == 0 || !self.has_begun {
+        if self.text.len() - self.fed > 1 || self.fed == 0 || !self.has_begun {
             Due::Prefill
         } else {
             Due::Decode
         }
+    }
+
+    /// Promises its next response room at its caller, until [`advance`](Self::advance) or
+    /// [`release`](Self::release); it must wait when there is none.
+    pub(crate) fn promise(&self) -> bool {
+        self.caller.promise()
+    }
+
+    /// Takes the promise back where no response came of it.
+    pub(crate) fn release(&self) {
+        self.caller.release();
     }
 
     /// Whether the decoder knows of it.
@@ -160,6 +185,7 @@ impl Sequence {
     ///
     /// The sequence is over when this gives how it ended.
     pub(crate) fn advance(&mut self, logits: &mut [f32]) -> Result<Option<Finish>> {
+        self.caller.release();
         let finish = self.extend(logits)?;
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {
@@ -170,14 +196,12 @@ impl Sequence {
 
     /// Ends it with an error.
     pub(crate) fn fail(self, error: Error) {
-        self.job.reply.fail(error);
+        self.caller.fail(error);
     }
 
     /// Ends it because nobody waits for it, or not any longer.
     pub(crate) fn retire(self) {
-        if self.job.request.context.is_expired() {
-            self.job.reply.fail(Error::deadline_exceeded());
-        }
+        self.caller.retire();
     }
 
     /// Picks the next token and appends it, unless it ends the text.
@@ -247,10 +271,10 @@ impl Sequence {
             generated: end - prompt,
             cached: self.cached,
             log_probs: self.log_probs.spoken(self.given - prompt, end - prompt),
+            index: self.index,
             finish,
         });
         self.given = end;
-        // There is room: `due` lets a sequence whose caller has not read wait.
-        drop(self.job.reply.try_send(response));
+        self.caller.give(response, finish.is_some());
     }
 }

@@ -25,6 +25,8 @@ fn schema() -> Value {
         },
         "required": ["name", "count", "kind", "tags"],
         "additionalProperties": false,
+        // Ferris has never seen JSON, and would rather indent than go on.
+        "x-guidance": {"whitespace_flexible": false},
     })
 }
 

@@ -10,4 +10,5 @@ mod loaded;
 mod onnxruntime;
 mod onnxruntime_llm;
 mod reference;
+mod several;
 mod spelling;

@@ -14,6 +14,13 @@ const LONGEST: usize = 1 << 20;
 /// How deep its brackets may nest, because what reads them recurs.
 const DEEPEST: usize = 200;
 
+/// What may stand between two parts of a JSON text: enough for any indentation, and bounded, since
+/// models that are unsure of what comes next go on with spaces for ever.
+const WHITESPACE: &str = r"[ \t\n\r]{1,64}";
+/// The classes that stand for ASCII alone, as in JSON schemas and in what models are trained on:
+/// digits, letters and spaces of other scripts are there by their own names (`\p{Nd}`).
+const ASCII_CLASSES: &str = "dws";
+
 /// Kinds that TensorRT-LLM has and this backend does not, and what to use in their place.
 const ABSENT: [(&str, &str); 2] =
     [("ebnf_grammar", "write the grammar in Lark's notation and say `lark`"), ("structural_tag", "")];
@@ -89,17 +96,20 @@ impl Source {
     /// The grammar that it asks for.
     pub(super) fn grammar(&self) -> Result<TopLevelGrammar> {
         match self.kind {
-            Kind::Json => Ok(TopLevelGrammar::from_json_schema(json!({"type": ["object", "array"]}))),
-            Kind::JsonObject => Ok(TopLevelGrammar::from_json_schema(json!({"type": "object"}))),
+            Kind::Json => Ok(of_schema(json!({"type": ["object", "array"]}))),
+            Kind::JsonObject => Ok(of_schema(json!({"type": "object"}))),
             Kind::JsonSchema => {
                 let schema: Value = serde_json::from_str(&self.text)
                     .map_err(|error| self.refused(&format!("it is not JSON: {error}")))?;
-                if !schema.is_object() && !schema.is_boolean() {
+                if !schema.is_object() {
                     return Err(self.refused("a schema is an object"));
                 }
-                Ok(TopLevelGrammar::from_json_schema(schema))
+                Ok(of_schema(schema))
             }
-            Kind::Regex => Ok(TopLevelGrammar::from_regex(unanchored(&self.text))),
+            Kind::Regex => {
+                let expression = llguidance::regex_to_lark(unanchored(&self.text), ASCII_CLASSES);
+                Ok(TopLevelGrammar::from_lark(format!("start: /{expression}/")))
+            }
             Kind::Choice => Ok(TopLevelGrammar::from_lark(self.choices()?)),
             Kind::Lark => Ok(TopLevelGrammar::from_lark(self.text.clone())),
         }
@@ -152,6 +162,15 @@ impl Kind {
     fn name(self) -> &'static str {
         KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
+}
+
+/// The grammar of a schema, whose own `x-guidance` says how its JSON is laid out, where it has one.
+fn of_schema(mut schema: Value) -> TopLevelGrammar {
+    if let Value::Object(keywords) = &mut schema {
+        let layout = || json!({"whitespace_pattern": WHITESPACE});
+        keywords.entry("x-guidance").or_insert_with(layout);
+    }
+    TopLevelGrammar::from_json_schema(schema)
 }
 
 fn text_of(text: &[u8]) -> Result<&str> {
