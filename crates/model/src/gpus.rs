@@ -41,6 +41,13 @@ pub fn gpus() -> Option<Box<dyn Sampler>> {
     (!gpus.is_empty()).then(|| Box::new(Gpus { nvml, gpus }) as Box<_>)
 }
 
+/// How many bytes of a GPU's memory nobody has; `None` where the driver does not tell.
+pub(crate) fn free_memory(index: u32) -> Option<usize> {
+    let nvml = Nvml::init().ok()?;
+    let free = nvml.device_by_index(index).ok()?.memory_info().ok()?.free;
+    usize::try_from(free).ok()
+}
+
 fn find(nvml: &Nvml, index: u32) -> Option<Gpu> {
     let device = nvml.device_by_index(index).ok()?;
     let uuid = device.uuid().ok()?;

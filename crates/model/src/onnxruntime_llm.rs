@@ -1,5 +1,6 @@
 //! The backend `onnxruntime_llm`: generates text with an ONNX decoder, token by token.
 
+mod choosing;
 mod placement;
 
 use std::num::NonZeroUsize;
@@ -81,6 +82,8 @@ struct Opened {
     provider: Provider,
     config: Config,
     graph: Graph,
+    /// Whether the provider captures steps, to launch them as one.
+    captures: bool,
 }
 
 impl Opened {
@@ -93,14 +96,23 @@ impl Opened {
 }
 
 fn open(instance: &Instance<'_>) -> Result<Opened> {
-    let model = instance.model;
-    let file = instance.version_folder.join(&model.file_name);
-    let (session, provider) = session::open(instance, &file)?;
+    let file = instance.version_folder.join(&instance.model.file_name);
+    let (session, provider, captures) = match choosing::open(instance, &file)? {
+        Some(opened) => opened,
+        None => {
+            let (session, provider) = session::open(instance, &file)?;
+            (session, provider, false)
+        }
+    };
     let mut config = read_config(instance, &session)?;
-    let shares_buffer = config.shares_buffer;
-    config.shares_buffer = model.settings.switch_or("past_present_share_buffer", shares_buffer)?;
+    config.shares_buffer = shares_buffer(instance, &config)?;
     let graph = Graph::read(&session, &config)?;
-    Ok(Opened { session, provider, config, graph })
+    Ok(Opened { session, provider, config, graph, captures })
+}
+
+/// Whether past and present of the cache are one buffer.
+fn shares_buffer(instance: &Instance<'_>, config: &Config) -> Result<bool> {
+    instance.model.settings.switch_or("past_present_share_buffer", config.shares_buffer)
 }
 
 fn no_kernel() -> Error {

@@ -6,9 +6,8 @@ use consort_config::{Device, Model};
 use consort_stage::{Error, Result};
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider};
 
-use crate::runtime::Runtime;
+use crate::runtime::{CUDA_FILE, Runtime};
 
-const CUDA_FILE: &str = "libonnxruntime_providers_cuda.so";
 /// The accelerators of `optimization.execution_accelerators` that Consort knows.
 const CUDA: &str = "cuda";
 /// Options of the CUDA provider that Triton still takes from `parameters`.
@@ -40,13 +39,20 @@ impl Provider {
         }
     }
 
-    /// The same as `ort` registers it, with the model's options for it.
-    pub(crate) fn dispatch(self, model: &Model) -> Result<Option<ep::ExecutionProviderDispatch>> {
+    /// The same as `ort` registers it, with these options, and over them the model's.
+    pub(crate) fn dispatch(
+        self,
+        model: &Model,
+        defaults: &[(&str, &str)],
+    ) -> Result<Option<ep::ExecutionProviderDispatch>> {
         check_accelerators(model)?;
         let Self::Cuda(index) = self else {
             return Ok(None);
         };
         let mut cuda = ep::CUDA::default().with_device_id(index as i32);
+        for (key, value) in defaults {
+            cuda = cuda.with_arbitrary_config(*key, *value);
+        }
         for (key, value) in cuda_options(model) {
             if key.contains('\0') || value.contains('\0') {
                 return Err(Error::invalid(format!(

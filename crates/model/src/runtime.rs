@@ -18,6 +18,10 @@ const FOLDER: &str = "onnxruntime";
 const INSTALLED: &str = "/usr/lib/consort/onnxruntime";
 /// What the system's loader looks for when no file was found.
 const SYSTEM: &str = "libonnxruntime.so.1";
+/// The CUDA provider, beside the library.
+pub(crate) const CUDA_FILE: &str = "libonnxruntime_providers_cuda.so";
+/// What its copier is registered as.
+const COPIER_NAME: &str = "consort.cuda";
 const REMEDY: &str = "run `cargo xtask setup`, or set `ORT_DYLIB_PATH` to the file";
 
 /// The loaded library.
@@ -45,6 +49,22 @@ impl Runtime {
     /// Whether the file of an execution provider lies beside the library.
     pub(crate) fn has_beside(&self, file: &str) -> bool {
         self.library.with_file_name(file).exists()
+    }
+
+    /// Makes this process able to copy to and from cards outside of a run.
+    ///
+    /// A session brings its own copier; what copies for everyone comes with the provider's library,
+    /// once that is registered with the environment.
+    pub(crate) fn copy_to_cards(&self) -> Result<()> {
+        static COPIER: OnceLock<Result<()>> = OnceLock::new();
+        let register = || {
+            let library = self.library.with_file_name(CUDA_FILE);
+            let library = library.canonicalize().unwrap_or(library);
+            self.environment.register_ep_library(COPIER_NAME, library).map_err(|error| {
+                Error::unavailable(format!("`{CUDA_FILE}` does not copy to the card: {error}"))
+            })
+        };
+        COPIER.get_or_init(register).clone()
     }
 
     fn load(library: &Path) -> Result<Self> {

@@ -18,18 +18,48 @@ use crate::runtime::Runtime;
 const SPINNING: &str = "session.intra_op.allow_spinning";
 const DEVICE_INITIALIZERS: &str = "session.use_device_allocator_for_initializers";
 
+/// Where the weights lie that a model's bytes name as files beside it.
+const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
+/// What executes an instance's model.
+pub(crate) fn provider(instance: &Instance<'_>) -> Result<Provider> {
+    Provider::choose(instance.device, Runtime::get()?)
+}
+
 /// Opens the model file of an instance.
 pub(crate) fn open(instance: &Instance<'_>, file: &Path) -> Result<(Session, Provider)> {
-    let runtime = Runtime::get()?;
-    let provider = Provider::choose(instance.device, runtime)?;
+    let provider = provider(instance)?;
+    Ok((commit(&mut builder(instance, provider, &[])?, file)?, provider))
+}
+
+/// Opens a model that was read from a file of an instance and changed, with these options for its
+/// provider where the configuration says nothing else.
+pub(crate) fn open_changed(
+    instance: &Instance<'_>,
+    (file, model): (&Path, &[u8]),
+    defaults: &[(&str, &str)],
+) -> Result<Session> {
+    let folder = file.parent().unwrap_or(Path::new(".")).to_string_lossy();
+    let builder = builder(instance, provider(instance)?, defaults)?;
+    let builder = builder.with_config_entry(WEIGHTS_FOLDER, &*folder);
+    let mut builder = builder.map_err(|error| unexpected(&error.into()))?;
+    builder.commit_from_memory(model).map_err(|error| refused(file, &error))
+}
+
+fn builder(
+    instance: &Instance<'_>,
+    provider: Provider,
+    defaults: &[(&str, &str)],
+) -> Result<SessionBuilder> {
+    let environment = &Runtime::get()?.environment;
     let options = Options::read(instance)?;
-    let mut builder = options.builder(&runtime.environment).map_err(|error| unexpected(&error))?;
-    if let Some(dispatch) = provider.dispatch(instance.model)? {
-        builder = builder.with_execution_providers([dispatch]).map_err(|error| {
-            Error::unavailable(format!("the CUDA provider does not start: {error}"))
-        })?;
-    }
-    Ok((commit(&mut builder, file)?, provider))
+    let builder = options.builder(environment).map_err(|error| unexpected(&error))?;
+    let Some(dispatch) = provider.dispatch(instance.model, defaults)? else {
+        return Ok(builder);
+    };
+    builder
+        .with_execution_providers([dispatch])
+        .map_err(|error| Error::unavailable(format!("the CUDA provider does not start: {error}")))
 }
 
 /// Opens a model file for its tensors alone: nothing is optimised, and it is never run.

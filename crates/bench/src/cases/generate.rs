@@ -18,24 +18,24 @@ use crate::sample::median;
 const ROWS: usize = 16;
 /// How many tokens each of them gets.
 const TOKENS: usize = 128;
+/// How often each time is taken, of which the shortest counts: the machine may be busy.
+const REPEATS: usize = 3;
 /// The shipped language model.
 const MODEL: &str = "ferris";
+/// A decoder of as many tokens whose runs take next to nothing, so that what the loop itself does
+/// in a step can be told from them.
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/graphs/tiny_decoder");
 
 /// What one round measured.
 #[derive(Clone, Copy, Debug)]
 struct Round {
-    /// Tokens a second: one request, many at once, the same one after another, and the bare loop.
-    rates: [f64; 4],
+    /// Tokens a second: one request, many at once, the same one after another, all rows busy, and
+    /// the bare loop.
+    rates: [f64; 5],
     /// Time to the first token, alone and beside all the others.
     first: [Duration; 2],
-}
-
-impl Round {
-    /// The share of a step that is the loop's own, beyond what the bare one takes.
-    fn overhead(&self) -> f64 {
-        let step = |rate: f64| ROWS as f64 / rate * 1e6;
-        step(self.rates[1]) - step(self.rates[3])
-    }
+    /// What the loop does in a step beside the run.
+    own: Duration,
 }
 
 /// Measures it.
@@ -48,35 +48,55 @@ pub(crate) fn run(settings: &Settings, title: &str) -> Result<Section> {
         median(rounds.iter().map(|round| round.rates[left] / round.rates[right]))
     };
     let mut section = Section::new(title, &["", "tokens/s", "to the bare loop"]);
-    let names = ["one request", "16 at once", "16 one after another", "bare loop, 16 rows"];
+    let names = [
+        "one request",
+        "16 at once",
+        "16 one after another",
+        "16 rows busy, without prompts",
+        "bare loop, 16 rows",
+    ];
     for (index, name) in names.iter().enumerate() {
-        let share = format!("{:.2} ×", ratio(index, 3));
+        let share = format!("{:.2} ×", ratio(index, 4));
         section.row([(*name).into(), number(rate(index)), share]);
     }
-    let step = median(rounds.iter().map(|round| ROWS as f64 / round.rates[1] * 1e6));
+    let step = median(rounds.iter().map(|round| ROWS as f64 / round.rates[3] * 1e6));
     let first =
         |index: usize| median(rounds.iter().map(|round| round.first[index].as_secs_f64() * 1e6));
-    let overhead = median(rounds.iter().map(Round::overhead));
+    let own = median(rounds.iter().map(|round| round.own.as_secs_f64() * 1e6));
     section.judge(Verdict::at_least("16 at once, to one after another", ratio(1, 2), 2.4, "×"));
-    section.judge(Verdict::at_least("16 at once, to the bare loop", ratio(1, 3), 0.95, "×"));
-    section.judge(Verdict::at_most("the loop's own part of a step", overhead, 100.0, "µs"));
+    section.judge(Verdict::at_least("16 rows busy, to the bare loop", ratio(3, 4), 0.95, "×"));
+    section.judge(Verdict::at_most("the loop's own part of a step", own, 100.0, "µs"));
+    section.judge(Verdict::at_most("the same, of a step of ferris", own / step * 100.0, 5.0, "%"));
     let bar = 2.0 * first(0) + step;
     section.judge(Verdict::at_most("first token beside 15 others", first(1), bar, "µs"));
     Ok(section)
 }
 
-/// Runs a round, and its yardstick, each in a process of its own: a process can have one ONNX
+/// Runs a round, and its yardsticks, each in a process of its own: a process can have one ONNX
 /// Runtime, and another case may have it already.
 fn in_a_process_of_its_own(folder: &Path) -> Result<Round> {
     let numbers = child(&["engine".into(), folder.display().to_string()])?;
-    let [one, many, turns, alone, beside] = numbers[..] else {
+    let [one, many, turns, busy, alone, beside] = numbers[..] else {
         bail!("a round gave {} numbers", numbers.len());
     };
+    let [bare, _] = bare(folder)?;
+    let tiny = Path::new(TINY);
+    let step = child(&["busy".into(), tiny.display().to_string()])?;
+    let step = ROWS as f64 / step.first().copied().unwrap_or_default();
+    let [_, run] = self::bare(tiny)?;
+    Ok(Round {
+        rates: [one, many, turns, busy, bare],
+        first: [alone, beside].map(Duration::from_secs_f64),
+        own: Duration::from_secs_f64((step - run).max(0.0)),
+    })
+}
+
+/// Tokens a second of a bare loop over the model in a folder, and the seconds of one of its runs.
+fn bare(folder: &Path) -> Result<[f64; 2]> {
     let file = folder.join("1/model.onnx").display().to_string();
     let sizes = [ROWS, TOKENS].map(|size| size.to_string());
-    let bare = child(&[&["bare".into(), file], sizes.as_slice()].concat())?;
-    let rates = [one, many, turns, bare.first().copied().unwrap_or_default()];
-    Ok(Round { rates, first: [alone, beside].map(Duration::from_secs_f64) })
+    let numbers = child(&[&["bare".into(), file], sizes.as_slice()].concat())?;
+    <[f64; 2]>::try_from(numbers).ok().context("the bare loop gives two numbers")
 }
 
 /// The numbers that this program prints as a contender.
@@ -99,23 +119,26 @@ pub(crate) fn contend(arguments: &[String]) -> Result<()> {
             let numbers = runtime.block_on(round(&engine))?;
             println!("{}", numbers.map(|number| number.to_string()).join(" "));
         }
+        [kind, folder] if kind == "busy" => {
+            let engine = Engine::start(Path::new(folder)).context("the model does not load")?;
+            println!("{}", runtime.block_on(busy(&engine))?[1]);
+        }
         [kind, file, rows, tokens] if kind == "bare" => {
-            println!("{}", bare::measure(Path::new(file), rows.parse()?, tokens.parse()?)?);
+            let [rate, run] = bare::measure(Path::new(file), rows.parse()?, tokens.parse()?)?;
+            println!("{rate} {run}");
         }
         _ => bail!("there is no such contender"),
     }
     Ok(())
 }
 
-/// Tokens a second of one request, of many at once and of the same one after another, and the
-/// seconds to the first token, alone and beside the others.
-async fn round(engine: &Engine) -> Result<[f64; 5]> {
-    // So that no figure has the first run's allocations.
-    crowd(engine, 0).await?;
+/// Tokens a second of one request, of many at once, of the same one after another and of all rows
+/// busy, and the seconds to the first token, alone and beside the others.
+async fn round(engine: &Engine) -> Result<[f64; 6]> {
+    let [many, busy] = busy(engine).await?;
     let started = Instant::now();
     engine.ask(Request::new(1, 0, TOKENS))?.read().await?;
     let one = TOKENS as f64 / started.elapsed().as_secs_f64();
-    let many = crowd(engine, 2).await?;
     let started = Instant::now();
     for row in 0..ROWS {
         engine.ask(Request::new(3, row as i32, TOKENS))?.read().await?;
@@ -123,17 +146,37 @@ async fn round(engine: &Engine) -> Result<[f64; 5]> {
     let turns = (ROWS * TOKENS) as f64 / started.elapsed().as_secs_f64();
     let alone = first(engine, 4, 0).await?.as_secs_f64();
     let beside = first(engine, 5, ROWS - 1).await?.as_secs_f64();
-    Ok([one, many, turns, alone, beside])
+    Ok([one, many, turns, busy, alone, beside])
 }
 
-/// Tokens a second of as many requests as there are rows.
-async fn crowd(engine: &Engine, seed: i32) -> Result<f64> {
+/// Tokens a second of as many requests as there are rows, their prompts counted, and of the steps
+/// alone in which all rows take a token.
+///
+/// The latter is what twice as many tokens take longer, so that neither prompts nor the rows that
+/// begin and end are in it.
+async fn busy(engine: &Engine) -> Result<[f64; 2]> {
+    // So that no figure has the first run's allocations.
+    crowd(engine, 20, 2 * TOKENS).await?;
+    let mut shortest = [Duration::MAX; 2];
+    for repeat in 0..REPEATS {
+        for (times, shortest) in (1..).zip(&mut shortest) {
+            let seed = 21 + 2 * repeat as i32 + times as i32;
+            *shortest = crowd(engine, seed, times * TOKENS).await?.min(*shortest);
+        }
+    }
+    let [once, twice] = shortest;
+    let rate = |time: Duration| (ROWS * TOKENS) as f64 / time.as_secs_f64();
+    Ok([rate(once), rate(twice.saturating_sub(once))])
+}
+
+/// How long as many requests as there are rows take for so many tokens each.
+async fn crowd(engine: &Engine, seed: i32, tokens: usize) -> Result<Duration> {
     let started = Instant::now();
-    let asked = (0..ROWS).map(|row| engine.ask(Request::new(seed, row as i32, TOKENS)));
+    let asked = (0..ROWS).map(|row| engine.ask(Request::new(seed, row as i32, tokens)));
     for answer in asked.collect::<Result<Vec<_>>>()? {
         answer.read().await?;
     }
-    Ok((ROWS * TOKENS) as f64 / started.elapsed().as_secs_f64())
+    Ok(started.elapsed())
 }
 
 /// How long the first token takes beside so many others that have theirs already.

@@ -1,4 +1,5 @@
-//! Memory that stays in its place, and runs that read their inputs and write their outputs there.
+//! Memory that stays in its place, the processor's and a card's, runs that read their inputs and
+//! write their outputs there, and copies between the two.
 //!
 //! All of the crate's dealings with ONNX Runtime's C functions are here. The safe interface of
 //! `ort` copies a tensor over borrowed memory when it is bound as an input and refuses one as an
@@ -6,29 +7,45 @@
 
 use std::alloc::{self, Layout};
 use std::ffi::{CString, c_char, c_void};
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::slice;
 
 use bytemuck::Pod;
 use consort_stage::{Error, Result};
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
-use ort::session::Session;
-use ort::sys::{OrtRunOptions, OrtValue};
-use ort::value::TensorElementType;
+use ort::environment::Environment;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::{RunOptions, Session};
+use ort::sys::OrtValue;
+use ort::value::{Tensor, TensorElementType};
 use ort::{AsPointer, Error as OrtError};
+
+use crate::runtime::Runtime;
 
 /// What the memory of a block is aligned to: the width of the widest vector instructions.
 const ALIGNMENT: usize = 64;
 
-/// Blocks of memory, and the runs that were prepared over them.
+/// How many zeros are copied to a card at once, to begin with.
+const ZEROS: usize = 1 << 24;
+
+/// Blocks of memory, and the runs and copies that were prepared over them.
 ///
 /// Everything that points into a block lives as long as the block, and is followed only during
-/// [`run`](Self::run), which borrows all of it.
+/// [`run`](Self::run) and [`copy`](Self::copy), which borrow all of it.
 pub(crate) struct Buffers {
-    memory: MemoryInfo<'static>,
-    // Before the blocks, so that it is dropped first.
+    environment: &'static Environment,
+    host: MemoryInfo<'static>,
+    card: Option<Card>,
+    // Before the blocks, so that they are dropped first.
     calls: Vec<Call>,
+    copies: Vec<Copies>,
     blocks: Vec<Block>,
+}
+
+/// The memory of a card.
+struct Card {
+    memory: MemoryInfo<'static>,
+    allocator: Allocator,
 }
 
 /// A block of memory in [`Buffers`].
@@ -38,6 +55,10 @@ pub(crate) struct BlockId(usize);
 /// A prepared run in [`Buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CallId(usize);
+
+/// Prepared copies in [`Buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CopyId(usize);
 
 /// A tensor that lies in a block.
 #[derive(Clone, Debug)]
@@ -58,27 +79,76 @@ pub(crate) type Argument<'a> = (&'a str, Part);
 impl Buffers {
     /// No memory yet, on the processor.
     pub(crate) fn new() -> Result<Self> {
-        let memory =
-            MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default);
-        let memory = memory.map_err(|error| {
-            Error::internal(format!("the processor's memory is not known: {error}"))
-        })?;
-        Ok(Self { memory, calls: Vec::new(), blocks: Vec::new() })
+        let runtime = Runtime::get()?;
+        let host = memory_info(AllocationDevice::CPU, 0).map_err(|error| unknown(&error))?;
+        Ok(Self {
+            environment: &runtime.environment,
+            host,
+            card: None,
+            calls: Vec::new(),
+            copies: Vec::new(),
+            blocks: Vec::new(),
+        })
+    }
+
+    /// No memory yet, on the processor and on the card that a session runs on.
+    pub(crate) fn with_card(session: &Session, index: u32) -> Result<Self> {
+        Runtime::get()?.copy_to_cards()?;
+        let card = || -> ort::Result<Card> {
+            let memory = memory_info(AllocationDevice::CUDA, index as i32)?;
+            let allocator = Allocator::new(session, memory.clone())?;
+            Ok(Card { memory, allocator })
+        };
+        let card = card().map_err(|error| unknown(&error))?;
+        Ok(Self { card: Some(card), ..Self::new()? })
     }
 
     /// So many bytes of zeros; `None` when the machine does not have them.
     ///
     /// Most systems give a page of memory only when it is first written to.
     pub(crate) fn allocate(&mut self, bytes: usize) -> Option<BlockId> {
-        self.blocks.push(Block::new(bytes)?);
+        self.blocks.push(Block::Host(HostBlock::new(bytes)?));
         Some(BlockId(self.blocks.len() - 1))
     }
 
-    /// The elements of a block.
+    /// So many bytes of zeros where the runs read and write: on the card if there is one.
+    pub(crate) fn allocate_at_home(&mut self, bytes: usize) -> Option<BlockId> {
+        let Some(card) = &self.card else {
+            return self.allocate(bytes);
+        };
+        let mut tensor = Tensor::<u8>::new(&card.allocator, [bytes.max(1) as i64]).ok()?;
+        let start = NonNull::new(tensor.data_ptr_mut().cast::<u8>())?;
+        self.blocks.push(Block::Card { start, bytes: bytes.max(1), _tensor: tensor });
+        let block = BlockId(self.blocks.len() - 1);
+        self.fill_with_zeros(block, bytes)?;
+        Some(block)
+    }
+
+    /// The elements of a block; none of one on a card, which the processor cannot reach.
     pub(crate) fn slice_mut<T: Pod>(&mut self, block: BlockId) -> &mut [T] {
-        let bytes = self.blocks[block.0].bytes_mut();
+        let bytes = match &mut self.blocks[block.0] {
+            Block::Host(block) => block.bytes_mut(),
+            Block::Card { .. } => &mut [],
+        };
         let whole = bytes.len() / size_of::<T>() * size_of::<T>();
         bytemuck::cast_slice_mut(&mut bytes[..whole])
+    }
+
+    /// Prepares copies of some parts into others of the same size, on the card or off it.
+    pub(crate) fn prepare_copies(&mut self, pairs: &[(Part, Part)]) -> ort::Result<CopyId> {
+        let copies = self.copies_of(pairs)?;
+        self.copies.push(copies);
+        Ok(CopyId(self.copies.len() - 1))
+    }
+
+    /// Makes prepared copies.
+    pub(crate) fn copy(&mut self, id: CopyId) -> ort::Result<()> {
+        self.copies[id.0].make(self.environment)
+    }
+
+    /// Copies some parts into others of the same size, once.
+    pub(crate) fn copy_now(&mut self, pairs: &[(Part, Part)]) -> ort::Result<()> {
+        self.copies_of(pairs)?.make(self.environment)
     }
 
     /// Prepares a run over parts of the blocks; the same part may be input and output.
@@ -113,9 +183,14 @@ impl Buffers {
 
     /// Runs a session over the parts that a call names.
     #[expect(unsafe_code, reason = "outputs in place are given to the C function alone")]
-    pub(crate) fn run(&mut self, session: &mut Session, call: CallId) -> ort::Result<()> {
+    pub(crate) fn run(
+        &mut self,
+        session: &mut Session,
+        call: CallId,
+        options: Option<&RunOptions>,
+    ) -> ort::Result<()> {
         let Call { inputs, outputs } = &mut self.calls[call.0];
-        let options: *const OrtRunOptions = ptr::null();
+        let options = options.map_or(ptr::null(), AsPointer::ptr);
         // SAFETY: the session is borrowed alone, so no other run uses it. Names and values are
         // arrays of as many pointers as is said, to strings and values that `self` owns, and a
         // `View` is one pointer. The values' memory belongs to blocks of `self`, which nobody else
@@ -149,20 +224,25 @@ impl Buffers {
     /// A tensor over a part, which must lie within its block.
     #[expect(unsafe_code, reason = "tensors over memory of our own are made by the C function")]
     fn view(&self, part: &Part) -> ort::Result<View> {
-        let elements = part.shape.iter().product::<i64>() as usize;
-        let bytes = part.element.byte_size(elements).unwrap_or(usize::MAX);
+        let bytes = part.bytes();
         let block = &self.blocks[part.block.0];
-        if part.offset.saturating_add(bytes) > block.layout.size() {
+        let (start, size) = block.extent();
+        if part.offset.saturating_add(bytes) > size {
             return Err(OrtError::new("a tensor lies outside its block"));
         }
+        let memory = match (block, &self.card) {
+            (Block::Card { .. }, Some(card)) => &card.memory,
+            _ => &self.host,
+        };
         let mut value = ptr::null_mut();
         // SAFETY: the memory is that of a part within a block of `self`, as was checked, as long
-        // as the elements of the shape are; the shape and the memory's description are read during
-        // the call. The block is freed after the value, for `calls` is dropped before `blocks`.
+        // as the elements of the shape are, and is described as what it was allocated as; shape
+        // and description are read during the call. The block is freed after the value, for
+        // `calls` and `copies` are dropped before `blocks`, and other copies do not outlive a call.
         let status = unsafe {
             (ort::api().CreateTensorWithDataAsOrtValue)(
-                self.memory.ptr(),
-                block.start.as_ptr().add(part.offset).cast::<c_void>(),
+                memory.ptr(),
+                start.as_ptr().add(part.offset).cast::<c_void>(),
                 bytes,
                 part.shape.as_ptr(),
                 part.shape.len(),
@@ -173,6 +253,127 @@ impl Buffers {
         // SAFETY: the status comes from the call right above, and is taken once.
         unsafe { OrtError::result_from_status(status) }?;
         NonNull::new(value).map(View).ok_or_else(|| OrtError::new("a tensor was not made"))
+    }
+
+    fn copies_of(&self, pairs: &[(Part, Part)]) -> ort::Result<Copies> {
+        let mut copies = Copies::default();
+        for (from, to) in pairs {
+            if from.bytes() != to.bytes() || from.overlaps(to) {
+                return Err(OrtError::new("a copy is to lie over what it is made of"));
+            }
+            if let (Some(from), Some(to)) = (self.near(from), self.near(to)) {
+                copies.near.push((from, to));
+            } else {
+                copies.from.push(self.view(from)?);
+                copies.to.push(self.view(to)?);
+            }
+        }
+        Ok(copies)
+    }
+
+    /// Where a part lies that the processor reaches, and how many bytes it has.
+    fn near(&self, part: &Part) -> Option<Span> {
+        let Block::Host(block) = &self.blocks[part.block.0] else {
+            return None;
+        };
+        let end = part.offset.checked_add(part.bytes())?;
+        (end <= block.layout.size()).then_some(Span { start: block.start, range: part.offset..end })
+    }
+
+    /// Puts zeros into a block on the card: what is left in its memory may be no numbers, which
+    /// stay none where a mask multiplies them by zero.
+    fn fill_with_zeros(&mut self, block: BlockId, bytes: usize) -> Option<()> {
+        let zeros = self.allocate(bytes.min(ZEROS))?;
+        let part = |block, offset, length: usize| Part {
+            block,
+            offset,
+            element: TensorElementType::Uint8,
+            shape: vec![length as i64],
+        };
+        for offset in (0..bytes).step_by(ZEROS) {
+            let length = (bytes - offset).min(ZEROS);
+            self.copy_now(&[(part(zeros, 0, length), part(block, offset, length))]).ok()?;
+        }
+        // The block of zeros is the last, and nothing points into it any more.
+        self.blocks.pop();
+        Some(())
+    }
+}
+
+impl Part {
+    /// How many bytes it has.
+    fn bytes(&self) -> usize {
+        let elements = self.shape.iter().product::<i64>() as usize;
+        self.element.byte_size(elements).unwrap_or(usize::MAX)
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        let ends_before = |left: &Self, right: &Self| {
+            left.offset.saturating_add(left.bytes()) <= right.offset
+        };
+        self.block == other.block && !ends_before(self, other) && !ends_before(other, self)
+    }
+}
+
+fn memory_info(device: AllocationDevice<'static>, index: i32) -> ort::Result<MemoryInfo<'static>> {
+    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
+}
+
+fn unknown(error: &OrtError) -> Error {
+    Error::internal(format!("the memory that a model runs in is not known: {error}"))
+}
+
+/// Tensors that are copied, and where to.
+#[derive(Default)]
+struct Copies {
+    from: Vec<View>,
+    to: Vec<View>,
+    /// Copies within the processor's memory, which ONNX Runtime does not make.
+    near: Vec<(Span, Span)>,
+}
+
+/// Bytes of a block of the processor's.
+struct Span {
+    start: NonNull<u8>,
+    range: Range<usize>,
+}
+
+// SAFETY: the memory belongs to a block beside it, and nothing but `Copies::make` follows it.
+#[expect(unsafe_code, reason = "the pointer keeps the compiler from seeing what it owns")]
+unsafe impl Send for Span {}
+
+impl Copies {
+    /// Copies each, and waits until all are there.
+    #[expect(unsafe_code, reason = "tensors are copied between devices by the C function alone")]
+    fn make(&mut self, environment: &Environment) -> ort::Result<()> {
+        for (from, to) in &self.near {
+            // SAFETY: both lie within blocks of the `Buffers` that this is a part of, which is
+            // borrowed alone, are of the same size and do not overlap, all as was checked.
+            unsafe {
+                let source = from.start.as_ptr().add(from.range.start);
+                let target = to.start.as_ptr().add(to.range.start);
+                ptr::copy_nonoverlapping(source, target, from.range.len());
+            }
+        }
+        if self.from.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: both arrays have as many pointers as is said, to values that `self` owns, and a
+        // `View` is one pointer. The values lie in blocks of the `Buffers` that this is a part of,
+        // which is borrowed alone; sources and targets have the same size and do not overlap, as
+        // was checked. Without a stream the call returns when the copies are made. The environment
+        // lives as long as the process.
+        let status = unsafe {
+            (ort::api().CopyTensors)(
+                environment.ptr().cast_mut(),
+                self.from.as_ptr().cast::<*const OrtValue>(),
+                self.to.as_mut_ptr().cast::<*const OrtValue>(),
+                ptr::null_mut(),
+                self.from.len(),
+            )
+        };
+        // SAFETY: the status comes from the call right above, and is taken once.
+        unsafe { OrtError::result_from_status(status) }
     }
 }
 
@@ -213,9 +414,11 @@ impl Drop for View {
 }
 
 /// Memory that does not move.
-struct Block {
-    start: NonNull<u8>,
-    layout: Layout,
+enum Block {
+    /// The processor's.
+    Host(HostBlock),
+    /// A card's, which belongs to a tensor.
+    Card { start: NonNull<u8>, bytes: usize, _tensor: Tensor<u8> },
 }
 
 // SAFETY: the memory belongs to the block alone.
@@ -223,6 +426,22 @@ struct Block {
 unsafe impl Send for Block {}
 
 impl Block {
+    /// Where it begins, and how many bytes it has.
+    fn extent(&self) -> (NonNull<u8>, usize) {
+        match self {
+            Self::Host(block) => (block.start, block.layout.size()),
+            Self::Card { start, bytes, .. } => (*start, *bytes),
+        }
+    }
+}
+
+/// Memory of the processor.
+struct HostBlock {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+impl HostBlock {
     #[expect(unsafe_code, reason = "a box could not be pointed into while it is borrowed")]
     fn new(bytes: usize) -> Option<Self> {
         let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()?;
@@ -234,12 +453,13 @@ impl Block {
     #[expect(unsafe_code, reason = "the memory is known by a pointer")]
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the memory is as long as the layout says, was zeroed when it was made, and is
-        // reached through this borrow alone: what else points to it is followed in `run` only.
+        // reached through this borrow alone: what else points to it is followed in `run` and
+        // `copy` only.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
     }
 }
 
-impl Drop for Block {
+impl Drop for HostBlock {
     #[expect(unsafe_code, reason = "what was allocated by hand is freed by hand")]
     fn drop(&mut self) {
         // SAFETY: it was allocated with this layout and is freed once.

@@ -15,24 +15,28 @@ pub(crate) struct Row {
     pub(crate) slot: Slot,
     /// Its last token, which the cache does not hold yet.
     pub(crate) token: Token,
+    /// What its next token is picked from.
+    pub(crate) wants: Wants,
 }
 
-/// The logits of some rows, wherever the decoder computed them.
-pub(crate) struct Logits<'a> {
-    /// Those of every row that was computed.
-    pub(crate) values: &'a mut [f32],
-    /// How many each has.
-    pub(crate) vocabulary: usize,
-    /// Which of them belongs to each row that was asked for.
-    pub(crate) places: &'a [usize],
+/// What a token is picked from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// The likeliest token is all that counts.
+    Likeliest,
+    /// The logits of every token of the vocabulary.
+    Logits,
 }
 
-impl Logits<'_> {
-    /// Those of the row that was asked for at `index`.
-    pub(crate) fn row(&mut self, index: usize) -> &mut [f32] {
-        let start = self.places[index] * self.vocabulary;
-        &mut self.values[start..start + self.vocabulary]
-    }
+/// What a decoder says of the next token of a row.
+#[derive(Debug)]
+pub(crate) enum Scores<'a> {
+    /// The likeliest token; `None` when no logit is above minus infinity.
+    ///
+    /// Only for a row that wants no more, and from a decoder that can tell.
+    Likeliest(Option<Token>),
+    /// The logit of each token, free to be changed.
+    Logits(&'a mut [f32]),
 }
 
 /// A language model that remembers, for each slot, the tokens it was fed.
@@ -54,12 +58,16 @@ pub(crate) trait Decoder: Send {
     /// remembered from another: never all of them.
     fn begin(&mut self, slot: Slot, prompt: &[Token]) -> Result<usize>;
 
-    /// Feeds some tokens of a prompt to a slot, behind those it holds, and gives the logits of the
-    /// last.
-    fn prefill(&mut self, slot: Slot, tokens: &[Token]) -> Result<&mut [f32]>;
+    /// Feeds some tokens of a prompt to a slot, behind those it holds. What is wanted is that of
+    /// the last of them; `None` when nothing is, since the prompt goes on.
+    fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()>;
 
-    /// Feeds one token to each of some slots and gives the logits of each.
-    fn decode(&mut self, rows: &[Row]) -> Result<Logits<'_>>;
+    /// Feeds one token to each of some slots.
+    fn decode(&mut self, rows: &[Row]) -> Result<()>;
+
+    /// The scores of the row at `index` of the last [`decode`](Self::decode), or, at 0, those of
+    /// the last [`prefill`](Self::prefill).
+    fn scores(&mut self, index: usize) -> Result<Scores<'_>>;
 
     /// Ends the sequence in a slot, so that another can have it.
     fn release(&mut self, slot: Slot);

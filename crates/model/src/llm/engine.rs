@@ -160,9 +160,11 @@ impl Engine {
             step.rows.clear();
             step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
             match self.decoder.decode(&step.rows) {
-                Ok(mut logits) => {
+                Ok(()) => {
                     for (row, index) in decoding.iter().enumerate() {
-                        match self.active[*index].advance(logits.row(row)) {
+                        let sequence = &mut self.active[*index];
+                        let scores = self.decoder.scores(row);
+                        match scores.and_then(|scores| sequence.advance(scores)) {
                             Ok(None) => {}
                             Ok(Some(_)) => step.over.push((*index, None)),
                             Err(error) => step.over.push((*index, Some(error))),
@@ -218,14 +220,14 @@ impl Engine {
             let held = self.decoder.begin(slot, sequence.prompt())?;
             sequence.begin(held);
         }
-        let tokens = sequence.feed(most);
+        let (tokens, wants) = sequence.feed(most);
         let fed = tokens.len();
-        let logits = self.decoder.prefill(slot, tokens)?;
-        if !sequence.is_fed() {
+        self.decoder.prefill(slot, tokens, wants)?;
+        if wants.is_none() {
             sequence.release();
             return Ok((fed, true));
         }
-        let finish = sequence.advance(logits)?;
+        let finish = sequence.advance(self.decoder.scores(0)?)?;
         Ok((fed, finish.is_none()))
     }
 
@@ -254,7 +256,7 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
-    use crate::llm::decoder::{Logits, Token};
+    use crate::llm::decoder::{Scores, Token, Wants};
 
     /// Finds token 2 the likeliest, and breaks down over token 1.
     struct Fragile([f32; 4]);
@@ -272,19 +274,22 @@ mod tests {
             8
         }
 
-        fn prefill(&mut self, _: Slot, tokens: &[Token]) -> Result<&mut [f32]> {
+        fn prefill(&mut self, _: Slot, tokens: &[Token], _: Option<Wants>) -> Result<()> {
             assert!(!tokens.contains(&1), "one");
-            self.0 = [0.0, 0.0, 1.0, 0.0];
-            Ok(&mut self.0)
+            Ok(())
         }
 
         fn begin(&mut self, _: Slot, _: &[Token]) -> Result<usize> {
             Ok(0)
         }
 
-        fn decode(&mut self, _: &[Row]) -> Result<Logits<'_>> {
+        fn decode(&mut self, _: &[Row]) -> Result<()> {
+            Ok(())
+        }
+
+        fn scores(&mut self, _: usize) -> Result<Scores<'_>> {
             self.0 = [0.0, 0.0, 1.0, 0.0];
-            Ok(Logits { values: &mut self.0, vocabulary: 4, places: &[0] })
+            Ok(Scores::Logits(&mut self.0))
         }
 
         fn release(&mut self, _: Slot) {}

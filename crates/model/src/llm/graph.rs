@@ -4,6 +4,7 @@ use consort_stage::{Error, Result};
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
+use super::choosing;
 use super::config::Config;
 
 /// The switch of the merged exports that older tools made.
@@ -28,6 +29,8 @@ pub(crate) struct Graph {
     pub(crate) cache: Vec<CacheTensor>,
     /// How the cache goes from one step to the next.
     pub(crate) carrying: Carrying,
+    /// Whether it makes its mask and picks the likeliest token itself, by [`choosing`].
+    pub(crate) chooses: bool,
 }
 
 /// An input of whole numbers.
@@ -139,6 +142,7 @@ impl Graph {
             logits: Logits::of(logits),
             vocabulary: last_dim(logits).and_then(|dim| usize::try_from(dim).ok()),
             cache,
+            chooses: find(outputs, choosing::CHOSEN).is_some(),
             carrying: if config.shares_buffer {
                 Carrying::SharedBuffer
             } else {
@@ -170,6 +174,7 @@ impl Graph {
         let integers = [Some(&self.tokens), self.mask.as_ref(), self.positions.as_ref()];
         let is_known = |name: &str| {
             integers.iter().flatten().any(|input| input.name == name)
+                || self.chooses && [choosing::LENGTHS, choosing::COLUMNS].contains(&name)
                 || self.cache_branch.as_deref() == Some(name)
                 || self.cache.iter().any(|tensor| tensor.past == name)
         };

@@ -36,6 +36,11 @@ impl LogProbs {
         Self { is_wanted: is_wanted || alternatives > 0, alternatives, ..Self::default() }
     }
 
+    /// Whether any are.
+    pub(crate) fn are_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
     /// Remembers the logits of the token to come.
     pub(crate) fn see(&mut self, logits: &[f32]) {
         if self.is_wanted {

@@ -13,7 +13,7 @@ use ort::value::DynValue;
 
 use self::gather::Source;
 use super::cache::{Cache, Step};
-use super::decoder::{Decoder, Logits, Row, Slot, Token};
+use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
 use super::logits;
 use super::serial::Parts;
 use crate::run_error::RunError;
@@ -156,17 +156,21 @@ impl Decoder for Padded {
         Ok(0)
     }
 
-    fn prefill(&mut self, slot: Slot, tokens: &[Token]) -> Result<&mut [f32]> {
+    fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()> {
         let Parts { graph, memory, vocabulary, .. } = &self.parts;
         let cache = self.prompts[slot].as_mut().ok_or_else(not_begun)?;
         let fed = cache.feed(&mut self.session, graph, memory, tokens);
         let fed: DynValue = fed.map_err(|error| self.failed(&error))?;
         self.logits.clear();
-        logits::read_last(&fed, 1, *vocabulary, &mut self.logits)?;
-        Ok(&mut self.logits)
+        self.places.clear();
+        if wants.is_some() {
+            self.places.push(0);
+            logits::read_last(&fed, 1, *vocabulary, &mut self.logits)?;
+        }
+        Ok(())
     }
 
-    fn decode(&mut self, rows: &[Row]) -> Result<Logits<'_>> {
+    fn decode(&mut self, rows: &[Row]) -> Result<()> {
         self.arrange(rows)?;
         let token = |row: &BatchRow| {
             let asked = rows.iter().find(|asked| Some(asked.slot) == row.slot);
@@ -183,8 +187,13 @@ impl Decoder for Padded {
         let place = |row: &Row| self.batch.rows.iter().position(|it| it.slot == Some(row.slot));
         self.places.clear();
         self.places.extend(rows.iter().filter_map(place));
+        Ok(())
+    }
+
+    fn scores(&mut self, index: usize) -> Result<Scores<'_>> {
         let vocabulary = self.parts.vocabulary;
-        Ok(Logits { values: &mut self.logits, vocabulary, places: &self.places })
+        let start = self.places[index] * vocabulary;
+        Ok(Scores::Logits(&mut self.logits[start..start + vocabulary]))
     }
 
     fn release(&mut self, slot: Slot) {

@@ -15,6 +15,8 @@ pub(crate) struct Rows {
     of_slot: Vec<Option<usize>>,
     /// Counts releases, to tell which contents are the oldest.
     clock: u64,
+    /// Whether a step begins with the first row, wherever the sequences lie.
+    begins_at_first: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,13 +39,15 @@ pub(crate) struct Copy {
 }
 
 impl Rows {
-    /// So many empty rows, each with room for `context` tokens.
-    pub(crate) fn new(rows: usize, context: usize) -> Self {
+    /// So many empty rows, each with room for `context` tokens, and whether every step is to begin
+    /// with the first, so that there are few that differ.
+    pub(crate) fn new(rows: usize, context: usize, begins_at_first: bool) -> Self {
         let row = || Contents { tokens: Vec::with_capacity(context), ..Contents::default() };
         Self {
             contents: std::iter::repeat_with(row).take(rows).collect(),
             of_slot: vec![None; rows],
             clock: 0,
+            begins_at_first,
         }
     }
 
@@ -120,11 +124,12 @@ impl Rows {
         Some(copy)
     }
 
-    /// The rows from the first to the last that some slots have.
+    /// The rows of a step: from the first to the last that some slots have, or from the very first.
     pub(crate) fn span(&self, slots: &(impl Iterator<Item = Slot> + Clone)) -> Range<usize> {
         let rows = || slots.clone().filter_map(|slot| self.of_slot[slot]);
         let end = rows().max().map_or(0, |last| last + 1);
-        rows().min().unwrap_or(0)..end
+        let start = if self.begins_at_first { None } else { rows().min() };
+        start.unwrap_or(0)..end
     }
 
     /// The free row whose contents are the oldest, next to the taken ones where it can be: a run
@@ -133,7 +138,9 @@ impl Rows {
         let is_taken = |row: usize| self.contents.get(row).is_some_and(|row| row.owner.is_some());
         let is_beside = |row: usize| is_taken(row + 1) || row.checked_sub(1).is_some_and(is_taken);
         let free = (0..self.len()).filter(|row| !is_taken(*row));
-        free.min_by_key(|row| (!is_beside(*row), self.contents[*row].released_at))
+        // At the front, rows that are beside others only fill what would be moved up anyway.
+        let is_apart = |row: usize| !is_beside(row) && !(self.begins_at_first && row == 0);
+        free.min_by_key(|row| (is_apart(*row), self.contents[*row].released_at))
     }
 
     fn note_copy(&mut self, copy: Copy) {
@@ -159,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_prompt_goes_where_its_beginning_is() {
-        let mut rows = Rows::new(3, 64);
+        let mut rows = Rows::new(3, 64, false);
         assert_eq!(rows.begin(0, &text(20)), Some((0, None)));
         rows.extend(0, &text(20));
         // Another has it: the beginning is copied, all but the token whose logits are wanted.
@@ -176,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_short_beginning_is_not_worth_it() {
-        let mut rows = Rows::new(2, 64);
+        let mut rows = Rows::new(2, 64, false);
         rows.begin(0, &text(20));
         rows.extend(0, &text(20));
         assert_eq!(rows.begin(1, &text(FEWEST_REUSED as u32)), Some((0, None)));
@@ -184,7 +191,7 @@ mod tests {
 
     #[test]
     fn every_slot_has_a_row_of_its_own_and_none_is_left_over() {
-        let mut rows = Rows::new(3, 8);
+        let mut rows = Rows::new(3, 8, false);
         let begun: Vec<_> = (0..3).map(|slot| rows.begin(slot, &[1]).is_some()).collect();
         assert_eq!(begun, [true; 3]);
         let mut taken: Vec<_> = (0..3).filter_map(|slot| rows.row(slot)).collect();
@@ -194,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_last_row_moves_into_a_gap() {
-        let mut rows = Rows::new(4, 64);
+        let mut rows = Rows::new(4, 64, false);
         for slot in 0..4 {
             rows.begin(slot, &[slot as Token]);
             rows.extend(rows.row(slot).unwrap(), &[slot as Token]);
@@ -214,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_oldest_contents_go_first() {
-        let mut rows = Rows::new(2, 64);
+        let mut rows = Rows::new(2, 64, false);
         for slot in 0..2 {
             rows.begin(slot, &[7 + slot as Token]);
             rows.extend(rows.row(slot).unwrap(), &text(30));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::decoder::Token;
 use super::random::Random;
+use super::top::{exponentials, likeliest, top};
 
 /// How a sequence's tokens are picked.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,30 +80,43 @@ pub(crate) struct Sampler {
     random: Random,
     /// How often each token was generated; 0 for those that only the prompt has.
     seen: BTreeMap<Token, u32>,
+    /// The tokens with the largest logits, where there is a number of them.
+    top: Vec<(Token, f32)>,
     candidates: Vec<Candidate>,
+    weights: Vec<f32>,
 }
 
-/// A token and its logit, later its share of the probability.
+/// A token and its share of the probability.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     token: Token,
     weight: f32,
 }
 
-/// How many logits are compared at once.
-const LANES: usize = 16;
+impl From<(Token, &f32)> for Candidate {
+    fn from((token, weight): (Token, &f32)) -> Self {
+        Self { token, weight: *weight }
+    }
+}
+
 /// Enough of the likeliest tokens to hold the usual `top_p` without sorting a whole vocabulary.
 const NUCLEUS: usize = 256;
 
 impl Sampler {
     /// A sampler for a sequence that begins with `prompt`.
     pub(crate) fn new(sampling: Sampling, prompt: &[Token]) -> Self {
-        Self {
+        let mut sampler = Self {
             random: Random::new(sampling.seed),
-            seen: prompt.iter().map(|token| (*token, 0)).collect(),
+            seen: BTreeMap::new(),
             sampling,
+            top: Vec::new(),
             candidates: Vec::new(),
+            weights: Vec::new(),
+        };
+        if sampler.penalises() {
+            sampler.seen.extend(prompt.iter().map(|token| (*token, 0)));
         }
+        sampler
     }
 
     /// Changes the logits by the bias, then by the penalties for what was seen so far.
@@ -112,10 +126,10 @@ impl Sampler {
                 *logit += bias;
             }
         }
-        let penalties = &self.sampling.penalties;
-        if *penalties == Penalties::default() {
+        if !self.penalises() {
             return;
         }
+        let penalties = &self.sampling.penalties;
         for (token, count) in &self.seen {
             let Some(logit) = logits.get_mut(*token as usize) else {
                 continue;
@@ -131,34 +145,69 @@ impl Sampler {
         }
     }
 
+    /// Whether it always picks the likeliest of the tokens as the model scores them.
+    pub(crate) fn takes_the_likeliest(&self) -> bool {
+        let changes = !self.sampling.bias.is_empty() || self.penalises();
+        self.is_greedy() && !changes
+    }
+
     /// The next token; `None` when no token has a finite logit.
     ///
     /// A forbidden token has the logit minus infinity.
     pub(crate) fn pick(&mut self, logits: &[f32]) -> Option<Token> {
-        let token = if self.sampling.temperature == 0.0 || self.sampling.top_k == 1 {
-            likeliest(logits)?
-        } else {
-            self.sample(logits)?
-        };
-        *self.seen.entry(token).or_default() += 1;
-        Some(token)
+        if self.is_greedy() { likeliest(logits) } else { self.sample(logits) }
+    }
+
+    /// Notes which token was taken.
+    pub(crate) fn note(&mut self, token: Token) {
+        if self.penalises() {
+            *self.seen.entry(token).or_default() += 1;
+        }
+    }
+
+    fn is_greedy(&self) -> bool {
+        self.sampling.temperature == 0.0 || self.sampling.top_k == 1
+    }
+
+    fn penalises(&self) -> bool {
+        self.sampling.penalties != Penalties::default()
     }
 
     fn sample(&mut self, logits: &[f32]) -> Option<Token> {
-        let first = likeliest(logits)?;
-        let largest = logits[first as usize];
+        let Sampling { top_k, temperature, .. } = self.sampling;
+        let is_cut = top_k > 0 && top_k < logits.len();
+        if is_cut {
+            top(logits, top_k, &mut self.top);
+        } else {
+            let first = likeliest(logits)?;
+            self.top.clear();
+            self.top.push((first, logits[first as usize]));
+        }
+        let (first, largest) = *self.top.first()?;
         if largest == f32::INFINITY {
             return Some(first);
         }
-        let candidates = &mut self.candidates;
-        candidates.clear();
         // Below the largest, so that no temperature, however low, leaves the range of numbers.
-        candidates.extend((0..).zip(logits).filter_map(|(token, logit)| {
-            let weight = (logit - largest) / self.sampling.temperature;
-            weight.is_finite().then_some(Candidate { token, weight })
-        }));
-        keep_top_k(candidates, self.sampling.top_k);
-        soften(candidates);
+        let lowered = |logit: f32| below(logit, largest) / temperature;
+        self.weights.clear();
+        self.candidates.clear();
+        if is_cut {
+            self.weights.extend(self.top.iter().map(|(_, logit)| lowered(*logit)));
+            soften(&mut self.weights);
+            let tokens = self.top.iter().map(|(token, _)| *token);
+            self.candidates.extend(tokens.zip(&self.weights).map(Candidate::from));
+        } else {
+            self.weights.extend(logits.iter().map(|logit| lowered(*logit)));
+            soften(&mut self.weights);
+            let likely = (0..).zip(&self.weights).filter(|(_, weight)| **weight > 0.0);
+            self.candidates.extend(likely.map(Candidate::from));
+        }
+        self.choose()
+    }
+
+    /// Cuts the candidates down and draws one of those that are left.
+    fn choose(&mut self) -> Option<Token> {
+        let candidates = &mut self.candidates;
         if self.sampling.top_p < 1.0 {
             keep_top_p(candidates, self.sampling.top_p);
         }
@@ -177,44 +226,22 @@ impl Sampler {
     }
 }
 
-/// The token with the largest logit, the first of equals.
-fn likeliest(logits: &[f32]) -> Option<Token> {
-    // Several maxima side by side, which the processor compares at once; not a number is never
-    // the larger.
-    let larger = |best: f32, logit: f32| if logit > best { logit } else { best };
-    let mut best = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = logits.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (best, logit) in best.iter_mut().zip(chunk) {
-            *best = larger(*best, *logit);
-        }
-    }
-    let best = best.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
-    let token = logits.iter().position(|logit| *logit >= best && best > f32::NEG_INFINITY)?;
-    Some(token as Token)
-}
-
 fn by_weight(left: Candidate, right: Candidate) -> Ordering {
     // Equals are put in the order of their numbers, so that a cut among them is always the same.
     right.weight.total_cmp(&left.weight).then(left.token.cmp(&right.token))
 }
 
-fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
-    if top_k > 0 && top_k < candidates.len() {
-        candidates.select_nth_unstable_by(top_k - 1, |left, right| by_weight(*left, *right));
-        candidates.truncate(top_k);
-    }
+/// How far a logit lies below the largest; what is not a number lies below every other.
+fn below(logit: f32, largest: f32) -> f32 {
+    if logit.is_nan() { f32::NEG_INFINITY } else { logit - largest }
 }
 
 /// Turns logits below the largest into probabilities.
-fn soften(candidates: &mut [Candidate]) {
-    let mut total = 0.0;
-    for candidate in candidates.iter_mut() {
-        candidate.weight = candidate.weight.exp();
-        total += candidate.weight;
-    }
-    for candidate in candidates {
-        candidate.weight /= total;
+fn soften(logits: &mut [f32]) {
+    exponentials(logits);
+    let total: f32 = logits.iter().sum();
+    for logit in logits {
+        *logit /= total;
     }
 }
 
@@ -389,8 +416,8 @@ mod tests {
         let penalties = Penalties { repetition: 2.0, presence: 0.5, frequency: 0.25 };
         let sampling = Sampling { penalties, ..Sampling::default() };
         let mut sampler = Sampler::new(sampling, &[1, 2]);
-        sampler.pick(&[0.0, 0.0, 0.0, 9.0]);
-        sampler.pick(&[0.0, 0.0, 0.0, 9.0]);
+        sampler.note(3);
+        sampler.note(3);
         let mut logits = [4.0, 4.0, -4.0, 4.0];
         sampler.penalise(&mut logits);
         assert_eq!(logits.map(|logit| logit as i32), [4, 2, -8, 1]);

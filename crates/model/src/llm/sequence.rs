@@ -5,7 +5,7 @@ use std::sync::Arc;
 use consort_stage::{Error, Job, Result};
 
 use super::caller::Caller;
-use super::decoder::{Row, Slot, Token};
+use super::decoder::{Row, Scores, Slot, Token, Wants};
 use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
@@ -166,27 +166,26 @@ impl Sequence {
     pub(crate) fn next_row(&mut self) -> Row {
         let token = self.text[self.fed];
         self.fed += 1;
-        Row { slot: self.slot, token }
+        Row { slot: self.slot, token, wants: self.wants() }
     }
 
-    /// The tokens to feed next, at most so many.
-    pub(crate) fn feed(&mut self, most: usize) -> &[Token] {
+    /// The tokens to feed next, at most so many, and what is wanted then, if those are the last.
+    pub(crate) fn feed(&mut self, most: usize) -> (&[Token], Option<Wants>) {
         let start = self.fed;
         self.fed = self.text.len().min(start.saturating_add(most));
-        &self.text[start..self.fed]
+        let wants = (self.fed == self.text.len()).then(|| self.wants());
+        (&self.text[start..self.fed], wants)
     }
 
-    /// Whether all of the text was fed, so that the logits are those of the next token.
-    pub(crate) fn is_fed(&self) -> bool {
-        self.fed == self.text.len()
-    }
-
-    /// Takes the logits of the next token: picks it and gives the caller what is ready.
+    /// Takes the scores of the next token: picks it and gives the caller what is ready.
     ///
     /// The sequence is over when this gives how it ended.
-    pub(crate) fn advance(&mut self, logits: &mut [f32]) -> Result<Option<Finish>> {
+    pub(crate) fn advance(&mut self, scores: Scores<'_>) -> Result<Option<Finish>> {
         self.caller.release();
-        let finish = self.extend(logits)?;
+        let finish = match self.pick(scores)? {
+            Some(token) => self.extend(token)?,
+            None => Some(Finish::Stop),
+        };
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {
             self.give(finish);
@@ -204,24 +203,56 @@ impl Sequence {
         self.caller.retire();
     }
 
-    /// Picks the next token and appends it, unless it ends the text.
-    fn extend(&mut self, logits: &mut [f32]) -> Result<Option<Finish>> {
+    /// What the next token is picked from: whatever changes the logits, or asks for them, needs
+    /// those of all tokens.
+    fn wants(&self) -> Wants {
+        let is_free = self.generation.words.bad.is_empty() && !self.is_too_short();
+        if is_free && self.guide.is_none() && self.sampler.takes_the_likeliest() && !self.log_probs.are_wanted() {
+            Wants::Likeliest
+        } else {
+            Wants::Logits
+        }
+    }
+
+    /// Whether nothing may end it yet.
+    fn is_too_short(&self) -> bool {
+        self.generated().len() < self.generation.min_tokens
+    }
+
+    /// Picks the next token; `None` when its guide leaves nothing but the end.
+    fn pick(&mut self, scores: Scores<'_>) -> Result<Option<Token>> {
+        let picked = match scores {
+            Scores::Likeliest(token) => token,
+            Scores::Logits(logits) => {
+                self.see(logits);
+                if let Some(guide) = &mut self.guide
+                    && guide.restrict(logits, &self.generation.end_ids)? == Left::End
+                {
+                    return Ok(None);
+                }
+                self.sampler.pick(logits)
+            }
+        };
+        picked.map(Some).ok_or_else(|| self.no_token())
+    }
+
+    /// Notes the logits of the next token, and changes them by what the request says.
+    fn see(&mut self, logits: &mut [f32]) {
         let Generation { end_ids, words, .. } = &self.generation;
         self.log_probs.see(logits);
         self.sampler.penalise(logits);
-        let too_short = self.generated().len() < self.generation.min_tokens;
-        let early = end_ids.iter().copied().filter(|_| too_short);
+        let early = end_ids.iter().copied().filter(|_| self.is_too_short());
         for token in words.forbidden(&self.text).chain(early) {
             if let Some(logit) = logits.get_mut(token as usize) {
                 *logit = f32::NEG_INFINITY;
             }
         }
-        if let Some(guide) = &mut self.guide
-            && guide.restrict(logits, end_ids)? == Left::End
-        {
-            return Ok(Some(Finish::Stop));
-        }
-        let token = self.sampler.pick(logits).ok_or_else(|| self.no_token())?;
+    }
+
+    /// Appends the next token, unless it ends the text.
+    fn extend(&mut self, token: Token) -> Result<Option<Finish>> {
+        let Generation { end_ids, words, .. } = &self.generation;
+        self.sampler.note(token);
         if end_ids.contains(&token) {
             return Ok(Some(Finish::Stop));
         }

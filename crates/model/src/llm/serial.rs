@@ -6,7 +6,7 @@ use consort_stage::Result;
 use ort::session::Session;
 
 use super::cache::{Cache, Memory};
-use super::decoder::{Decoder, Logits, Row, Slot, Token};
+use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::logits;
 use crate::run_error::RunError;
@@ -22,8 +22,6 @@ pub(crate) struct Serial {
     prefill_tokens: usize,
     vocabulary: usize,
     logits: Vec<f32>,
-    /// Every row's logits are where it was asked for.
-    places: Vec<usize>,
 }
 
 /// What a [`Serial`] is made of beside its session.
@@ -52,7 +50,6 @@ impl Serial {
             caches: std::iter::repeat_with(|| None).take(parts.slots).collect(),
             vocabulary: parts.vocabulary,
             logits: Vec::new(),
-            places: (0..parts.slots).collect(),
         }
     }
 
@@ -64,6 +61,7 @@ impl Serial {
         let logits = cache
             .feed(&mut self.session, &self.graph, &self.memory, tokens)
             .map_err(|error| RunError::from(&error).with_own_inputs().within(&self.model))?;
+        self.logits.clear();
         logits::read_last(&logits, 1, self.vocabulary, &mut self.logits)
     }
 }
@@ -85,19 +83,16 @@ impl Decoder for Serial {
         Ok(0)
     }
 
-    fn prefill(&mut self, slot: Slot, tokens: &[Token]) -> Result<&mut [f32]> {
-        self.logits.clear();
-        self.feed(slot, tokens)?;
-        Ok(&mut self.logits)
+    fn prefill(&mut self, slot: Slot, tokens: &[Token], _wants: Option<Wants>) -> Result<()> {
+        self.feed(slot, tokens)
     }
 
-    fn decode(&mut self, rows: &[Row]) -> Result<Logits<'_>> {
-        self.logits.clear();
-        for row in rows {
-            self.feed(row.slot, &[row.token])?;
-        }
-        let (vocabulary, places) = (self.vocabulary, self.places.as_slice());
-        Ok(Logits { values: &mut self.logits, vocabulary, places })
+    fn decode(&mut self, rows: &[Row]) -> Result<()> {
+        rows.iter().try_for_each(|row| self.feed(row.slot, &[row.token]))
+    }
+
+    fn scores(&mut self, _index: usize) -> Result<Scores<'_>> {
+        Ok(Scores::Logits(&mut self.logits))
     }
 
     fn release(&mut self, slot: Slot) {

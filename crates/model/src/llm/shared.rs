@@ -4,8 +4,13 @@
 //! tokens that the row's mask counts. Rows are neighbours in the cache, so any range of them is a
 //! tensor of its own: a prompt is fed straight into its row, and a step runs over the rows from
 //! the first to the last that has a sequence. Nothing is copied or allocated from step to step.
+//!
+//! On a card it is the same, in the card's memory: what a step is told goes there in one copy, and
+//! the tokens that it chose come back in another.
 
+mod capture;
 mod inputs;
+mod packed;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,9 +19,10 @@ use std::sync::Arc;
 use consort_stage::{Error, Result};
 use ort::session::Session;
 
-use self::inputs::{Blocks, Shapes};
-use super::buffers::{Buffers, CallId};
-use super::decoder::{Decoder, Logits, Row, Slot, Token};
+use self::capture::Capture;
+use self::inputs::{Blocked, Blocks, Shapes};
+use super::buffers::{Buffers, CallId, Part};
+use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::logits;
 use super::rows::{Copy, Rows};
@@ -29,22 +35,35 @@ const MASK_STEP: usize = 64;
 
 /// A session, its cache and what lies in it.
 pub(crate) struct Shared {
+    // Before the session, whose card its memory is on.
+    buffers: Buffers,
     session: Session,
     model: Arc<str>,
     graph: Graph,
     size: Size,
-    buffers: Buffers,
     blocks: Blocks,
     cache: Vec<Stripes>,
     /// The runs that were prepared, by their first row and how many they have.
     calls: BTreeMap<(usize, usize), (CallId, Shapes)>,
+    capture: Option<Capture>,
     rows: Rows,
     /// The token that each row is fed next.
     next: Vec<Token>,
-    /// Where in the last run each of the rows asked for was.
-    places: Vec<usize>,
-    /// The logits of the last run where the graph's have half the width.
+    /// Where in the last run each of the rows asked for was, and what was wanted of it.
+    asked: Vec<(usize, Wants)>,
+    /// The first place of the last run whose choice was fetched.
+    first: usize,
+    /// The logits of a row where the graph's have half the width.
     widened: Vec<f32>,
+}
+
+/// Where a [`Shared`] keeps its cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// In the processor's memory.
+    Processor,
+    /// On the card with this index; whether steps are captured there, to be launched as one.
+    Card { index: u32, captures: bool },
 }
 
 /// How large a [`Shared`] is made.
@@ -61,32 +80,57 @@ pub(crate) struct Size {
 }
 
 impl Shared {
-    /// A decoder over an open session on the processor; takes all its memory now.
-    pub(crate) fn new(session: Session, model: Arc<str>, graph: Graph, size: Size) -> Result<Self> {
-        let mut buffers = Buffers::new()?;
+    /// A decoder over an open session; takes all its memory now.
+    pub(crate) fn new(
+        session: Session,
+        (model, graph): (Arc<str>, Graph),
+        size: Size,
+        home: Home,
+    ) -> Result<Self> {
+        let mut buffers = match home {
+            Home::Processor => Buffers::new()?,
+            Home::Card { index, .. } => Buffers::with_card(&session, index)?,
+        };
         let cache = Stripes::of_cache(&graph, size.slots, size.context);
         let blocks = Blocks::allocate(&mut buffers, &graph, &cache, size)?;
+        let captures = matches!(home, Home::Card { captures: true, .. });
         Ok(Self {
+            buffers,
             session,
             model,
             graph,
             size,
-            buffers,
             blocks,
             cache,
             calls: BTreeMap::new(),
-            rows: Rows::new(size.slots, size.context),
+            capture: captures.then(|| Capture::new(size)),
+            rows: Rows::new(size.slots, size.context, captures),
             next: vec![0; size.slots],
-            places: Vec::with_capacity(size.slots),
+            asked: Vec::with_capacity(size.slots),
+            first: 0,
             widened: Vec::new(),
         })
     }
 
     /// Runs the graph over some rows, whose tokens, mask and positions are in their blocks.
-    fn run(&mut self, rows: &Range<usize>, shapes: Shapes) -> Result<()> {
-        let run = self.call(rows, shapes);
-        let run = run.and_then(|call| self.buffers.run(&mut self.session, call));
-        run.map_err(|error| RunError::from(&error).with_own_inputs().within(&self.model))
+    fn run(&mut self, rows: &Range<usize>, shapes: Shapes, kind: capture::Kind) -> Result<()> {
+        let run = self.try_run(rows, shapes, kind);
+        run.map_err(|error| self.failed(&error))
+    }
+
+    fn try_run(
+        &mut self,
+        rows: &Range<usize>,
+        shapes: Shapes,
+        kind: capture::Kind,
+    ) -> ort::Result<()> {
+        self.blocks.send(&mut self.buffers, shapes)?;
+        let call = self.call(rows, shapes)?;
+        let options = match &mut self.capture {
+            Some(capture) => Some(capture.options(shapes, kind)?),
+            None => None,
+        };
+        self.buffers.run(&mut self.session, call, options)
     }
 
     /// The prepared run over some rows, with tensors of these shapes.
@@ -97,16 +141,17 @@ impl Shared {
         {
             return Ok(*call);
         }
-        let (mut inputs, logits) = self.blocks.parts(&self.graph, self.size, shapes);
+        let (mut inputs, mut outputs) = self.blocks.parts(&self.graph, self.size, shapes);
         if let Some((call, before)) = self.calls.get_mut(&key) {
             for (index, (_, part)) in inputs.iter().enumerate() {
                 self.buffers.set_input(*call, index, part)?;
             }
-            self.buffers.set_output(*call, 0, &logits.1)?;
+            for (index, (_, part)) in outputs.iter().enumerate() {
+                self.buffers.set_output(*call, index, part)?;
+            }
             *before = shapes;
             return Ok(*call);
         }
-        let mut outputs = vec![logits];
         for (tensor, stripes) in self.graph.cache.iter().zip(&self.cache) {
             let part = stripes.part(self.blocks.cache, rows);
             inputs.push((&tensor.past, part.clone()));
@@ -118,24 +163,52 @@ impl Shared {
     }
 
     /// Copies what one row holds to another.
-    fn copy(&mut self, copy: Copy) {
-        let bytes = self.buffers.slice_mut::<u8>(self.blocks.cache);
-        for stripes in &self.cache {
-            stripes.copy(bytes, copy);
+    fn copy(&mut self, copy: Copy) -> Result<()> {
+        if !self.graph.chooses {
+            let bytes = self.buffers.slice_mut::<u8>(self.blocks.cache);
+            for stripes in &self.cache {
+                stripes.copy(bytes, copy);
+            }
+            return Ok(());
         }
+        let pairs = self.cache.iter().flat_map(|stripes| stripes.pairs(self.blocks.cache, copy));
+        let pairs: Vec<_> = pairs.collect();
+        self.buffers.copy_now(&pairs).map_err(|error| self.failed(&error))
     }
 
     /// Writes the inputs of a step over some rows, each fed its next token.
     fn write_step(&mut self, span: &Range<usize>) -> Shapes {
         let held = |row: usize| self.rows.tokens(row).len().min(self.size.context - 1);
         let longest = span.clone().map(|row| held(row) + 1).max().unwrap_or(1);
-        let width = longest.next_multiple_of(MASK_STEP).min(self.size.context);
+        let width = match &self.capture {
+            Some(_) => capture::width(longest),
+            None => longest.next_multiple_of(MASK_STEP),
+        };
+        let shapes = Shapes { rows: span.len(), sequence: 1, width: width.min(self.size.context) };
         for row in span.clone() {
-            let place = (row - span.start, width);
-            let token = (self.next[row], held(row));
-            self.blocks.write_row(&mut self.buffers, &self.graph, place, token);
+            let place = (row - span.start, shapes);
+            let token = (&self.next[row..=row], held(row));
+            self.blocks.write(&mut self.buffers, &self.graph, place, token);
         }
-        Shapes { rows: span.len(), sequence: 1, width }
+        shapes
+    }
+
+    /// Brings the choices of so many rows of a run, from the first on, to the processor, if any
+    /// row wants no more.
+    fn fetch(&mut self, rows: (usize, usize)) -> Result<()> {
+        let is_wanted = self.asked.iter().any(|(_, wants)| *wants == Wants::Likeliest);
+        let Blocked::Packed(packed) = &mut self.blocks.integers else {
+            return Ok(());
+        };
+        if !is_wanted {
+            return Ok(());
+        }
+        let fetched = packed.fetch(&mut self.buffers, rows);
+        fetched.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &ort::Error) -> Error {
+        RunError::from(error).with_own_inputs().within(&self.model)
     }
 
     fn row_of(&self, slot: Slot) -> Result<usize> {
@@ -162,48 +235,75 @@ impl Decoder for Shared {
             .begin(slot, prompt)
             .ok_or_else(|| Error::internal("a slot was begun while every row was taken"))?;
         if let Some(copy) = copy {
-            self.copy(copy);
+            self.copy(copy)?;
         }
         Ok(held)
     }
 
-    fn prefill(&mut self, slot: Slot, tokens: &[Token]) -> Result<&mut [f32]> {
+    fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()> {
         let row = self.row_of(slot)?;
         let held = self.rows.tokens(row).len();
         let shapes = Shapes { rows: 1, sequence: tokens.len(), width: held + tokens.len() };
-        self.blocks.write_prompt(&mut self.buffers, &self.graph, tokens, held);
-        self.run(&(row..row + 1), shapes)?;
+        self.blocks.write(&mut self.buffers, &self.graph, (0, shapes), (tokens, held));
+        self.run(&(row..row + 1), shapes, capture::Kind::Prompt)?;
         self.rows.extend(row, tokens);
         let last = if self.graph.logits.is_last_only { 0 } else { tokens.len() - 1 };
-        let (block, element) = (self.blocks.logits, self.graph.logits.element);
-        let range = last * self.size.vocabulary..(last + 1) * self.size.vocabulary;
-        logits::read(&mut self.buffers, block, (element, range), &mut self.widened)
+        self.asked.clear();
+        self.asked.extend(wants.map(|wants| (last, wants)));
+        self.first = last;
+        self.fetch((last, 1))
     }
 
-    fn decode(&mut self, rows: &[Row]) -> Result<Logits<'_>> {
+    fn decode(&mut self, rows: &[Row]) -> Result<()> {
         let slots = rows.iter().map(|row| row.slot);
         while let Some(copy) = self.rows.close_gap(&slots) {
-            self.copy(copy);
+            self.copy(copy)?;
         }
-        let span = self.rows.span(&slots);
-        self.places.clear();
+        let mut span = self.rows.span(&slots);
+        if let Some(capture) = &self.capture {
+            span.end = capture.rows(span.end);
+        }
+        self.asked.clear();
         self.next.fill(0);
         for row in rows {
             let place = self.row_of(row.slot)?;
             self.next[place] = row.token;
-            self.places.push(place - span.start);
+            self.asked.push((place - span.start, row.wants));
         }
         let shapes = self.write_step(&span);
-        self.run(&span, shapes)?;
+        self.run(&span, shapes, capture::Kind::Step)?;
         for row in rows {
             let place = self.row_of(row.slot)?;
             self.rows.extend(place, &[row.token]);
         }
-        let vocabulary = self.size.vocabulary;
-        let (block, element) = (self.blocks.logits, self.graph.logits.element);
-        let range = 0..span.len() * vocabulary;
-        let values = logits::read(&mut self.buffers, block, (element, range), &mut self.widened)?;
-        Ok(Logits { values, vocabulary, places: &self.places })
+        self.first = 0;
+        self.fetch((0, span.len()))
+    }
+
+    fn scores(&mut self, index: usize) -> Result<Scores<'_>> {
+        let (place, wants) = *self.asked.get(index).ok_or_else(|| {
+            Error::internal("the scores of a row were asked for that had no run")
+        })?;
+        let Size { vocabulary, .. } = self.size;
+        let element = self.graph.logits.element;
+        let Blocked::Packed(packed) = &self.blocks.integers else {
+            let logits = (element, place * vocabulary..(place + 1) * vocabulary);
+            let (buffers, block) = (&mut self.buffers, self.blocks.logits);
+            return logits::read(buffers, block, logits, &mut self.widened).map(Scores::Logits);
+        };
+        if wants == Wants::Likeliest {
+            return Ok(Scores::Likeliest(packed.chosen(&mut self.buffers, place - self.first)));
+        }
+        let from = Part {
+            block: self.blocks.logits,
+            offset: element.byte_size(place * vocabulary).unwrap_or(usize::MAX),
+            element,
+            shape: vec![vocabulary as i64],
+        };
+        let block = packed.fetch_row(&mut self.buffers, from);
+        let block = block.map_err(|error| self.failed(&error))?;
+        let logits = (element, 0..vocabulary);
+        logits::read(&mut self.buffers, block, logits, &mut self.widened).map(Scores::Logits)
     }
 
     fn release(&mut self, slot: Slot) {

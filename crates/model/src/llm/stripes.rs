@@ -8,6 +8,10 @@ use super::buffers::{BlockId, Part};
 use super::graph::{CacheTensor, Graph};
 use super::rows::Copy;
 
+/// A row of which more than one part in so many is wanted is copied whole on a card, where a copy
+/// takes a few microseconds before its first byte, in which a megabyte would have been copied.
+const WHOLE_ROW: usize = 16;
+
 /// One of the graph's cache tensors, [rows, heads, context, head size], within a block.
 #[derive(Clone, Debug)]
 pub(crate) struct Stripes {
@@ -55,6 +59,26 @@ impl Stripes {
             let from = start(copy.from);
             bytes.copy_within(from..from + copy.tokens * self.token(), start(copy.to));
         }
+    }
+
+    /// What copies the first tokens of one row to another where the processor cannot: the whole row
+    /// at once, unless that is much more than is wanted.
+    pub(crate) fn pairs(&self, block: BlockId, copy: Copy) -> Vec<(Part, Part)> {
+        let [_, heads, context, head_size] = self.shape;
+        let pair = |offset, shape: &[usize]| {
+            let part = |row: usize| Part {
+                block,
+                offset: self.offset + row * self.row() + offset,
+                element: self.element,
+                shape: shape.iter().map(|dim| *dim as i64).collect(),
+            };
+            (part(copy.from), part(copy.to))
+        };
+        if copy.tokens * WHOLE_ROW > context {
+            return vec![pair(0, &[heads, context, head_size])];
+        }
+        let stripe = context * self.token();
+        (0..heads).map(|head| pair(head * stripe, &[copy.tokens, head_size])).collect()
     }
 
     /// Bytes of one row.

@@ -7,14 +7,22 @@ use consort_config::{Model, Settings};
 use consort_stage::{Error, Result};
 
 use super::Opened;
-use crate::llm::{Carrying, Decoder, Graph, Limits, Memory, Padded, Parts, Serial, Shared, Size};
+use crate::gpus;
+use crate::llm::{
+    Carrying, Decoder, Graph, Home, Limits, Memory, Padded, Parts, Serial, Shared, Size,
+};
 use crate::provider::Provider;
 
 /// How many sequences are worked on at once on a processor, where a step over so many costs about
 /// four times what a step over one does.
 const MAX_ACTIVE_REQUESTS: NonZeroUsize = NonZeroUsize::new(16).expect("sixteen is not zero");
-/// The same on a card, where they are computed one after the other.
-const MAX_ACTIVE_REQUESTS_ON_CARD: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
+/// The same on a card, where a step over so many costs little more than a step over one.
+const MAX_ACTIVE_REQUESTS_ON_CARD: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
+/// The same where they are computed one after the other.
+const MAX_ACTIVE_REQUESTS_IN_TURN: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
+/// The caches take one part in so many of what is free on the card once the weights are there: the
+/// rest is for what runs need, and for models that are loaded later.
+const SHARE_OF_CARD: usize = 2;
 /// What the caches of all of them take at most when the configuration does not say how many there
 /// are: an eighth of a small machine's memory. Pages that no sequence reached are never taken.
 const MOST_CACHE: usize = 1 << 30;
@@ -26,18 +34,22 @@ const PREFILL_CHUNK_SIZE_ON_CARD: NonZeroUsize = NonZeroUsize::new(1024).expect(
 
 /// The decoder that a graph needs where its session runs.
 pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<Box<dyn Decoder>> {
-    let Opened { session, provider, graph, .. } = opened;
+    let Opened { session, provider, graph, captures, .. } = opened;
     let settings = &model.settings;
     let is_on_card = provider != Provider::Cpu;
-    let slots = slots(settings, &graph, limits.context, is_on_card)?;
+    let slots = slots(settings, &graph, limits.context, provider)?;
     let chunk = if is_on_card { PREFILL_CHUNK_SIZE_ON_CARD } else { PREFILL_CHUNK_SIZE };
     let prefill_tokens = settings.parse_or("prefill_chunk_size", chunk)?.get();
     let prefill_tokens = prefill_tokens.min(limits.context);
     let name = Arc::clone(&model.name);
     let vocabulary = limits.vocabulary;
-    if graph.carrying == Carrying::SharedBuffer && !is_on_card {
+    if graph.carrying == Carrying::SharedBuffer && (!is_on_card || graph.chooses) {
         let size = Size { slots, context: limits.context, prefill_tokens, vocabulary };
-        return Ok(Box::new(Shared::new(session, name, graph, size)?));
+        let home = match provider {
+            Provider::Cpu => Home::Processor,
+            Provider::Cuda(index) => Home::Card { index, captures },
+        };
+        return Ok(Box::new(Shared::new(session, (name, graph), size, home)?));
     }
     let memory = Memory::new(provider, limits.context)?;
     let parts = Parts { model: name, graph, memory, slots, prefill_tokens, vocabulary };
@@ -50,10 +62,20 @@ pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<
 
 /// How many sequences have a cache at once: as many as the configuration says, else as many as
 /// are worth it and fit the memory that nobody would mind.
-fn slots(settings: &Settings, graph: &Graph, context: usize, is_on_card: bool) -> Result<usize> {
-    let usual = if is_on_card { MAX_ACTIVE_REQUESTS_ON_CARD } else { MAX_ACTIVE_REQUESTS };
+fn slots(
+    settings: &Settings,
+    graph: &Graph,
+    context: usize,
+    provider: Provider,
+) -> Result<usize> {
+    let (usual, free) = match provider {
+        Provider::Cpu => (MAX_ACTIVE_REQUESTS, None),
+        Provider::Cuda(_) if !graph.chooses => (MAX_ACTIVE_REQUESTS_IN_TURN, None),
+        Provider::Cuda(index) => (MAX_ACTIVE_REQUESTS_ON_CARD, gpus::free_memory(index)),
+    };
     let each = graph.cache_bytes(context).max(1);
-    let most = settings.parse_or("max_cache_bytes", MOST_CACHE)?;
+    let most = free.map_or(MOST_CACHE, |free| free / SHARE_OF_CARD);
+    let most = settings.parse_or("max_cache_bytes", most)?;
     let fitting = NonZeroUsize::new(usual.get().min(most / each)).unwrap_or(NonZeroUsize::MIN);
     let slots = settings.parse_or("max_active_requests", fitting)?.get();
     if settings.get("max_cache_bytes").is_some() && slots.saturating_mul(each) > most {

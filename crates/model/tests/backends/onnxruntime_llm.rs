@@ -16,6 +16,9 @@ use crate::generating::{Generating, prompt, request};
 use crate::loaded::{Folder, graphs, model, root};
 use crate::reference;
 
+/// What is the default on a card: the graph makes its mask and picks the likeliest token.
+const CHOOSES: (&str, &str) = ("choose_in_graph", "true");
+
 #[test]
 fn ferris_writes_what_its_reference_says() {
     let ferris = ferris(&[]);
@@ -56,6 +59,8 @@ fn every_convention_gives_the_same_tokens() {
     let growing = [("past_present_share_buffer", "false")];
     let others = [
         tiny("llama_gqa", &[("prefill_chunk_size", "3")]),
+        tiny("llama_gqa", &[CHOOSES]),
+        tiny("llama_gqa", &[CHOOSES, ("prefill_chunk_size", "3")]),
         tiny("llama_gqa", &growing),
         tiny("llama_optimum", &[]),
         tiny("llama_optimum", &[("prefill_chunk_size", "3")]),
@@ -84,8 +89,10 @@ fn a_graph_with_a_branch_for_its_first_step_is_told_when_it_is_the_first() {
 
 #[test]
 fn logits_of_half_precision_are_read() {
-    let answer = tiny("llama_half", &[]).answer(request(&[5, 6, 7], 8)).unwrap();
-    assert_eq!(tokens(&answer).len(), 8);
+    let generated =
+        |settings: &[_]| tokens(&tiny("llama_half", settings).answer(request(&[5, 6, 7], 8)).unwrap());
+    assert_eq!(generated(&[]).len(), 8);
+    assert_eq!(generated(&[CHOOSES]), generated(&[]));
 }
 
 #[test]
@@ -468,6 +475,7 @@ fn a_prompt_that_begins_like_another_takes_over_what_was_computed() {
 fn a_busy_batch_gives_each_what_it_gets_alone() {
     let settings = [("max_active_requests", "5"), ("prefill_chunk_size", "16")];
     crowd::check(&ferris(&settings), &reference::cases(), 60);
+    crowd::check(&ferris(&[CHOOSES, settings[0], settings[1]]), &reference::cases(), 60);
     for convention in ["llama_gqa", "llama_optimum", "llama_optimum_unplaced"] {
         let alone = tiny(convention, &[("max_active_requests", "1")]);
         let cases: Vec<_> = (0..12).map(|index| alone_case(&alone, index)).collect();
@@ -475,6 +483,40 @@ fn a_busy_batch_gives_each_what_it_gets_alone() {
     }
     let cases = reference::read(&graphs().join("bloom/reference.json"));
     crowd::check(&tiny("bloom", &settings), &cases, 100);
+}
+
+/// Requests that take the likeliest token and requests that need every logit, side by side.
+#[test]
+fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
+    let case = reference::first();
+    let word = word("bad_words_list", &case.greedy_ids[2..3]);
+    let plain = || crowd::endless(&case.input_ids, 24);
+    let requests = || {
+        [
+            plain(),
+            with(plain(), [flag("return_log_probs", true), int("top_logprobs", 3)]),
+            with(plain(), [word.clone()]),
+            with(plain(), [float("temperature", 0.9), float("runtime_top_p", 0.9), seed(3)]),
+            with(plain(), [float("repetition_penalty", 1.3)]),
+            plain(),
+        ]
+    };
+    let answers = |settings: &[_]| {
+        let model = ferris(settings);
+        let asked: Vec<_> =
+            requests().into_iter().map(|request| model.ask(request, 64)).collect();
+        let read = asked.into_iter().map(|responses| model.read(responses).unwrap());
+        read.map(|answer| (tokens(&answer), answer)).collect::<Vec<_>>()
+    };
+    let (chosen, read) = (answers(&[CHOOSES]), answers(&[]));
+    for ((chosen, _), (read, _)) in chosen.iter().zip(&read) {
+        assert_eq!(chosen, read);
+    }
+    let sums = [&chosen[1].1, &read[1].1].map(|answer| {
+        let sum = answer[0].output("cum_log_probs").unwrap();
+        sum.to_slice::<f32>().unwrap()[0]
+    });
+    assert!((sums[0] - sums[1]).abs() < 1e-3, "{sums:?}");
 }
 
 /// What a small model answers to a prompt of its own, alone.

@@ -1,0 +1,256 @@
+//! Adds to a decoder's graph what a card needs: the choice of the likeliest token, so that a number
+//! a row comes back and not a vocabulary, and a mask that is made where it is read.
+//!
+//! Nodes, inputs and outputs are put into the file's bytes before ONNX Runtime reads them; weights
+//! are carried over unread.
+
+use half::f16;
+
+use super::config::Names;
+use super::protobuf::{Field, Message, Value, fields, first};
+
+/// INT64[rows, 1]: how many tokens each row has after the step, where the mask was.
+pub(crate) const LENGTHS: &str = "consort.lengths";
+/// INT64[1, columns]: 0, 1, 2 and so on, as many as the mask is wide.
+pub(crate) const COLUMNS: &str = "consort.columns";
+/// INT64[rows, sequence, 1]: the likeliest token, or -1 where no logit is above minus infinity.
+pub(crate) const CHOSEN: &str = "consort.chosen";
+
+/// The numbers of the fields in `onnx.proto`.
+mod number {
+    pub(super) mod model {
+        pub(crate) const GRAPH: u64 = 7;
+    }
+    pub(super) mod graph {
+        pub(crate) const NODE: u64 = 1;
+        pub(crate) const INITIALIZER: u64 = 5;
+        pub(crate) const INPUT: u64 = 11;
+        pub(crate) const OUTPUT: u64 = 12;
+    }
+    pub(super) mod node {
+        pub(crate) const INPUT: u64 = 1;
+        pub(crate) const OUTPUT: u64 = 2;
+        pub(crate) const NAME: u64 = 3;
+        pub(crate) const OPERATOR: u64 = 4;
+        pub(crate) const ATTRIBUTE: u64 = 5;
+    }
+    pub(super) mod attribute {
+        pub(crate) const NAME: u64 = 1;
+        pub(crate) const INTEGER: u64 = 3;
+        pub(crate) const TYPE: u64 = 20;
+    }
+    pub(super) mod tensor {
+        pub(crate) const TYPE: u64 = 2;
+        pub(crate) const NAME: u64 = 8;
+        pub(crate) const RAW: u64 = 9;
+    }
+    pub(super) mod value {
+        pub(crate) const NAME: u64 = 1;
+        pub(crate) const TYPE: u64 = 2;
+    }
+    pub(super) mod value_type {
+        pub(crate) const TENSOR: u64 = 1;
+    }
+    pub(super) mod tensor_type {
+        pub(crate) const ELEMENT: u64 = 1;
+        pub(crate) const SHAPE: u64 = 2;
+    }
+    pub(super) mod shape {
+        pub(crate) const DIMENSION: u64 = 1;
+        pub(crate) const SYMBOL: u64 = 2;
+    }
+}
+
+const LIKELIEST: &str = "consort.likeliest";
+const LARGEST: &str = "consort.largest";
+const LOWEST: &str = "consort.lowest";
+/// -1, the last axis, as a whole number is written.
+const LAST: u64 = u64::MAX;
+
+/// An attribute that holds a whole number, in `AttributeProto.AttributeType`.
+const INTEGER: u64 = 2;
+const FLOAT: u64 = 1;
+const INT32: u64 = 6;
+const INT64: u64 = 7;
+const FLOAT16: u64 = 10;
+const BFLOAT16: u64 = 16;
+
+/// A model file's bytes with the choice added; `None` where its tensors are not as expected.
+///
+/// The graph must have opset 11 or later, as every decoder's has.
+pub(crate) fn add(model: &[u8], names: &Names) -> Option<Vec<u8>> {
+    let mut edited = Message::default();
+    let mut is_edited = false;
+    for field in fields(model)? {
+        match field.bytes(number::model::GRAPH) {
+            Some(graph) => {
+                edited = edited.bytes(number::model::GRAPH, edit(graph, names)?);
+                is_edited = true;
+            }
+            None => edited.extend(field.whole),
+        }
+    }
+    is_edited.then(|| edited.into_vec())
+}
+
+fn edit(graph: &[u8], names: &Names) -> Option<Message> {
+    let fields = fields(graph)?;
+    let named = |field: &Field<'_>, kind, name: &str| {
+        (*field).bytes(kind).is_some_and(|value| is_named(value, name))
+    };
+    let is_mask = |field: &Field<'_>| named(field, number::graph::INPUT, &names.attention_mask);
+    let is_logits = |field: &Field<'_>| named(field, number::graph::OUTPUT, &names.outputs.logits);
+    let mask = fields.iter().find(|field| is_mask(field))?.bytes(number::graph::INPUT)?;
+    let logits = fields.iter().find(|field| is_logits(field))?.bytes(number::graph::OUTPUT)?;
+    let (mask, scores) = (element(mask)?, element(logits)?);
+    let mut edited = Message::default();
+    // In front, so that nodes stay in the order in which they can run.
+    edited.extend(mask_nodes(&names.attention_mask, mask)?.as_ref());
+    for field in fields.iter().filter(|field| !is_mask(field)) {
+        edited.extend(field.whole);
+    }
+    edited.extend(choice_nodes(&names.outputs.logits, scores)?.as_ref());
+    Some(edited)
+}
+
+/// The mask of rows of some lengths: 1 in the columns before it.
+fn mask_nodes(mask: &str, element: u64) -> Option<Message> {
+    matches!(element, INT64 | INT32).then(|| {
+        Message::default()
+            .bytes(number::graph::NODE, node("Less", &[COLUMNS, LENGTHS], "consort.seen"))
+            .bytes(number::graph::NODE, with(node("Cast", &["consort.seen"], mask), "to", element))
+            .bytes(number::graph::INPUT, value(LENGTHS, ["consort.rows", "consort.one_length"]))
+            .bytes(number::graph::INPUT, value(COLUMNS, ["consort.one_row", "consort.width"]))
+    })
+}
+
+/// The likeliest token of each row, and what says that there is none.
+fn choice_nodes(logits: &str, element: u64) -> Option<Message> {
+    let wide = "consort.scores";
+    let (scores, lowest) = match element {
+        FLOAT => (logits, scalar(LOWEST, FLOAT, &f32::NEG_INFINITY.to_le_bytes())),
+        FLOAT16 => (logits, scalar(LOWEST, FLOAT16, &f16::NEG_INFINITY.to_le_bytes())),
+        // The operators know no bfloat16, all of whose numbers are floats.
+        BFLOAT16 => (wide, scalar(LOWEST, FLOAT, &f32::NEG_INFINITY.to_le_bytes())),
+        _ => return None,
+    };
+    let widened = with(node("Cast", &[logits], wide), "to", FLOAT);
+    let likeliest = with(node("ArgMax", &[scores], LIKELIEST), "axis", LAST);
+    let largest = with(node("GatherElements", &[scores, LIKELIEST], LARGEST), "axis", LAST);
+    let nodes = [
+        (scores == wide).then_some(widened),
+        Some(likeliest),
+        Some(largest),
+        Some(node("Greater", &[LARGEST, LOWEST], "consort.is_any")),
+        Some(node("Where", &["consort.is_any", LIKELIEST, "consort.none"], CHOSEN)),
+    ];
+    let mut added = Message::default();
+    for node in nodes.into_iter().flatten() {
+        added = added.bytes(number::graph::NODE, node);
+    }
+    let none = scalar("consort.none", INT64, &(-1_i64).to_le_bytes());
+    let shape = ["consort.rows", "consort.sequence", "consort.one"];
+    Some(
+        added
+            .bytes(number::graph::INITIALIZER, lowest)
+            .bytes(number::graph::INITIALIZER, none)
+            .bytes(number::graph::OUTPUT, value(CHOSEN, shape)),
+    )
+}
+
+/// A node named as its output.
+fn node(operator: &str, inputs: &[&str], output: &str) -> Message {
+    let mut node = Message::default();
+    for input in inputs {
+        node = node.bytes(number::node::INPUT, input);
+    }
+    node.bytes(number::node::OUTPUT, output)
+        .bytes(number::node::NAME, output)
+        .bytes(number::node::OPERATOR, operator)
+}
+
+/// A node with an attribute.
+fn with(node: Message, attribute: &str, integer: u64) -> Message {
+    let attribute = Message::default()
+        .bytes(number::attribute::NAME, attribute)
+        .number(number::attribute::INTEGER, integer)
+        .number(number::attribute::TYPE, INTEGER);
+    node.bytes(number::node::ATTRIBUTE, attribute)
+}
+
+/// A tensor of one number, without dimensions.
+fn scalar(name: &str, element: u64, number: &[u8]) -> Message {
+    Message::default()
+        .number(number::tensor::TYPE, element)
+        .bytes(number::tensor::NAME, name)
+        .bytes(number::tensor::RAW, number)
+}
+
+/// An input or output of INT64 whose dimensions have names.
+fn value<const RANK: usize>(name: &str, shape: [&str; RANK]) -> Message {
+    let mut dimensions = Message::default();
+    for symbol in shape {
+        let dimension = Message::default().bytes(number::shape::SYMBOL, symbol);
+        dimensions = dimensions.bytes(number::shape::DIMENSION, dimension);
+    }
+    let tensor = Message::default()
+        .number(number::tensor_type::ELEMENT, INT64)
+        .bytes(number::tensor_type::SHAPE, dimensions);
+    let value_type = Message::default().bytes(number::value_type::TENSOR, tensor);
+    Message::default().bytes(number::value::NAME, name).bytes(number::value::TYPE, value_type)
+}
+
+fn is_named(value: &[u8], name: &str) -> bool {
+    first(value, number::value::NAME) == Some(name.as_bytes())
+}
+
+/// The type of the elements of an input or output that is a tensor.
+fn element(value: &[u8]) -> Option<u64> {
+    let tensor = first(first(value, number::value::TYPE)?, number::value_type::TENSOR)?;
+    fields(tensor)?.into_iter().find_map(|field| match field.value {
+        Value::Number(element) if field.number == number::tensor_type::ELEMENT => Some(element),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names::default()
+    }
+
+    fn graph(name: &str) -> Vec<u8> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/graphs");
+        std::fs::read(folder.join(name).join("model.onnx")).unwrap()
+    }
+
+    #[test]
+    fn the_mask_is_made_in_the_graph_and_everything_else_is_as_it_was() {
+        let model = graph("llama_gqa");
+        let edited = add(&model, &names()).unwrap();
+        let fields_of = |model: &[u8]| {
+            let graph = first(model, number::model::GRAPH).unwrap();
+            fields(graph).unwrap().iter().map(|field| field.whole.to_vec()).collect::<Vec<_>>()
+        };
+        let (before, after) = (fields_of(&model), fields_of(&edited));
+        let lost: Vec<_> = before.iter().filter(|field| !after.contains(field)).collect();
+        assert_eq!(lost.len(), 1);
+        let mask = fields(lost[0]).unwrap()[0].bytes(number::graph::INPUT).unwrap();
+        assert!(is_named(mask, "attention_mask"));
+        assert_eq!(after.len() - before.len(), 2 + 2 + 4 + 2 + 1 - 1);
+    }
+
+    #[test]
+    fn a_graph_without_the_names_and_a_file_without_a_graph_are_left_alone() {
+        let mut others = names();
+        others.attention_mask = "mask".into();
+        assert_eq!(add(&graph("llama_gqa"), &others), None);
+        let mut others = names();
+        others.outputs.logits = "scores".into();
+        assert_eq!(add(&graph("llama_gqa"), &others), None);
+        assert_eq!(add(b"", &names()), None);
+        assert_eq!(add(b"not a model", &names()), None);
+    }
+}

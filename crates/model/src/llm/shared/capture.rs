@@ -1,0 +1,83 @@
+//! Which steps a card has captured, to launch all their kernels at once: those of a few sizes.
+//!
+//! A captured step has its shapes and its memory fixed (`enable_cuda_graph` of the CUDA provider).
+//! So every step begins with the first row and is as large as the next of a few sizes; what it
+//! computes in vain costs less than launching every kernel by itself.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use ort::session::RunOptions;
+
+use super::Size;
+use super::inputs::Shapes;
+
+/// The option that names what is captured, or replayed.
+const GRAPH: &str = "gpu_graph_id";
+/// What a run is named that is not to be captured.
+const NONE: &str = "-1";
+/// The narrowest mask; each of the others is twice as wide as the one before.
+const NARROWEST: usize = 256;
+/// Steps of more rows than this have a multiple of it.
+const ROWS: usize = 8;
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A piece of a prompt, of any length and for any row.
+    Prompt,
+    /// A token for every row.
+    Step,
+}
+
+/// The steps of one decoder.
+pub(super) struct Capture {
+    slots: usize,
+    /// The options of steps of so many rows and so wide a mask.
+    steps: BTreeMap<(usize, usize), RunOptions>,
+    /// The options of everything else.
+    others: Option<RunOptions>,
+}
+
+impl Capture {
+    /// Nothing captured yet.
+    pub(super) fn new(size: Size) -> Self {
+        Self { slots: size.slots, steps: BTreeMap::new(), others: None }
+    }
+
+    /// How many rows a step has that needs so many.
+    pub(super) fn rows(&self, needed: usize) -> usize {
+        let rows = if needed <= ROWS {
+            needed.next_power_of_two()
+        } else {
+            needed.next_multiple_of(ROWS)
+        };
+        rows.min(self.slots)
+    }
+
+    /// The options of a run with these shapes. The first of its kind captures it.
+    pub(super) fn options(&mut self, shapes: Shapes, kind: Kind) -> ort::Result<&RunOptions> {
+        if kind == Kind::Prompt {
+            return match &mut self.others {
+                Some(others) => Ok(others),
+                none => Ok(none.insert(named(NONE)?)),
+            };
+        }
+        let count = self.steps.len();
+        match self.steps.entry((shapes.rows, shapes.width)) {
+            Entry::Occupied(step) => Ok(step.into_mut()),
+            Entry::Vacant(new) => Ok(new.insert(named(&(count + 1).to_string())?)),
+        }
+    }
+}
+
+/// How wide the mask of a step is whose longest row has so many tokens.
+pub(super) fn width(longest: usize) -> usize {
+    longest.next_power_of_two().max(NARROWEST)
+}
+
+fn named(graph: &str) -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set(GRAPH, graph)?;
+    Ok(options)
+}

@@ -1,0 +1,60 @@
+//! Opens a decoder with the choice of the likeliest token added to its graph, for a card.
+
+use std::fs;
+use std::path::Path;
+
+use consort_repository::Instance;
+use consort_stage::{Error, Result};
+use ort::session::Session;
+
+use super::shares_buffer;
+use crate::llm::{Config, add_choice};
+use crate::provider::Provider;
+use crate::session;
+
+/// Grows the card's memory by what is asked for and no more: the cache is asked for at once.
+const ARENA: (&str, &str) = ("arena_extend_strategy", "kSameAsRequested");
+const CAPTURES: (&str, &str) = ("enable_cuda_graph", "1");
+
+/// The session of a graph that chooses, and whether its steps are captured; `None` for a graph
+/// that is served as it is: on the processor, which reads logits where they lie, with a cache that
+/// grows, or with tensors that are not as expected.
+pub(super) fn open(
+    instance: &Instance<'_>,
+    file: &Path,
+) -> Result<Option<(Session, Provider, bool)>> {
+    let settings = &instance.model.settings;
+    let provider = session::provider(instance)?;
+    let is_on_card = provider != Provider::Cpu;
+    let config = Config::read(&[instance.version_folder, instance.model_folder], None)?;
+    if !settings.switch_or("choose_in_graph", is_on_card)? || !shares_buffer(instance, &config)? {
+        return Ok(None);
+    }
+    let Ok(model) = fs::read(file) else {
+        // The plain way says what is wrong with it.
+        return Ok(None);
+    };
+    let Some(model) = add_choice(&model, &config.names) else {
+        tracing::warn!(
+            model = &*instance.model.name,
+            "the graph has no mask or logits of the usual kind, so that nothing can be added to \
+             it; requests run one after another"
+        );
+        return Ok(None);
+    };
+    let opened = |defaults: &[_]| session::open_changed(instance, (file, &model), defaults);
+    if is_on_card && settings.switch_or("cuda_graphs", true)? {
+        match opened(&[ARENA, CAPTURES]) {
+            Ok(session) => return Ok(Some((session, provider, true))),
+            Err(error) => report(instance, &error),
+        }
+    }
+    Ok(Some((opened(&[ARENA])?, provider, false)))
+}
+
+fn report(instance: &Instance<'_>, error: &Error) {
+    tracing::warn!(
+        model = &*instance.model.name,
+        "steps are not captured as CUDA graphs, and take longer: {error}"
+    );
+}
