@@ -10,16 +10,17 @@ mod vocabulary;
 mod workers;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use consort_stage::{Error, Result};
 use llguidance::api::StopReason;
 use llguidance::{CancellationHandle, Matcher};
 
 use self::compiler::{Compiled, Compiler};
-use self::mask::Mask;
 pub(crate) use self::mask::Left;
+use self::mask::Mask;
 pub(crate) use self::source::{GUIDE, Source, TYPE};
 use self::workers::Workers;
 use super::decoder::Token;
@@ -27,6 +28,10 @@ use super::decoder::Token;
 /// How many guides may be under way: more than the requests that the loop keeps in order, active
 /// or waiting, each of which has one task at most.
 const MOST_TASKS: usize = 4096;
+
+/// How long a step waits for the tokens that may come next in one of its texts: many times what
+/// the limits of the matcher allow on an idle machine, so that only a stuck one meets it.
+const LONGEST_MASK: Duration = Duration::from_secs(2);
 
 /// What makes the guides of a model's requests.
 pub(crate) struct Guidance {
@@ -116,10 +121,14 @@ impl Guide {
     }
 
     /// Makes every token impossible that may not come next; waits for what is still computed,
-    /// which the limits of the matcher end within some tens of milliseconds.
+    /// which the limits of the matcher end within some tens of milliseconds, but not for ever.
     pub(crate) fn restrict(&mut self, logits: &mut [f32], end_ids: &[Token]) -> Result<Left> {
         if let State::Masking(result) = &self.state {
-            let (matcher, mask) = result.recv().map_err(|_| broken_down())?;
+            let (matcher, mask) =
+                result.recv_timeout(LONGEST_MASK).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => lost("the next token takes too long"),
+                    RecvTimeoutError::Disconnected => broken_down(),
+                })?;
             let mask = mask.map_err(|error| lost(&error))?;
             self.state = State::Ready(Box::new(Compiled { matcher, mask }));
         }
@@ -164,7 +173,7 @@ fn broken_down() -> Error {
 
 /// The error for a guide that cannot be followed any further, which takes more than its limits.
 fn lost(reason: &str) -> Error {
-    Error::invalid(format!("`{GUIDE}` cannot be followed any further: {reason}"))
+    Error::invalid(format!("`{GUIDE}` cannot be followed any further: {}", source::brief(reason)))
 }
 
 #[cfg(test)]

@@ -22,8 +22,13 @@ const WHITESPACE: &str = r"[ \t\n\r]{1,64}";
 const ASCII_CLASSES: &str = "dws";
 
 /// Kinds that TensorRT-LLM has and this backend does not, and what to use in their place.
-const ABSENT: [(&str, &str); 2] =
-    [("ebnf_grammar", "write the grammar in Lark's notation and say `lark`"), ("structural_tag", "")];
+const ABSENT: [(&str, &str); 2] = [
+    ("ebnf_grammar", "write the grammar in Lark's notation and say `lark`"),
+    ("structural_tag", ""),
+];
+
+/// How many characters of a reason are repeated.
+const LONGEST_REASON: usize = 240;
 
 /// What a text must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +133,9 @@ impl Source {
 
     /// A grammar of one rule with a way for each choice.
     fn choices(&self) -> Result<String> {
-        let choices: Vec<String> = serde_json::from_str(&self.text)
-            .map_err(|error| self.refused(&format!("it is not a JSON array of strings: {error}")))?;
+        let choices: Vec<String> = serde_json::from_str(&self.text).map_err(|error| {
+            self.refused(&format!("it is not a JSON array of strings: {error}"))
+        })?;
         if choices.is_empty() || choices.iter().any(String::is_empty) {
             return Err(self.refused("it has no choice, or one without a character"));
         }
@@ -209,10 +215,9 @@ fn unanchored(expression: &str) -> &str {
 }
 
 /// The first line of a reason, not too long.
-fn brief(reason: &str) -> String {
-    const MOST: usize = 240;
+pub(super) fn brief(reason: &str) -> String {
     let line = reason.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    let mut brief: String = line.chars().take(MOST).collect();
+    let mut brief: String = line.chars().take(LONGEST_REASON).collect();
     if brief.len() < line.len() {
         brief.push('…');
     }
@@ -244,7 +249,9 @@ mod tests {
         assert!(refused("lark", &"(".repeat(DEEPEST + 1)).contains("nests"));
         assert!(refused("regex", &"a".repeat(LONGEST + 1)).contains("bytes"));
         assert!(Source::read(None, Some(b"a")).unwrap_err().message().contains(TYPE));
-        assert!(Source::read(Some(b"regex"), Some(b"\xff")).unwrap_err().message().contains("UTF-8"));
+        assert!(
+            Source::read(Some(b"regex"), Some(b"\xff")).unwrap_err().message().contains("UTF-8")
+        );
     }
 
     #[test]
