@@ -9,6 +9,7 @@ mod guided;
 mod loaded;
 mod onnxruntime;
 mod onnxruntime_llm;
+mod quantized;
 mod reference;
 mod several;
 mod spelling;
