@@ -1,5 +1,6 @@
 //! The generation loop of language models, from the graph they come as to the tokens they give.
 
+mod adapters;
 mod buffers;
 mod cache;
 mod caller;
@@ -18,6 +19,7 @@ mod random;
 mod request;
 mod response;
 mod rows;
+mod runs;
 mod sampler;
 mod sequence;
 mod serial;
@@ -28,6 +30,7 @@ mod top;
 mod waiting;
 mod word_list;
 
+pub(crate) use adapters::Adapters;
 pub(crate) use cache::Memory;
 pub(crate) use choosing::add as add_choice;
 pub(crate) use config::Config;
@@ -38,5 +41,6 @@ pub(crate) use guidance::{GUIDE, Guidance};
 pub(crate) use padded::Padded;
 pub(crate) use request::{INPUTS, Limits};
 pub(crate) use response::{OUTPUTS, Outputs};
+pub(crate) use runs::Runs;
 pub(crate) use serial::{Parts, Serial};
 pub(crate) use shared::{Home, Shared, Size};

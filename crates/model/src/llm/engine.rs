@@ -1,14 +1,17 @@
 //! The generation loop: admit requests, step every sequence by a token, emit, retire.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use consort_stage::{Error, Job, Jobs, JobsClosed};
 
+use super::adapters::AdapterId;
 use super::decoder::{Decoder, Row, Slot};
 use super::guidance::Guidance;
 use super::request::Limits;
 use super::response::Outputs;
+use super::runs::Runs;
 use super::sequence::{Due, Sequence};
 use super::waiting::Waiting;
 
@@ -26,6 +29,7 @@ pub(crate) struct Engine {
     limits: Limits,
     outputs: Outputs,
     guidance: Guidance,
+    runs: Arc<Runs>,
     waiting: Waiting,
     /// The sequences that have a slot, in the order they were given it.
     active: Vec<Sequence>,
@@ -51,7 +55,7 @@ impl Engine {
         decoder: Box<dyn Decoder>,
         limits: Limits,
         outputs: Outputs,
-        guidance: Guidance,
+        (guidance, runs): (Guidance, Arc<Runs>),
     ) -> Self {
         Self {
             free: (0..decoder.slots()).rev().collect(),
@@ -60,6 +64,7 @@ impl Engine {
             limits,
             outputs,
             guidance,
+            runs,
             active: Vec::new(),
             step: Step::default(),
         }
@@ -86,6 +91,7 @@ impl Engine {
             sequence.fail(Error::internal("the model broke down beside this request"));
         }
         self.step = Step::default();
+        self.runs.end();
         self.free = (0..self.decoder.slots()).rev().collect();
         for slot in &self.free {
             self.decoder.release(*slot);
@@ -155,35 +161,53 @@ impl Engine {
         };
         step.decoding.clear();
         step.decoding.extend((0..self.active.len()).filter(due));
-        step.over.clear();
-        for decoding in step.decoding.chunks(self.decoder.max_rows()) {
-            step.rows.clear();
-            step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
-            match self.decoder.decode(&step.rows) {
-                Ok(()) => {
-                    for (row, index) in decoding.iter().enumerate() {
-                        let sequence = &mut self.active[*index];
-                        let scores = self.decoder.scores(row);
-                        match scores.and_then(|scores| sequence.advance(scores)) {
-                            Ok(None) => {}
-                            Ok(Some(_)) => step.over.push((*index, None)),
-                            Err(error) => step.over.push((*index, Some(error))),
-                        }
-                    }
-                }
-                Err(error) => {
-                    let failed = decoding.iter().map(|index| (*index, Some(error.clone())));
-                    step.over.extend(failed);
-                }
-            }
+        // Those of one adapter are computed together, and in their order.
+        step.decoding.sort_by_key(|index| self.active[*index].adapter());
+        let decoding = std::mem::take(&mut step.decoding);
+        let mut rest = decoding.as_slice();
+        while let Some(first) = rest.first() {
+            let adapter = self.active[*first].adapter();
+            let is_alike = |index: &&usize| self.active[**index].adapter() == adapter;
+            let alike = rest.iter().take_while(is_alike).count().min(self.decoder.max_rows());
+            let (alike, others) = rest.split_at(alike);
+            self.decode_together(adapter, alike, &mut step);
+            rest = others;
         }
         // From the last, so that the numbers of the others stay true.
+        step.over.sort_unstable_by_key(|(index, _)| *index);
         while let Some((index, error)) = step.over.pop() {
             self.settle(index, error);
         }
-        let decoded = step.decoding.len();
+        let decoded = decoding.len();
+        step.decoding = decoding;
         self.step = step;
         decoded
+    }
+
+    /// Feeds the last token of some sequences of one adapter.
+    fn decode_together(&mut self, adapter: AdapterId, decoding: &[usize], step: &mut Step) {
+        step.rows.clear();
+        step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
+        self.runs.begin(adapter, decoding.iter().map(|index| self.active[*index].caller()));
+        let decoded = self.decoder.decode(&step.rows);
+        self.runs.end();
+        match decoded {
+            Ok(()) => {
+                for (row, index) in decoding.iter().enumerate() {
+                    let sequence = &mut self.active[*index];
+                    let scores = self.decoder.scores(row);
+                    match scores.and_then(|scores| sequence.advance(scores)) {
+                        Ok(None) => {}
+                        Ok(Some(_)) => step.over.push((*index, None)),
+                        Err(error) => step.over.push((*index, Some(error))),
+                    }
+                }
+            }
+            Err(error) => {
+                let failed = decoding.iter().map(|index| (*index, Some(error.clone())));
+                step.over.extend(failed);
+            }
+        }
     }
 
     /// Feeds so many tokens of prompts, the oldest first; how many those were.
@@ -217,12 +241,15 @@ impl Engine {
         let sequence = &mut self.active[index];
         let slot = sequence.slot();
         if !sequence.has_begun() {
-            let held = self.decoder.begin(slot, sequence.prompt())?;
+            let held = self.decoder.begin(slot, sequence.prompt(), sequence.adapter())?;
             sequence.begin(held);
         }
+        self.runs.begin(sequence.adapter(), std::iter::once(sequence.caller()));
         let (tokens, wants) = sequence.feed(most);
         let fed = tokens.len();
-        self.decoder.prefill(slot, tokens, wants)?;
+        let prefilled = self.decoder.prefill(slot, tokens, wants);
+        self.runs.end();
+        prefilled?;
         if wants.is_none() {
             sequence.release();
             return Ok((fed, true));
@@ -279,7 +306,7 @@ mod tests {
             Ok(())
         }
 
-        fn begin(&mut self, _: Slot, _: &[Token]) -> Result<usize> {
+        fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
             Ok(0)
         }
 
@@ -310,11 +337,14 @@ mod tests {
             end_ids: vec![3],
             default_max_tokens: 4,
             is_decoupled: true,
+            adapters: Vec::new(),
             priorities: None,
         };
         let outputs = Outputs::new(std::iter::once("output_ids".into()), true);
         let guidance = Guidance::new(Err(Error::not_found("no tokenizer")), 4, 1);
-        let mut engine = Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs, guidance);
+        let runs = Arc::new(Runs::bare());
+        let mut engine =
+            Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs, (guidance, runs));
         let (sender, mut jobs) = Jobs::channel(4);
         let ((bystander, beside), (fatal, over)) = (job(0), job(1));
         sender.try_send(bystander).unwrap();

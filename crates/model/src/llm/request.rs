@@ -2,10 +2,12 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use consort_config::Priorities;
 use consort_stage::{DataType, Error, Parameter, Request, Result, Tensor};
 
+use super::adapters::{self, AdapterId};
 use super::decoder::Token;
 use super::fields::{Fields, integers, token};
 use super::guidance::{GUIDE, Source, TYPE};
@@ -45,6 +47,7 @@ pub(crate) const INPUTS: &[Input] = &[
     ("return_log_probs", DataType::Bool, &[1], false),
     ("top_logprobs", DataType::Int32, &[1], false),
     ("num_return_sequences", DataType::Int32, &[1], false),
+    (adapters::INPUT, DataType::Bytes, &[1], false),
     (TYPE, DataType::Bytes, &[1], false),
     (GUIDE, DataType::Bytes, &[1], false),
 ];
@@ -69,6 +72,8 @@ pub(crate) struct Limits {
     pub(crate) default_max_tokens: usize,
     /// Whether a request may have more than one response.
     pub(crate) is_decoupled: bool,
+    /// The names of the model's adapters.
+    pub(crate) adapters: Vec<Arc<str>>,
     /// The levels that a request's priority may put it on; without any, all are equal.
     pub(crate) priorities: Option<Priorities>,
 }
@@ -111,6 +116,8 @@ pub(crate) struct Generation {
     pub(crate) is_streaming: bool,
     /// Whether the prompt stays out of the first response.
     pub(crate) excludes_prompt: bool,
+    /// The adapter that takes part.
+    pub(crate) adapter: AdapterId,
     /// What the text must be.
     pub(crate) guide: Option<Source>,
 }
@@ -151,6 +158,9 @@ impl Generation {
                 .unwrap_or(0) as usize,
             is_streaming,
             excludes_prompt: fields.flag("exclude_input_in_output")?.unwrap_or(true),
+            adapter: fields
+                .string(adapters::INPUT)?
+                .map_or(Ok(None), |name| adapters::find(&limits.adapters, name))?,
             guide: Source::read(fields.string(TYPE)?, fields.string(GUIDE)?)?,
             prompt,
         })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use consort_stage::{Error, Job, Result};
 
+use super::adapters::AdapterId;
 use super::caller::Caller;
 use super::decoder::{Row, Scores, Slot, Token, Wants};
 use super::guidance::{GUIDE, Guidance, Guide, Left};
@@ -162,6 +163,16 @@ impl Sequence {
         &self.generation.prompt
     }
 
+    /// The adapter it is computed with.
+    pub(crate) fn adapter(&self) -> AdapterId {
+        self.generation.adapter
+    }
+
+    /// Who waits for it.
+    pub(crate) fn caller(&self) -> Arc<Caller> {
+        Arc::clone(&self.caller)
+    }
+
     /// Its last token, which the decoder is fed now.
     pub(crate) fn next_row(&mut self) -> Row {
         let token = self.text[self.fed];
@@ -207,7 +218,11 @@ impl Sequence {
     /// those of all tokens.
     fn wants(&self) -> Wants {
         let is_free = self.generation.words.bad.is_empty() && !self.is_too_short();
-        if is_free && self.guide.is_none() && self.sampler.takes_the_likeliest() && !self.log_probs.are_wanted() {
+        if is_free
+            && self.guide.is_none()
+            && self.sampler.takes_the_likeliest()
+            && !self.log_probs.are_wanted()
+        {
             Wants::Likeliest
         } else {
             Wants::Logits

@@ -21,11 +21,13 @@ use ort::session::Session;
 
 use self::capture::Capture;
 use self::inputs::{Blocked, Blocks, Shapes};
+use super::adapters::AdapterId;
 use super::buffers::{Buffers, CallId, Part};
 use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::logits;
 use super::rows::{Copy, Rows};
+use super::runs::Runs;
 use super::stripes::Stripes;
 use crate::run_error::RunError;
 
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     calls: BTreeMap<(usize, usize), (CallId, Shapes)>,
     capture: Option<Capture>,
     rows: Rows,
+    runs: Arc<Runs>,
     /// The token that each row is fed next.
     next: Vec<Token>,
     /// Where in the last run each of the rows asked for was, and what was wanted of it.
@@ -83,7 +86,7 @@ impl Shared {
     /// A decoder over an open session; takes all its memory now.
     pub(crate) fn new(
         session: Session,
-        (model, graph): (Arc<str>, Graph),
+        (model, graph, runs): (Arc<str>, Graph, Arc<Runs>),
         size: Size,
         home: Home,
     ) -> Result<Self> {
@@ -105,6 +108,7 @@ impl Shared {
             calls: BTreeMap::new(),
             capture: captures.then(|| Capture::new(size)),
             rows: Rows::new(size.slots, size.context, captures),
+            runs,
             next: vec![0; size.slots],
             asked: Vec::with_capacity(size.slots),
             first: 0,
@@ -127,10 +131,10 @@ impl Shared {
         self.blocks.send(&mut self.buffers, shapes)?;
         let call = self.call(rows, shapes)?;
         let options = match &mut self.capture {
-            Some(capture) => Some(capture.options(shapes, kind)?),
-            None => None,
+            Some(capture) => self.runs.adopt(capture.options(shapes, kind)?),
+            None => self.runs.options()?.0,
         };
-        self.buffers.run(&mut self.session, call, options)
+        self.buffers.run(&mut self.session, call, Some(&options))
     }
 
     /// The prepared run over some rows, with tensors of these shapes.
@@ -229,10 +233,10 @@ impl Decoder for Shared {
         self.size.prefill_tokens
     }
 
-    fn begin(&mut self, slot: Slot, prompt: &[Token]) -> Result<usize> {
+    fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         let (held, copy) = self
             .rows
-            .begin(slot, prompt)
+            .begin(slot, prompt, adapter)
             .ok_or_else(|| Error::internal("a slot was begun while every row was taken"))?;
         if let Some(copy) = copy {
             self.copy(copy)?;
@@ -281,9 +285,10 @@ impl Decoder for Shared {
     }
 
     fn scores(&mut self, index: usize) -> Result<Scores<'_>> {
-        let (place, wants) = *self.asked.get(index).ok_or_else(|| {
-            Error::internal("the scores of a row were asked for that had no run")
-        })?;
+        let (place, wants) = *self
+            .asked
+            .get(index)
+            .ok_or_else(|| Error::internal("the scores of a row were asked for that had no run"))?;
         let Size { vocabulary, .. } = self.size;
         let element = self.graph.logits.element;
         let Blocked::Packed(packed) = &self.blocks.integers else {

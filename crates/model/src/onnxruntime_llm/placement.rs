@@ -9,7 +9,7 @@ use consort_stage::{Error, Result};
 use super::Opened;
 use crate::gpus;
 use crate::llm::{
-    Carrying, Decoder, Graph, Home, Limits, Memory, Padded, Parts, Serial, Shared, Size,
+    Carrying, Decoder, Graph, Home, Limits, Memory, Padded, Parts, Runs, Serial, Shared, Size,
 };
 use crate::provider::Provider;
 
@@ -33,7 +33,11 @@ const PREFILL_CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(128).expect("it is no
 const PREFILL_CHUNK_SIZE_ON_CARD: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
 /// The decoder that a graph needs where its session runs.
-pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<Box<dyn Decoder>> {
+pub(super) fn decoder(
+    model: &Model,
+    opened: Opened,
+    (limits, runs): (&Limits, &Arc<Runs>),
+) -> Result<Box<dyn Decoder>> {
     let Opened { session, provider, graph, captures, .. } = opened;
     let settings = &model.settings;
     let is_on_card = provider != Provider::Cpu;
@@ -49,10 +53,12 @@ pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<
             Provider::Cpu => Home::Processor,
             Provider::Cuda(index) => Home::Card { index, captures },
         };
-        return Ok(Box::new(Shared::new(session, (name, graph), size, home)?));
+        let parts = (name, graph, Arc::clone(runs));
+        return Ok(Box::new(Shared::new(session, parts, size, home)?));
     }
     let memory = Memory::new(provider, limits.context)?;
-    let parts = Parts { model: name, graph, memory, slots, prefill_tokens, vocabulary };
+    let runs = Arc::clone(runs);
+    let parts = Parts { model: name, runs, graph, memory, slots, prefill_tokens, vocabulary };
     if is_on_card {
         Ok(Box::new(Serial::new(session, parts)))
     } else {
@@ -62,12 +68,7 @@ pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<
 
 /// How many sequences have a cache at once: as many as the configuration says, else as many as
 /// are worth it and fit the memory that nobody would mind.
-fn slots(
-    settings: &Settings,
-    graph: &Graph,
-    context: usize,
-    provider: Provider,
-) -> Result<usize> {
+fn slots(settings: &Settings, graph: &Graph, context: usize, provider: Provider) -> Result<usize> {
     let (usual, free) = match provider {
         Provider::Cpu => (MAX_ACTIVE_REQUESTS, None),
         Provider::Cuda(_) if !graph.chooses => (MAX_ACTIVE_REQUESTS_IN_TURN, None),

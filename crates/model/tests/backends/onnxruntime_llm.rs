@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consort_config::Model;
-use consort_stage::{Code, Request, Response, Responses, Result, Signature, Tensor};
+use consort_stage::{Code, Request, Response, Responses, Result, Tensor};
 
 use crate::asking::{
-    NAME, configured, ferris, finish, flag, float, ids, int, seed, signature, streaming, tiny, tokens, with,
-    word,
+    NAME, configured, ferris, finish, flag, float, ids, int, seed, signature, streaming, tiny,
+    tokens, with, word,
 };
 use crate::crowd;
 use crate::generating::{Generating, prompt, request};
@@ -89,8 +88,9 @@ fn a_graph_with_a_branch_for_its_first_step_is_told_when_it_is_the_first() {
 
 #[test]
 fn logits_of_half_precision_are_read() {
-    let generated =
-        |settings: &[_]| tokens(&tiny("llama_half", settings).answer(request(&[5, 6, 7], 8)).unwrap());
+    let generated = |settings: &[_]| {
+        tokens(&tiny("llama_half", settings).answer(request(&[5, 6, 7], 8)).unwrap())
+    };
     assert_eq!(generated(&[]).len(), 8);
     assert_eq!(generated(&[CHOOSES]), generated(&[]));
 }
@@ -503,8 +503,7 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
     };
     let answers = |settings: &[_]| {
         let model = ferris(settings);
-        let asked: Vec<_> =
-            requests().into_iter().map(|request| model.ask(request, 64)).collect();
+        let asked: Vec<_> = requests().into_iter().map(|request| model.ask(request, 64)).collect();
         let read = asked.into_iter().map(|responses| model.read(responses).unwrap());
         read.map(|answer| (tokens(&answer), answer)).collect::<Vec<_>>()
     };
