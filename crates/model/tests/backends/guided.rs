@@ -93,6 +93,18 @@ fn a_text_is_one_of_its_choices_or_matches_its_expression() {
 }
 
 #[test]
+fn a_graph_that_chooses_by_itself_tells_guided_texts_every_logit() {
+    let (plain, spelling) = (ferris(&[]), Spelling::read());
+    let choosing = ferris(&[("choose_in_graph", "true")]);
+    let prompt = first().input_ids;
+    let asked = || guided(request(&prompt, 400), "json_schema", &schema().to_string());
+    let beside = choosing.ask(endless(&prompt, 64), 4);
+    let expected = generate(&plain, &spelling, asked());
+    assert_eq!(generate(&choosing, &spelling, asked()), expected);
+    assert_eq!(tokens(&choosing.read(beside).unwrap()), first().greedy_ids);
+}
+
+#[test]
 fn a_json_object_is_one_when_it_has_the_room_to_end() {
     let (ferris, spelling) = (ferris(&[]), Spelling::read());
     let asked = with(request(&first().input_ids, 3), [text("guided_decoding_guide_type", "json")]);

@@ -131,7 +131,8 @@ impl Source {
         Error::invalid(format!("`{GUIDE}` is not {what} that can be followed: {}", brief(reason)))
     }
 
-    /// A grammar of one rule with a way for each choice.
+    /// A grammar of one word, which is any of the choices: a rule with a way for each would be
+    /// followed in all ways at once.
     fn choices(&self) -> Result<String> {
         let choices: Vec<String> = serde_json::from_str(&self.text).map_err(|error| {
             self.refused(&format!("it is not a JSON array of strings: {error}"))
@@ -140,7 +141,7 @@ impl Source {
             return Err(self.refused("it has no choice, or one without a character"));
         }
         let literals = choices.iter().map(|choice| Value::from(choice.as_str()).to_string());
-        Ok(format!("start: {}", literals.collect::<Vec<_>>().join(" | ")))
+        Ok(format!("start: CHOICE\nCHOICE: {}", literals.collect::<Vec<_>>().join(" | ")))
     }
 }
 

@@ -85,6 +85,20 @@ fn a_choice_is_one_of_those_that_there_are() {
 }
 
 #[test]
+fn there_may_be_many_choices() {
+    let (_folder, mut guidance) = guidance();
+    let many: Vec<_> = (0..3000).map(|number| format!("number {number}")).collect();
+    let text = serde_json::to_string(&many).unwrap();
+    let mut guide = compiled(&mut guidance, "choice", &text).unwrap();
+    assert!(!feed(&mut guide, "number 299"));
+    assert_eq!(
+        allowed(&mut guide),
+        [&[END], &(b'0'..=b'9').map(byte).collect::<Vec<_>>()[..]].concat()
+    );
+    assert!(feed(&mut guide, "9"));
+}
+
+#[test]
 fn an_expression_holds_from_end_to_end() {
     let (_folder, mut guidance) = guidance();
     let mut guide = compiled(&mut guidance, "regex", r"^\d{2}/[a-c]*$").unwrap();
