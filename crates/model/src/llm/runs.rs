@@ -70,14 +70,12 @@ impl Runs {
         self.current().terminate_if_unwanted();
     }
 
-    /// Puts other options in the place of those of the run that has begun, which has no adapter,
-    /// and gives them back.
-    pub(crate) fn adopt(&self, options: &Arc<RunOptions>) -> Arc<RunOptions> {
+    /// Puts other options in the place of those of the run that has begun, which has no adapter.
+    pub(crate) fn adopt(&self, options: &Arc<RunOptions>) {
         let mut current = self.current();
         current.restore();
         current.options = Some(Arc::clone(options));
         current.terminate_if_unwanted();
-        Arc::clone(options)
     }
 
     /// The options of the run that has begun, and whether an adapter is in them.

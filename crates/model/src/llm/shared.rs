@@ -131,7 +131,14 @@ impl Shared {
         self.blocks.send(&mut self.buffers, shapes)?;
         let call = self.call(rows, shapes)?;
         let options = match &mut self.capture {
-            Some(capture) => self.runs.adopt(capture.options(shapes, kind)?),
+            Some(capture) => {
+                let options = Arc::clone(capture.options(shapes, kind)?);
+                // A step that is stopped while it is captured could not be captured again.
+                if kind == capture::Kind::Prompt {
+                    self.runs.adopt(&options);
+                }
+                options
+            }
             None => self.runs.options()?.0,
         };
         self.buffers.run(&mut self.session, call, Some(&options))

@@ -20,6 +20,9 @@ const MAX_ACTIVE_REQUESTS: NonZeroUsize = NonZeroUsize::new(16).expect("sixteen 
 const MAX_ACTIVE_REQUESTS_ON_CARD: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 /// The same where they are computed one after the other.
 const MAX_ACTIVE_REQUESTS_IN_TURN: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
+/// How many a configuration may ask for: more than any machine computes at once, and few enough
+/// to be counted before there is memory for any.
+const MOST_ACTIVE_REQUESTS: usize = 1 << 16;
 /// The caches take one part in so many of what is free on the card once the weights are there: the
 /// rest is for what runs need, and for models that are loaded later.
 const SHARE_OF_CARD: usize = 2;
@@ -79,6 +82,11 @@ fn slots(settings: &Settings, graph: &Graph, context: usize, provider: Provider)
     let most = settings.parse_or("max_cache_bytes", most)?;
     let fitting = NonZeroUsize::new(usual.get().min(most / each)).unwrap_or(NonZeroUsize::MIN);
     let slots = settings.parse_or("max_active_requests", fitting)?.get();
+    if slots > MOST_ACTIVE_REQUESTS {
+        return Err(Error::invalid(format!(
+            "`max_active_requests` is {slots}, more than {MOST_ACTIVE_REQUESTS}"
+        )));
+    }
     if settings.get("max_cache_bytes").is_some() && slots.saturating_mul(each) > most {
         return Err(Error::invalid(format!(
             "`max_active_requests` is {slots}, and each takes {each} bytes of cache, more than \

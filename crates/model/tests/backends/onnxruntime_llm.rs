@@ -387,6 +387,7 @@ fn wrong_settings_are_refused_by_name() {
     let folder = Folder::with(&[gqa.join("model.onnx"), gqa.join("genai_config.json")]);
     for (key, value) in [
         ("max_active_requests", "0"),
+        ("max_active_requests", "65537"),
         ("default_max_tokens", "-1"),
         ("max_sequence_length", "none"),
         ("past_present_share_buffer", "perhaps"),
@@ -395,6 +396,21 @@ fn wrong_settings_are_refused_by_name() {
         let message = refused(&folder, &[(key, value)]);
         assert!(message.contains(&format!("`{key}`")), "{message}");
     }
+}
+
+#[test]
+fn slots_that_the_machine_has_no_memory_for_are_refused_with_both_parameters() {
+    let gqa = graphs().join("llama_gqa");
+    let folder = Folder::with(&[gqa.join("model.onnx"), gqa.join("genai_config.json")]);
+    let file = folder.version().join("genai_config.json");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let endless = format!("\"context_length\": {}", 1_u64 << 40);
+    let larger = config.replace("\"context_length\": 64", &endless);
+    assert_ne!(larger, config);
+    std::fs::write(&file, larger).unwrap();
+    let message = refused(&folder, &[("max_active_requests", "65536")]);
+    assert!(message.contains("`max_active_requests` is 65536"), "{message}");
+    assert!(message.contains("`max_sequence_length`"), "{message}");
 }
 
 #[test]
