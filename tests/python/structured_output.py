@@ -39,7 +39,7 @@ SCHEMAS = [
     {"type": "array", "items": {"enum": ["move", "copy", "borrow"]}, "minItems": 2, "maxItems": 5},
     {"anyOf": [record(ok={"const": True}), {"type": "null"}]},
     record(
-        day={"type": "string", "format": "date"},
+        id={"type": "string", "format": "uuid"},
         code={"type": "string", "pattern": "^E0[0-9]{3}$"},
     ),
     record(point={"type": "array", "prefixItems": [DIGIT, DIGIT], "items": False, "minItems": 2}),

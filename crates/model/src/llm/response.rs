@@ -91,8 +91,11 @@ impl Outputs {
     pub(crate) fn wanted_by(&self, request: &Request, generation: &Generation) -> Self {
         let wants_log_probs = generation.wants_any_log_probs();
         let is_named = |name: &Arc<str>| {
-            let is_on_demand = ON_DEMAND.contains(&&**name) && !wants_log_probs
-                || &**name == INDEX && generation.texts == 1;
+            // An ensemble names it whatever its caller asks for.
+            if &**name == INDEX && generation.texts == 1 {
+                return false;
+            }
+            let is_on_demand = ON_DEMAND.contains(&&**name) && !wants_log_probs;
             request.outputs.contains(name) || request.outputs.is_empty() && !is_on_demand
         };
         Self { names: self.names.iter().filter(|name| is_named(name)).cloned().collect(), ..*self }

@@ -46,6 +46,15 @@ fn every_text_ends_once_and_the_request_with_the_last_of_them() {
 }
 
 #[test]
+fn one_text_has_no_number_even_where_it_is_named() {
+    let mut asked = request(&first().input_ids, 2);
+    asked.outputs = vec!["output_ids".into(), "sequence_index".into()];
+    let answer = ferris(&[]).answer(asked).unwrap();
+    assert!(answer[0].output("sequence_index").is_none());
+    assert_eq!(answer[0].outputs.len(), 1);
+}
+
+#[test]
 fn each_text_is_drawn_by_itself_and_the_first_as_it_is_alone() {
     let ferris = ferris(&[("max_active_requests", "4")]);
     let case = first();
