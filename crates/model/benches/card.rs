@@ -29,10 +29,8 @@ const REQUESTS: usize = 64;
 
 fn main() {
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let device = match arguments.iter().any(|argument| argument == "--cpu") {
-        true => Device::Cpu,
-        false => Device::Gpu(0),
-    };
+    let is_off_card = arguments.iter().any(|argument| argument == "--cpu");
+    let device = if is_off_card { Device::Cpu } else { Device::Gpu(0) };
     let settings = arguments.iter().filter_map(|argument| argument.split_once('='));
     let settings: Vec<_> =
         settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -47,6 +45,7 @@ fn main() {
     println!("{} {settings:?}: loaded in {:.1?}", folder.display(), started.elapsed());
     for file in references {
         check(&engine, file);
+        near_ties(&engine, file);
     }
     if references.is_empty() {
         measure(&engine);
@@ -58,17 +57,36 @@ fn main() {
     }
 }
 
-/// How many tokens of each reference come out, alone and beside others that sample.
-fn check(engine: &Engine, file: &Path) {
+/// Prompts and what follows them, from a file of references.
+fn cases(file: &Path) -> Vec<(Vec<i32>, Vec<i32>)> {
     let text = fs::read_to_string(file).expect("it is readable");
     let cases: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
     let list = |value: &serde_json::Value| -> Vec<i32> {
         let numbers = value.as_array().into_iter().flatten();
         numbers.filter_map(|number| number.as_i64().map(|number| number as i32)).collect()
     };
-    let cases: Vec<_> = cases.as_array().into_iter().flatten().collect();
-    let cases: Vec<_> =
-        cases.iter().map(|case| (list(&case["input_ids"]), list(&case["greedy_ids"]))).collect();
+    let cases = cases.as_array().into_iter().flatten();
+    cases.map(|case| (list(&case["input_ids"]), list(&case["greedy_ids"]))).collect()
+}
+
+/// Where two tokens of a reference are about as likely: which, and their log-probabilities. What
+/// this prints on a card and off it says how far the two are apart.
+fn near_ties(engine: &Engine, file: &Path) {
+    for (index, (prompt, expected)) in cases(file).iter().enumerate() {
+        let mut asked = request(prompt, expected.len());
+        asked.inputs.push(Tensor::from_vec("top_logprobs", &[1, 1], vec![2_i32]));
+        let answer = engine.read(engine.ask(asked));
+        let gap = |pair: &[(i32, f32)]| pair[0].1 - pair[1].1;
+        let least = (0..)
+            .zip(answer.likeliest.chunks(2))
+            .min_by(|left, right| gap(left.1).total_cmp(&gap(right.1)));
+        println!("  case {index}: the nearest tie is at {least:?}");
+    }
+}
+
+/// How many tokens of each reference come out, alone and beside others that sample.
+fn check(engine: &Engine, file: &Path) {
+    let cases = cases(file);
     let ask = |index: usize| {
         let (prompt, expected) = &cases[index % cases.len()];
         engine.ask(request(prompt, expected.len()))
@@ -112,9 +130,8 @@ fn measure(engine: &Engine) {
     for _ in 0..ROUNDS {
         together(engine, &[]);
     }
-    let sampled = [("temperature", 0.8), ("runtime_top_p", 0.9)];
-    together(engine, &sampled);
-    together(engine, &sampled);
+    together(engine, &[("temperature", 0.8), ("runtime_top_p", 0.9)]);
+    together(engine, &[("temperature", 0.8), ("runtime_top_k", 50.0)]);
 }
 
 /// Many requests at once: tokens a second while all of them decode, and from the first question to
@@ -125,7 +142,10 @@ fn together(engine: &Engine, sampling: &[(&str, f32)]) {
     let asked = (0..REQUESTS).map(|index| {
         let mut request = streaming(request(&prompt(index, tokens_in), tokens_out));
         for (name, value) in sampling {
-            request.inputs.push(Tensor::from_vec(*name, &[1, 1], vec![*value]));
+            request.inputs.push(match *name {
+                "runtime_top_k" => Tensor::from_vec(*name, &[1, 1], vec![*value as i32]),
+                _ => Tensor::from_vec(*name, &[1, 1], vec![*value]),
+            });
         }
         engine.ask(request)
     });
@@ -162,6 +182,7 @@ struct Answer {
     first_at: Instant,
     last_at: Instant,
     at: Vec<Instant>,
+    likeliest: Vec<(i32, f32)>,
 }
 
 impl Engine {
@@ -171,11 +192,8 @@ impl Engine {
         let signature = (kind.signature)(&ModelFile { folder, path: &path });
         let signature = signature.expect("it is readable").expect("it is known");
         let settings = Settings::new(settings.iter().cloned());
-        let model = Model {
-            file_name: "model.onnx".into(),
-            settings,
-            ..Model::plain(BACKEND, signature)
-        };
+        let model =
+            Model { file_name: "model.onnx".into(), settings, ..Model::plain(BACKEND, signature) };
         let loaded = (kind.load)(&Instance {
             model: &model,
             version: 1,
@@ -191,11 +209,7 @@ impl Engine {
         let (sender, jobs) = Jobs::channel(2 * REQUESTS);
         let thread = thread::spawn(move || backend.run(jobs));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
-        Self {
-            jobs: Some(sender),
-            thread: Some(thread),
-            runtime: runtime.expect("it starts"),
-        }
+        Self { jobs: Some(sender), thread: Some(thread), runtime: runtime.expect("it starts") }
     }
 
     fn ask(&self, request: Request) -> Asked {
@@ -222,6 +236,7 @@ async fn read(mut asked: Asked) -> Answer {
         first_at: asked.at,
         last_at: asked.at,
         at: Vec::new(),
+        likeliest: Vec::new(),
     };
     while let Some(response) = asked.responses.next().await {
         let response = response.unwrap_or_else(|error| panic!("{error}"));
@@ -233,6 +248,12 @@ async fn read(mut asked: Asked) -> Answer {
         }
         answer.at.extend(ids.iter().map(|_| answer.last_at));
         answer.tokens.extend_from_slice(&ids);
+        let likeliest = ["top_logprob_ids", "top_logprob_values"];
+        if let [Some(ids), Some(values)] = likeliest.map(|name| response.output(name)) {
+            let ids = ids.to_slice::<i32>().expect("they are INT32");
+            let values = values.to_slice::<f32>().expect("they are FP32");
+            answer.likeliest.extend(ids.iter().copied().zip(values.iter().copied()));
+        }
     }
     answer
 }

@@ -13,6 +13,7 @@ mod graph;
 mod guidance;
 mod log_probs;
 mod logits;
+mod nucleus;
 mod padded;
 mod protobuf;
 mod random;
@@ -32,7 +33,7 @@ mod word_list;
 
 pub(crate) use adapters::Adapters;
 pub(crate) use cache::Memory;
-pub(crate) use choosing::add as add_choice;
+pub(crate) use choosing::{MOST as MOST_FOUND, add as add_choice, top as top_graph};
 pub(crate) use config::Config;
 pub(crate) use decoder::Decoder;
 pub(crate) use engine::Engine;

@@ -100,6 +100,8 @@ struct Opened {
     graph: Graph,
     /// Whether the provider captures steps, to launch them as one.
     captures: bool,
+    /// Finds the likeliest tokens where the logits lie.
+    picker: Option<Session>,
 }
 
 impl Opened {
@@ -113,17 +115,17 @@ impl Opened {
 
 fn open(instance: &Instance<'_>) -> Result<Opened> {
     let file = instance.version_folder.join(&instance.model.file_name);
-    let (session, provider, captures) = match choosing::open(instance, &file)? {
-        Some(opened) => opened,
-        None => {
-            let (session, provider) = session::open(instance, &file)?;
-            (session, provider, false)
-        }
+    let (session, provider, captures) = if let Some(opened) = choosing::open(instance, &file)? {
+        opened
+    } else {
+        let (session, provider) = session::open(instance, &file)?;
+        (session, provider, false)
     };
     let mut config = read_config(instance, &session)?;
     config.shares_buffer = shares_buffer(instance, &config)?;
     let graph = Graph::read(&session, &config)?;
-    Ok(Opened { session, provider, config, graph, captures })
+    let picker = choosing::picker(instance, &file, &graph)?;
+    Ok(Opened { session, provider, config, graph, captures, picker })
 }
 
 /// Whether past and present of the cache are one buffer.

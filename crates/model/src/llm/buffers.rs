@@ -1,15 +1,15 @@
 //! Memory that stays in its place, the processor's and a card's, runs that read their inputs and
 //! write their outputs there, and copies between the two.
 //!
-//! All of the crate's dealings with ONNX Runtime's C functions are here. The safe interface of
+//! All of the crate's dealings with ONNX Runtime's C functions are here and in the parts. The safe interface of
 //! `ort` copies a tensor over borrowed memory when it is bound as an input and refuses one as an
 //! output, so a part of a larger buffer can be bound on both sides only through them.
 
-use std::alloc::{self, Layout};
+mod block;
+mod copies;
+
 use std::ffi::{CString, c_char, c_void};
-use std::ops::Range;
 use std::ptr::{self, NonNull};
-use std::slice;
 
 use bytemuck::Pod;
 use consort_stage::{Error, Result};
@@ -20,10 +20,9 @@ use ort::sys::OrtValue;
 use ort::value::{Tensor, TensorElementType};
 use ort::{AsPointer, Error as OrtError};
 
+use self::block::{Block, HostBlock};
+use self::copies::{Copies, Span};
 use crate::runtime::Runtime;
-
-/// What the memory of a block is aligned to: the width of the widest vector instructions.
-const ALIGNMENT: usize = 64;
 
 /// How many zeros are copied to a card at once, to begin with.
 const ZEROS: usize = 1 << 24;
@@ -277,7 +276,7 @@ impl Buffers {
             return None;
         };
         let end = part.offset.checked_add(part.bytes())?;
-        (end <= block.layout.size()).then_some(Span { start: block.start, range: part.offset..end })
+        (end <= block.size()).then_some(Span { start: block.start, range: part.offset..end })
     }
 
     /// Puts zeros into a block on the card: what is left in its memory may be no numbers, which
@@ -308,9 +307,8 @@ impl Part {
     }
 
     fn overlaps(&self, other: &Self) -> bool {
-        let ends_before = |left: &Self, right: &Self| {
-            left.offset.saturating_add(left.bytes()) <= right.offset
-        };
+        let ends_before =
+            |left: &Self, right: &Self| left.offset.saturating_add(left.bytes()) <= right.offset;
         self.block == other.block && !ends_before(self, other) && !ends_before(other, self)
     }
 }
@@ -321,60 +319,6 @@ fn memory_info(device: AllocationDevice<'static>, index: i32) -> ort::Result<Mem
 
 fn unknown(error: &OrtError) -> Error {
     Error::internal(format!("the memory that a model runs in is not known: {error}"))
-}
-
-/// Tensors that are copied, and where to.
-#[derive(Default)]
-struct Copies {
-    from: Vec<View>,
-    to: Vec<View>,
-    /// Copies within the processor's memory, which ONNX Runtime does not make.
-    near: Vec<(Span, Span)>,
-}
-
-/// Bytes of a block of the processor's.
-struct Span {
-    start: NonNull<u8>,
-    range: Range<usize>,
-}
-
-// SAFETY: the memory belongs to a block beside it, and nothing but `Copies::make` follows it.
-#[expect(unsafe_code, reason = "the pointer keeps the compiler from seeing what it owns")]
-unsafe impl Send for Span {}
-
-impl Copies {
-    /// Copies each, and waits until all are there.
-    #[expect(unsafe_code, reason = "tensors are copied between devices by the C function alone")]
-    fn make(&mut self, environment: &Environment) -> ort::Result<()> {
-        for (from, to) in &self.near {
-            // SAFETY: both lie within blocks of the `Buffers` that this is a part of, which is
-            // borrowed alone, are of the same size and do not overlap, all as was checked.
-            unsafe {
-                let source = from.start.as_ptr().add(from.range.start);
-                let target = to.start.as_ptr().add(to.range.start);
-                ptr::copy_nonoverlapping(source, target, from.range.len());
-            }
-        }
-        if self.from.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: both arrays have as many pointers as is said, to values that `self` owns, and a
-        // `View` is one pointer. The values lie in blocks of the `Buffers` that this is a part of,
-        // which is borrowed alone; sources and targets have the same size and do not overlap, as
-        // was checked. Without a stream the call returns when the copies are made. The environment
-        // lives as long as the process.
-        let status = unsafe {
-            (ort::api().CopyTensors)(
-                environment.ptr().cast_mut(),
-                self.from.as_ptr().cast::<*const OrtValue>(),
-                self.to.as_mut_ptr().cast::<*const OrtValue>(),
-                ptr::null_mut(),
-                self.from.len(),
-            )
-        };
-        // SAFETY: the status comes from the call right above, and is taken once.
-        unsafe { OrtError::result_from_status(status) }
-    }
 }
 
 /// The inputs and outputs of one run.
@@ -413,56 +357,20 @@ impl Drop for View {
     }
 }
 
-/// Memory that does not move.
-enum Block {
-    /// The processor's.
-    Host(HostBlock),
-    /// A card's, which belongs to a tensor.
-    Card { start: NonNull<u8>, bytes: usize, _tensor: Tensor<u8> },
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-// SAFETY: the memory belongs to the block alone.
-#[expect(unsafe_code, reason = "the pointer keeps the compiler from seeing what it owns")]
-unsafe impl Send for Block {}
-
-impl Block {
-    /// Where it begins, and how many bytes it has.
-    fn extent(&self) -> (NonNull<u8>, usize) {
-        match self {
-            Self::Host(block) => (block.start, block.layout.size()),
-            Self::Card { start, bytes, .. } => (*start, *bytes),
-        }
-    }
-}
-
-/// Memory of the processor.
-struct HostBlock {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-impl HostBlock {
-    #[expect(unsafe_code, reason = "a box could not be pointed into while it is borrowed")]
-    fn new(bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()?;
-        // SAFETY: the layout is not empty.
-        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-        Some(Self { start, layout })
+    fn part(block: BlockId, offset: usize, length: i64) -> Part {
+        Part { block, offset, element: TensorElementType::Uint8, shape: vec![length] }
     }
 
-    #[expect(unsafe_code, reason = "the memory is known by a pointer")]
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the memory is as long as the layout says, was zeroed when it was made, and is
-        // reached through this borrow alone: what else points to it is followed in `run` and
-        // `copy` only.
-        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
-    }
-}
-
-impl Drop for HostBlock {
-    #[expect(unsafe_code, reason = "what was allocated by hand is freed by hand")]
-    fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout and is freed once.
-        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) };
+    #[test]
+    fn parts_overlap_where_they_share_a_byte() {
+        let (block, other) = (BlockId(0), BlockId(1));
+        assert!(part(block, 0, 4).overlaps(&part(block, 3, 4)));
+        assert!(part(block, 3, 1).overlaps(&part(block, 0, 8)));
+        assert!(!part(block, 0, 4).overlaps(&part(block, 4, 4)));
+        assert!(!part(block, 0, 4).overlaps(&part(other, 0, 4)));
     }
 }

@@ -5,6 +5,7 @@
 //! are carried over unread.
 
 use half::f16;
+use ort::value::TensorElementType;
 
 use super::config::Names;
 use super::protobuf::{Field, Message, Value, fields, first};
@@ -19,10 +20,16 @@ pub(crate) const CHOSEN: &str = "consort.chosen";
 /// The numbers of the fields in `onnx.proto`.
 mod number {
     pub(super) mod model {
+        pub(crate) const VERSION: u64 = 1;
         pub(crate) const GRAPH: u64 = 7;
+        pub(crate) const OPERATORS: u64 = 8;
+    }
+    pub(super) mod operators {
+        pub(crate) const VERSION: u64 = 2;
     }
     pub(super) mod graph {
         pub(crate) const NODE: u64 = 1;
+        pub(crate) const NAME: u64 = 2;
         pub(crate) const INITIALIZER: u64 = 5;
         pub(crate) const INPUT: u64 = 11;
         pub(crate) const OUTPUT: u64 = 12;
@@ -40,6 +47,7 @@ mod number {
         pub(crate) const TYPE: u64 = 20;
     }
     pub(super) mod tensor {
+        pub(crate) const DIMENSION: u64 = 1;
         pub(crate) const TYPE: u64 = 2;
         pub(crate) const NAME: u64 = 8;
         pub(crate) const RAW: u64 = 9;
@@ -61,6 +69,15 @@ mod number {
     }
 }
 
+/// The logits that [`top`] reads, [rows, vocabulary].
+pub(crate) const SCORES: &str = "consort.scores";
+/// FP32[rows, [`MOST`]]: the largest of them, from the largest down.
+pub(crate) const LARGEST_SCORES: &str = "consort.top";
+/// INT64[rows, [`MOST`]]: whose they are.
+pub(crate) const TOP_TOKENS: &str = "consort.tokens";
+/// How many [`top`] finds: more than most requests ask for, and few enough to be found at once.
+pub(crate) const MOST: usize = 64;
+
 const LIKELIEST: &str = "consort.likeliest";
 const LARGEST: &str = "consort.largest";
 const LOWEST: &str = "consort.lowest";
@@ -69,6 +86,9 @@ const LAST: u64 = u64::MAX;
 
 /// An attribute that holds a whole number, in `AttributeProto.AttributeType`.
 const INTEGER: u64 = 2;
+/// The versions of the format and of the operators, old enough for every ONNX Runtime in use.
+const IR: u64 = 8;
+const OPSET: u64 = 17;
 const FLOAT: u64 = 1;
 const INT32: u64 = 6;
 const INT64: u64 = 7;
@@ -126,7 +146,7 @@ fn mask_nodes(mask: &str, element: u64) -> Option<Message> {
 
 /// The likeliest token of each row, and what says that there is none.
 fn choice_nodes(logits: &str, element: u64) -> Option<Message> {
-    let wide = "consort.scores";
+    let wide = SCORES;
     let (scores, lowest) = match element {
         FLOAT => (logits, scalar(LOWEST, FLOAT, &f32::NEG_INFINITY.to_le_bytes())),
         FLOAT16 => (logits, scalar(LOWEST, FLOAT16, &f16::NEG_INFINITY.to_le_bytes())),
@@ -156,6 +176,39 @@ fn choice_nodes(logits: &str, element: u64) -> Option<Message> {
             .bytes(number::graph::INITIALIZER, none)
             .bytes(number::graph::OUTPUT, value(CHOSEN, shape)),
     )
+}
+
+/// A graph that finds the likeliest [`MOST`] tokens; `None` for logits of another type than the
+/// operator knows.
+pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
+    let element = match element {
+        TensorElementType::Float32 => FLOAT,
+        TensorElementType::Float16 => FLOAT16,
+        _ => return None,
+    };
+    let most = Message::default()
+        .number(number::tensor::DIMENSION, 1)
+        .number(number::tensor::TYPE, INT64)
+        .bytes(number::tensor::NAME, "consort.most")
+        .bytes(number::tensor::RAW, (MOST as i64).to_le_bytes());
+    let found = node("TopK", &[SCORES, "consort.most"], "consort.found")
+        .bytes(number::node::OUTPUT, TOP_TOKENS);
+    let widened = with(node("Cast", &["consort.found"], LARGEST_SCORES), "to", FLOAT);
+    let shape = |last| ["consort.rows", last];
+    let graph = Message::default()
+        .bytes(number::graph::NODE, with(found, "axis", LAST))
+        .bytes(number::graph::NODE, widened)
+        .bytes(number::graph::NAME, "top")
+        .bytes(number::graph::INITIALIZER, most)
+        .bytes(number::graph::INPUT, value_of(SCORES, element, shape("consort.vocabulary")))
+        .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))
+        .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")));
+    let operators = Message::default().number(number::operators::VERSION, OPSET);
+    let model = Message::default()
+        .number(number::model::VERSION, IR)
+        .bytes(number::model::GRAPH, graph)
+        .bytes(number::model::OPERATORS, operators);
+    Some(model.into_vec())
 }
 
 /// A node named as its output.
@@ -188,13 +241,18 @@ fn scalar(name: &str, element: u64, number: &[u8]) -> Message {
 
 /// An input or output of INT64 whose dimensions have names.
 fn value<const RANK: usize>(name: &str, shape: [&str; RANK]) -> Message {
+    value_of(name, INT64, shape)
+}
+
+/// The same of another type.
+fn value_of<const RANK: usize>(name: &str, element: u64, shape: [&str; RANK]) -> Message {
     let mut dimensions = Message::default();
     for symbol in shape {
         let dimension = Message::default().bytes(number::shape::SYMBOL, symbol);
         dimensions = dimensions.bytes(number::shape::DIMENSION, dimension);
     }
     let tensor = Message::default()
-        .number(number::tensor_type::ELEMENT, INT64)
+        .number(number::tensor_type::ELEMENT, element)
         .bytes(number::tensor_type::SHAPE, dimensions);
     let value_type = Message::default().bytes(number::value_type::TENSOR, tensor);
     Message::default().bytes(number::value::NAME, name).bytes(number::value::TYPE, value_type)

@@ -26,6 +26,8 @@ pub(crate) struct Row {
 pub(crate) enum Wants {
     /// The likeliest token is all that counts.
     Likeliest,
+    /// So many of the likeliest are all that count.
+    Top(usize),
     /// The logits of every token of the vocabulary.
     Logits,
 }
@@ -37,6 +39,9 @@ pub(crate) enum Scores<'a> {
     ///
     /// Only for a row that wants no more, and from a decoder that can tell.
     Likeliest(Option<Token>),
+    /// The likeliest tokens and their logits, from the likeliest down; as many as were wanted, or
+    /// more. Likewise.
+    Top(&'a [(Token, f32)]),
     /// The logit of each token, free to be changed.
     Logits(&'a mut [f32]),
 }

@@ -151,8 +151,8 @@ impl Rows {
         let is_beside = |row: usize| is_taken(row + 1) || row.checked_sub(1).is_some_and(is_taken);
         let free = (0..self.len()).filter(|row| !is_taken(*row));
         // At the front, rows that are beside others only fill what would be moved up anyway.
-        let is_apart = |row: usize| !is_beside(row) && !(self.begins_at_first && row == 0);
-        free.min_by_key(|row| (is_apart(*row), self.contents[*row].released_at))
+        let is_joined = |row: usize| is_beside(row) || self.begins_at_first && row == 0;
+        free.min_by_key(|row| (!is_joined(*row), self.contents[*row].released_at))
     }
 
     fn note_copy(&mut self, copy: Copy) {
@@ -243,6 +243,25 @@ mod tests {
         rows.release(1);
         rows.release(2);
         assert_eq!(rows.begin(0, &text(20), Some(1)), Some((0, None)));
+    }
+
+    #[test]
+    fn where_steps_begin_with_the_first_row_sequences_move_to_the_front() {
+        let mut rows = Rows::new(4, 64, true);
+        for slot in 0..4 {
+            rows.begin(slot, &[slot as Token], None);
+            rows.extend(rows.row(slot).unwrap(), &[slot as Token]);
+        }
+        let last = (0..4).find(|slot| rows.row(*slot) == Some(3)).unwrap();
+        (0..4).filter(|slot| *slot != last).for_each(|slot| rows.release(slot));
+        let left = std::iter::once(last);
+        assert_eq!(rows.close_gap(&left), Some(Copy { from: 3, to: 0, tokens: 1 }));
+        assert_eq!(rows.close_gap(&left), None);
+        assert_eq!(rows.span(&left), 0..1);
+        assert_eq!(rows.tokens(0), [last as Token]);
+        rows.release(last);
+        rows.begin(1, &[9], None);
+        assert_eq!(rows.row(1), Some(0));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Picks the next token of one sequence from its logits.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::decoder::Token;
+use super::decoder::{Token, Wants};
+use super::nucleus::{Candidate, Nucleus, reach};
 use super::random::Random;
-use super::top::{exponentials, likeliest, top};
+use super::top::{exponentials, likeliest, sum, top};
 
 /// How a sequence's tokens are picked.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,25 +82,10 @@ pub(crate) struct Sampler {
     seen: BTreeMap<Token, u32>,
     /// The tokens with the largest logits, where there is a number of them.
     top: Vec<(Token, f32)>,
-    candidates: Vec<Candidate>,
     weights: Vec<f32>,
+    nucleus: Nucleus,
+    candidates: Vec<Candidate>,
 }
-
-/// A token and its share of the probability.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    token: Token,
-    weight: f32,
-}
-
-impl From<(Token, &f32)> for Candidate {
-    fn from((token, weight): (Token, &f32)) -> Self {
-        Self { token, weight: *weight }
-    }
-}
-
-/// Enough of the likeliest tokens to hold the usual `top_p` without sorting a whole vocabulary.
-const NUCLEUS: usize = 256;
 
 impl Sampler {
     /// A sampler for a sequence that begins with `prompt`.
@@ -110,8 +95,9 @@ impl Sampler {
             seen: BTreeMap::new(),
             sampling,
             top: Vec::new(),
-            candidates: Vec::new(),
             weights: Vec::new(),
+            nucleus: Nucleus::default(),
+            candidates: Vec::new(),
         };
         if sampler.penalises() {
             sampler.seen.extend(prompt.iter().map(|token| (*token, 0)));
@@ -145,10 +131,18 @@ impl Sampler {
         }
     }
 
-    /// Whether it always picks the likeliest of the tokens as the model scores them.
-    pub(crate) fn takes_the_likeliest(&self) -> bool {
-        let changes = !self.sampling.bias.is_empty() || self.penalises();
-        self.is_greedy() && !changes
+    /// What it picks from, as the model scores it.
+    pub(crate) fn wants(&self) -> Wants {
+        let Sampling { top_k, bias, .. } = &self.sampling;
+        if !bias.is_empty() || self.penalises() {
+            Wants::Logits
+        } else if self.is_greedy() {
+            Wants::Likeliest
+        } else if *top_k > 0 {
+            Wants::Top(*top_k)
+        } else {
+            Wants::Logits
+        }
     }
 
     /// The next token; `None` when no token has a finite logit.
@@ -173,44 +167,61 @@ impl Sampler {
         self.sampling.penalties != Penalties::default()
     }
 
+    /// The next token of these, the likeliest first, or of the first `top_k` of them.
+    pub(crate) fn pick_from(&mut self, likeliest: &[(Token, f32)]) -> Option<Token> {
+        self.top.clear();
+        self.top.extend_from_slice(likeliest);
+        self.top.truncate(self.sampling.top_k);
+        self.top.retain(|(_, logit)| *logit > f32::NEG_INFINITY);
+        self.sample_top()
+    }
+
     fn sample(&mut self, logits: &[f32]) -> Option<Token> {
-        let Sampling { top_k, temperature, .. } = self.sampling;
-        let is_cut = top_k > 0 && top_k < logits.len();
-        if is_cut {
+        let Sampling { top_k, top_p, temperature, .. } = self.sampling;
+        if top_k > 0 && top_k < logits.len() {
             top(logits, top_k, &mut self.top);
-        } else {
-            let first = likeliest(logits)?;
-            self.top.clear();
-            self.top.push((first, logits[first as usize]));
+            return self.sample_top();
         }
-        let (first, largest) = *self.top.first()?;
+        let first = likeliest(logits)?;
+        let largest = logits[first as usize];
         if largest == f32::INFINITY {
             return Some(first);
         }
-        // Below the largest, so that no temperature, however low, leaves the range of numbers.
-        let lowered = |logit: f32| below(logit, largest) / temperature;
         self.weights.clear();
+        self.weights.extend(logits.iter().map(|logit| below(*logit, largest) / temperature));
+        soften(&mut self.weights);
         self.candidates.clear();
-        if is_cut {
-            self.weights.extend(self.top.iter().map(|(_, logit)| lowered(*logit)));
-            soften(&mut self.weights);
-            let tokens = self.top.iter().map(|(token, _)| *token);
-            self.candidates.extend(tokens.zip(&self.weights).map(Candidate::from));
+        if top_p < 1.0 {
+            self.nucleus.keep(&self.weights, top_p, &mut self.candidates);
         } else {
-            self.weights.extend(logits.iter().map(|logit| lowered(*logit)));
-            soften(&mut self.weights);
             let likely = (0..).zip(&self.weights).filter(|(_, weight)| **weight > 0.0);
             self.candidates.extend(likely.map(Candidate::from));
         }
         self.choose()
     }
 
+    /// Draws one of the tokens in `top`.
+    fn sample_top(&mut self) -> Option<Token> {
+        let Sampling { top_p, temperature, .. } = self.sampling;
+        let (first, largest) = *self.top.first()?;
+        if largest == f32::INFINITY {
+            return Some(first);
+        }
+        self.weights.clear();
+        self.weights.extend(self.top.iter().map(|(_, logit)| (logit - largest) / temperature));
+        soften(&mut self.weights);
+        self.candidates.clear();
+        let tokens = self.top.iter().map(|(token, _)| *token);
+        self.candidates.extend(tokens.zip(&self.weights).map(Candidate::from));
+        // From the likeliest down, as they were found.
+        let kept = reach(&self.candidates, top_p).unwrap_or(self.candidates.len());
+        self.candidates.truncate(kept);
+        self.choose()
+    }
+
     /// Cuts the candidates down and draws one of those that are left.
     fn choose(&mut self) -> Option<Token> {
         let candidates = &mut self.candidates;
-        if self.sampling.top_p < 1.0 {
-            keep_top_p(candidates, self.sampling.top_p);
-        }
         if self.sampling.typical_p < 1.0 {
             keep_typical(candidates, self.sampling.typical_p);
         }
@@ -226,12 +237,8 @@ impl Sampler {
     }
 }
 
-fn by_weight(left: Candidate, right: Candidate) -> Ordering {
-    // Equals are put in the order of their numbers, so that a cut among them is always the same.
-    right.weight.total_cmp(&left.weight).then(left.token.cmp(&right.token))
-}
-
-/// How far a logit lies below the largest; what is not a number lies below every other.
+/// How far a logit lies below the largest, so that no temperature, however low, leaves the range of
+/// numbers; what is not a number lies below every other.
 fn below(logit: f32, largest: f32) -> f32 {
     if logit.is_nan() { f32::NEG_INFINITY } else { logit - largest }
 }
@@ -239,28 +246,9 @@ fn below(logit: f32, largest: f32) -> f32 {
 /// Turns logits below the largest into probabilities.
 fn soften(logits: &mut [f32]) {
     exponentials(logits);
-    let total: f32 = logits.iter().sum();
+    let total = sum(logits);
     for logit in logits {
         *logit /= total;
-    }
-}
-
-/// Keeps the fewest of the likeliest whose probabilities reach `top_p`.
-fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
-    let sorted = if candidates.len() > NUCLEUS {
-        candidates.select_nth_unstable_by(NUCLEUS - 1, |left, right| by_weight(*left, *right));
-        NUCLEUS
-    } else {
-        candidates.len()
-    };
-    candidates[..sorted].sort_unstable_by(|left, right| by_weight(*left, *right));
-    if let Some(kept) = reach(&candidates[..sorted], top_p) {
-        candidates.truncate(kept);
-        return;
-    }
-    candidates.sort_unstable_by(|left, right| by_weight(*left, *right));
-    if let Some(kept) = reach(candidates, top_p) {
-        candidates.truncate(kept);
     }
 }
 
@@ -289,16 +277,6 @@ fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f32) {
         let largest = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f32::max);
         candidates.retain(|candidate| candidate.weight >= min_p * largest);
     }
-}
-
-/// How many of the first candidates together reach `top_p`.
-fn reach(candidates: &[Candidate], top_p: f32) -> Option<usize> {
-    let mut sum = 0.0;
-    let last = candidates.iter().position(|candidate| {
-        sum += candidate.weight;
-        sum >= top_p
-    });
-    last.map(|index| index + 1)
 }
 
 #[cfg(test)]
@@ -390,14 +368,6 @@ mod tests {
         sampler.penalise(&mut logits);
         assert!(logits[0] < -1e30);
         assert_eq!(logits[1..].iter().map(|logit| logit * 2.0).sum::<f32>() as i32, 7);
-    }
-
-    #[test]
-    fn top_p_reaches_beyond_the_part_that_is_sorted_first() {
-        let flat = vec![0.0; 4 * NUCLEUS];
-        let drawn = counts(3_000, Sampling { top_p: 0.9, ..warm() }, &flat);
-        let kept = drawn.iter().filter(|count| **count > 0).count();
-        assert!((3 * NUCLEUS..4 * NUCLEUS).contains(&kept), "{kept}");
     }
 
     #[test]

@@ -218,15 +218,8 @@ impl Sequence {
     /// those of all tokens.
     fn wants(&self) -> Wants {
         let is_free = self.generation.words.bad.is_empty() && !self.is_too_short();
-        if is_free
-            && self.guide.is_none()
-            && self.sampler.takes_the_likeliest()
-            && !self.log_probs.are_wanted()
-        {
-            Wants::Likeliest
-        } else {
-            Wants::Logits
-        }
+        let is_free = is_free && self.guide.is_none() && !self.log_probs.are_wanted();
+        if is_free { self.sampler.wants() } else { Wants::Logits }
     }
 
     /// Whether nothing may end it yet.
@@ -238,6 +231,7 @@ impl Sequence {
     fn pick(&mut self, scores: Scores<'_>) -> Result<Option<Token>> {
         let picked = match scores {
             Scores::Likeliest(token) => token,
+            Scores::Top(tokens) => self.sampler.pick_from(tokens),
             Scores::Logits(logits) => {
                 self.see(logits);
                 if let Some(guide) = &mut self.guide

@@ -11,6 +11,7 @@
 mod capture;
 mod inputs;
 mod packed;
+mod picker;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,6 +22,7 @@ use ort::session::Session;
 
 use self::capture::Capture;
 use self::inputs::{Blocked, Blocks, Shapes};
+use self::picker::Picker;
 use super::adapters::AdapterId;
 use super::buffers::{Buffers, CallId, Part};
 use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
@@ -37,7 +39,7 @@ const MASK_STEP: usize = 64;
 
 /// A session, its cache and what lies in it.
 pub(crate) struct Shared {
-    // Before the session, whose card its memory is on.
+    // Before the sessions, whose card its memory is on.
     buffers: Buffers,
     session: Session,
     model: Arc<str>,
@@ -48,6 +50,7 @@ pub(crate) struct Shared {
     /// The runs that were prepared, by their first row and how many they have.
     calls: BTreeMap<(usize, usize), (CallId, Shapes)>,
     capture: Option<Capture>,
+    picker: Option<Picker>,
     rows: Rows,
     runs: Arc<Runs>,
     /// The token that each row is fed next.
@@ -83,9 +86,10 @@ pub(crate) struct Size {
 }
 
 impl Shared {
-    /// A decoder over an open session; takes all its memory now.
+    /// A decoder over an open session, and one that finds the likeliest tokens if the graph leaves
+    /// its logits on a card; takes all its memory now.
     pub(crate) fn new(
-        session: Session,
+        (session, picker): (Session, Option<Session>),
         (model, graph, runs): (Arc<str>, Graph, Arc<Runs>),
         size: Size,
         home: Home,
@@ -96,6 +100,7 @@ impl Shared {
         };
         let cache = Stripes::of_cache(&graph, size.slots, size.context);
         let blocks = Blocks::allocate(&mut buffers, &graph, &cache, size)?;
+        let picker = picker.map(|session| Picker::new(&mut buffers, session, size)).transpose()?;
         let captures = matches!(home, Home::Card { captures: true, .. });
         Ok(Self {
             buffers,
@@ -107,6 +112,7 @@ impl Shared {
             cache,
             calls: BTreeMap::new(),
             capture: captures.then(|| Capture::new(size)),
+            picker,
             rows: Rows::new(size.slots, size.context, captures),
             runs,
             next: vec![0; size.slots],
@@ -204,18 +210,35 @@ impl Shared {
         shapes
     }
 
-    /// Brings the choices of so many rows of a run, from the first on, to the processor, if any
-    /// row wants no more.
+    /// Brings the choices of so many rows of a run, from the first on, to the processor, as far as
+    /// they are wanted.
     fn fetch(&mut self, rows: (usize, usize)) -> Result<()> {
-        let is_wanted = self.asked.iter().any(|(_, wants)| *wants == Wants::Likeliest);
+        let fetched = self.try_fetch(rows);
+        fetched.map_err(|error| self.failed(&error))
+    }
+
+    fn try_fetch(&mut self, rows: (usize, usize)) -> ort::Result<()> {
         let Blocked::Packed(packed) = &mut self.blocks.integers else {
             return Ok(());
         };
-        if !is_wanted {
-            return Ok(());
+        if self.asked.iter().any(|(_, wants)| *wants == Wants::Likeliest) {
+            packed.fetch(&mut self.buffers, rows)?;
         }
-        let fetched = packed.fetch(&mut self.buffers, rows);
-        fetched.map_err(|error| self.failed(&error))
+        if self.asked.iter().any(|(_, wants)| Picker::serves(*wants))
+            && let Some(picker) = &mut self.picker
+        {
+            let element = self.graph.logits.element;
+            let logits = (self.blocks.logits, element, self.size.vocabulary);
+            picker.find(&mut self.buffers, logits, rows)?;
+        }
+        Ok(())
+    }
+
+    /// What was found for a row of the last run.
+    fn found(&mut self, index: usize) -> Result<Scores<'_>> {
+        let picker = self.picker.as_mut();
+        let picker = picker.ok_or_else(|| Error::internal("nothing finds the likeliest tokens"))?;
+        Ok(Scores::Top(picker.row(&mut self.buffers, index)))
     }
 
     fn failed(&self, error: &ort::Error) -> Error {
@@ -305,6 +328,9 @@ impl Decoder for Shared {
         };
         if wants == Wants::Likeliest {
             return Ok(Scores::Likeliest(packed.chosen(&mut self.buffers, place - self.first)));
+        }
+        if Picker::serves(wants) && self.picker.is_some() {
+            return self.found(place - self.first);
         }
         let from = Part {
             block: self.blocks.logits,

@@ -51,19 +51,31 @@ pub(super) fn top(logits: &[f32], most: usize, found: &mut Vec<(Token, f32)>) {
         }
     }
     cut(found, most);
-    found.sort_unstable_by(by_logit);
+    found.sort_unstable_by(|left, right| by_logit(*left, *right));
 }
 
 /// Leaves the first `most`, of which the least is the last.
 fn cut(found: &mut Vec<(Token, f32)>, most: usize) {
     if found.len() > most {
-        found.select_nth_unstable_by(most - 1, by_logit);
+        found.select_nth_unstable_by(most - 1, |left, right| by_logit(*left, *right));
         found.truncate(most);
     }
 }
 
-fn by_logit(left: &(Token, f32), right: &(Token, f32)) -> std::cmp::Ordering {
+fn by_logit(left: (Token, f32), right: (Token, f32)) -> std::cmp::Ordering {
     right.1.total_cmp(&left.1).then(left.0.cmp(&right.0))
+}
+
+/// The sum of numbers, of which several are added up side by side.
+pub(super) fn sum(numbers: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (sum, number) in sums.iter_mut().zip(chunk) {
+            *sum += number;
+        }
+    }
+    sums.iter().chain(rest).sum()
 }
 
 /// How much each of some numbers, none of them above 0, is e to its power; within 2e-7 of it,
@@ -99,7 +111,7 @@ const COEFFICIENTS: [f32; 8] = [
     1.333_355_8e-3,
     9.618_129e-3,
     5.550_411e-2,
-    2.402_265_1e-1,
+    2.402_265e-1,
     std::f32::consts::LN_2,
     1.0,
 ];
@@ -119,7 +131,7 @@ mod tests {
         for count in [1, 15, 16, 17, 1000, 5000] {
             let logits = logits(count);
             let mut sorted: Vec<_> = (0..).zip(logits.iter().copied()).collect();
-            sorted.sort_by(by_logit);
+            sorted.sort_by(|left, right| by_logit(*left, *right));
             let mut found = Vec::new();
             for most in [0, 1, 2, 50, 999, 6000] {
                 top(&logits, most, &mut found);

@@ -8,7 +8,7 @@ use consort_stage::{Error, Result};
 use ort::session::Session;
 
 use super::shares_buffer;
-use crate::llm::{Config, add_choice};
+use crate::llm::{Config, Graph, MOST_FOUND, add_choice, top_graph};
 use crate::provider::Provider;
 use crate::session;
 
@@ -50,6 +50,19 @@ pub(super) fn open(
         }
     }
     Ok(Some((opened(&[ARENA])?, provider, false)))
+}
+
+/// The session that finds the likeliest tokens where the logits lie; none where it is not of use.
+pub(super) fn picker(
+    instance: &Instance<'_>,
+    file: &Path,
+    graph: &Graph,
+) -> Result<Option<Session>> {
+    let is_large = graph.vocabulary.is_some_and(|vocabulary| vocabulary >= MOST_FOUND);
+    let Some(model) = top_graph(graph.logits.element).filter(|_| graph.chooses && is_large) else {
+        return Ok(None);
+    };
+    session::open_changed(instance, (file, &model), &[ARENA]).map(Some)
 }
 
 fn report(instance: &Instance<'_>, error: &Error) {

@@ -513,6 +513,8 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
             with(plain(), [flag("return_log_probs", true), int("top_logprobs", 3)]),
             with(plain(), [word.clone()]),
             with(plain(), [float("temperature", 0.9), float("runtime_top_p", 0.9), seed(3)]),
+            with(plain(), [float("temperature", 1.2), int("runtime_top_k", 40), seed(4)]),
+            with(plain(), [float("temperature", 1.2), int("runtime_top_k", 400), seed(5)]),
             with(plain(), [float("repetition_penalty", 1.3)]),
             plain(),
         ]

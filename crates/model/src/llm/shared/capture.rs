@@ -79,3 +79,17 @@ fn named(graph: &str) -> ort::Result<Arc<RunOptions>> {
     options.set(GRAPH, graph)?;
     Ok(Arc::new(options))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_come_in_few_sizes_and_none_is_larger_than_the_cache() {
+        let size = Size { slots: 20, context: 64, prefill_tokens: 8, vocabulary: 4 };
+        let capture = Capture::new(size);
+        let rows = [1, 2, 3, 8, 9, 16, 17, 20].map(|needed| capture.rows(needed));
+        assert_eq!(rows, [1, 2, 4, 8, 16, 16, 20, 20]);
+        assert_eq!([1, 256, 257, 1000].map(width), [256, 256, 512, 1024]);
+    }
+}

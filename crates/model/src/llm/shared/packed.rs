@@ -165,14 +165,11 @@ impl Packed {
         key: (Direction, usize),
         pair: (Part, Part),
     ) -> ort::Result<()> {
-        let id = match self.copies.get(&key) {
-            Some(id) => *id,
-            None => {
-                let id = buffers.prepare_copies(&[pair])?;
-                self.copies.insert(key, id);
-                id
-            }
-        };
+        if let Some(id) = self.copies.get(&key) {
+            return buffers.copy(*id);
+        }
+        let id = buffers.prepare_copies(&[pair])?;
+        self.copies.insert(key, id);
         buffers.copy(id)
     }
 }
