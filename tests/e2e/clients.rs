@@ -33,6 +33,12 @@ fn tritonclient_works_unmodified() {
 }
 
 #[test]
+fn structured_output_is_what_other_validators_take() {
+    let system = System::start(Layout::OneProcess, &shipped());
+    python("structured_output.py", &[&system.http]);
+}
+
+#[test]
 fn openais_client_works_unmodified() {
     for layout in Layout::ALL {
         let mut system = System::start(layout, &shipped());

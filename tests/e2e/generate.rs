@@ -212,3 +212,69 @@ fn embed(system: &System, texts: &[&str]) -> Vec<Vec<f64>> {
     assert_eq!(values.len(), texts.len() * 384);
     values.chunks(384).map(<[f64]>::to_vec).collect()
 }
+
+#[test]
+fn a_guided_text_fits_its_schema_on_every_route() {
+    let schema = json!({
+        "type": "object",
+        "properties": {"crate": {"type": "string", "maxLength": 10}, "stars": {"enum": [1, 2, 3]}},
+        "required": ["crate", "stars"],
+        "additionalProperties": false,
+        "x-guidance": {"whitespace_flexible": false},
+    });
+    let guided = |kind: &str, guide: &str| {
+        json!({
+            "text_input": "The compiler", "max_tokens": 100,
+            "guided_decoding_guide_type": kind, "guided_decoding_guide": guide,
+        })
+        .to_string()
+    };
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        let body = guided("json_schema", &schema.to_string());
+        let answer = system.post("/generate", &body);
+        let text = answer.json()["text_output"].as_str().expect("it has text").to_owned();
+        let value: Value = serde_json::from_str(&text).expect("the text is JSON");
+        assert!(
+            value["crate"].is_string() && (1..=3).contains(&value["stars"].as_i64().unwrap_or(0))
+        );
+        assert_eq!(stream(&system.http, &body).concat(), text, "{layout:?}");
+        let answer = system.post("/generate", &guided("choice", r#"["stable", "nightly"]"#));
+        let text = answer.json()["text_output"].as_str().expect("it has text").to_owned();
+        assert!(["stable", "nightly"].contains(&text.as_str()), "{layout:?}: {text}");
+        let answer = system.post("/generate", &guided("regex", "(a"));
+        assert_eq!(answer.status, 400, "{layout:?}: {}", answer.text);
+        assert!(answer.text.contains("guided_decoding_guide"), "{layout:?}: {}", answer.text);
+    }
+}
+
+#[test]
+fn several_texts_of_one_prompt_come_in_one_stream() {
+    let first = &references()[0];
+    let body = json!({
+        "text_input": first.prompt, "max_tokens": 64, "num_return_sequences": 2, "stream": true,
+    });
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        let request = agent().post(format!("http://{}/generate_stream", system.http));
+        let mut response = request.send(body.to_string()).expect("the server answers");
+        let mut texts = [String::new(), String::new()];
+        for line in BufReader::new(response.body_mut().as_reader()).lines() {
+            let line = line.expect("the stream is whole");
+            let Some(event) = line.strip_prefix("data: ") else { continue };
+            let event: Value = serde_json::from_str(event).expect("JSON");
+            let index = event["sequence_index"].as_u64().expect("it has a number") as usize;
+            texts[index].push_str(event["text_output"].as_str().expect("it has text"));
+        }
+        assert_eq!(texts, [first.greedy_text.as_str(); 2], "{layout:?}");
+    }
+}
+
+#[test]
+fn an_adapter_that_there_is_not_is_refused_by_name() {
+    let system = System::start(Layout::OneProcess, &shipped());
+    let body = json!({"text_input": "a", "lora_name": "pirate"});
+    let answer = system.post("/generate", &body.to_string());
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert!(answer.text.contains("`lora_name` is `pirate`"), "{}", answer.text);
+}

@@ -1,12 +1,16 @@
 //! The generation loop of language models, from the graph they come as to the tokens they give.
 
+mod adapters;
 mod buffers;
 mod cache;
+mod caller;
 mod choosing;
 mod config;
 mod decoder;
 mod engine;
+mod fields;
 mod graph;
+mod guidance;
 mod log_probs;
 mod logits;
 mod nucleus;
@@ -16,6 +20,7 @@ mod random;
 mod request;
 mod response;
 mod rows;
+mod runs;
 mod sampler;
 mod sequence;
 mod serial;
@@ -26,14 +31,17 @@ mod top;
 mod waiting;
 mod word_list;
 
+pub(crate) use adapters::Adapters;
 pub(crate) use cache::Memory;
 pub(crate) use choosing::{MOST as MOST_FOUND, add as add_choice, top as top_graph};
 pub(crate) use config::Config;
 pub(crate) use decoder::Decoder;
 pub(crate) use engine::Engine;
 pub(crate) use graph::{Carrying, Graph};
+pub(crate) use guidance::{GUIDE, Guidance};
 pub(crate) use padded::Padded;
 pub(crate) use request::{INPUTS, Limits};
 pub(crate) use response::{OUTPUTS, Outputs};
+pub(crate) use runs::Runs;
 pub(crate) use serial::{Parts, Serial};
 pub(crate) use shared::{Home, Shared, Size};

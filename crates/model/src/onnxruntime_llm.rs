@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
 use consort_repository::{Backend, Instance, Kind, ModelFile};
-use consort_stage::{Error, Jobs, Result, Signature, StreamingBackend, TensorSpec};
+use consort_stage::{Error, Interrupt, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
 
-use crate::llm::{Config, Engine, Graph, INPUTS, Limits, OUTPUTS, Outputs};
+use crate::llm::{
+    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs,
+    Runs,
+};
 use crate::provider::Provider;
 use crate::session;
 
@@ -24,12 +27,27 @@ const DEFAULT_MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("it is no
 /// The checkpoint's `config.json`, where a graph carries it.
 const METADATA: &str = "config.json";
 
+/// The parameter that names the tokenizer, and its file without one.
+const TOKENIZER: &str = "tokenizer";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+/// How many threads at most compute which tokens may come next in guided texts, each in a fraction
+/// of a step.
+const MOST_GUIDE_THREADS: usize = 4;
+
 /// The loop and what it needs to start.
-struct OnnxRuntimeLlm(Engine);
+struct OnnxRuntimeLlm {
+    engine: Engine,
+    runs: Arc<Runs>,
+}
 
 impl StreamingBackend for OnnxRuntimeLlm {
     fn run(&mut self, mut jobs: Jobs) {
-        self.0.run(&mut jobs);
+        self.engine.run(&mut jobs);
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        let runs = Arc::clone(&self.runs);
+        Some(Arc::new(move || runs.interrupt()))
     }
 }
 
@@ -60,12 +78,18 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         }
         _ => return Err(no_kernel()),
     };
-    let limits = limits(instance, &opened.config, &opened.graph)?;
-    let decoder = placement::decoder(model, opened, &limits)?;
+    let runs = Arc::new(Runs::new(adapters(instance, opened.provider)?)?);
+    let limits = Limits {
+        adapters: runs.adapters().names().cloned().collect(),
+        ..limits(instance, &opened.config, &opened.graph)?
+    };
+    let guidance = guidance(instance, limits.vocabulary)?;
+    let mut decoder = placement::decoder(model, opened, (&limits, &runs))?;
+    try_adapters(&mut *decoder, &runs)?;
     let names = model.signature.outputs.iter().map(|spec| Arc::clone(&spec.name));
     let outputs = Outputs::new(names, model.signature.is_batching());
-    let engine = Engine::new(decoder, limits, outputs);
-    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm(engine))))
+    let engine = Engine::new(decoder, limits, outputs, (guidance, Arc::clone(&runs)));
+    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm { engine, runs })))
 }
 
 /// A session, and what it was found to be.
@@ -121,6 +145,51 @@ fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {
     let metadata = session.metadata().ok().and_then(|data| data.custom(METADATA));
     let folders: [&Path; 2] = [instance.version_folder, instance.model_folder];
     Config::read(&folders, metadata.as_deref())
+}
+
+/// The adapters in the version's folder and the model's.
+fn adapters(instance: &Instance<'_>, provider: Provider) -> Result<Adapters> {
+    let adapters = Adapters::load(&[instance.version_folder, instance.model_folder])?;
+    if provider != Provider::Cpu && adapters.names().len() > 0 {
+        return Err(Error::unsupported(
+            "the model has adapters, which only run on the processor; use `kind: KIND_CPU`, or \
+             merge one into its weights",
+        ));
+    }
+    Ok(adapters)
+}
+
+/// Computes a token with each adapter, so that one that does not fit the graph is found now.
+fn try_adapters(decoder: &mut dyn Decoder, runs: &Runs) -> Result<()> {
+    for (index, name) in runs.adapters().names().enumerate() {
+        runs.begin(Some(index), std::iter::empty());
+        let tried = decoder.begin(0, &[0], Some(index));
+        let tried = tried.and_then(|_| decoder.prefill(0, &[0], None));
+        runs.end();
+        decoder.release(0);
+        tried.map_err(|error| {
+            Error::invalid(format!(
+                "adapter `{name}` does not fit the graph, which must have its weights as optional \
+                 inputs: {}",
+                error.message()
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// What keeps texts within bounds, with the model's tokenizer; a model without one generates all
+/// the same, but one whose configuration names a file has it.
+fn guidance(instance: &Instance<'_>, vocabulary: usize) -> Result<Guidance> {
+    let tokenizer = instance.find_beside(TOKENIZER, TOKENIZER_FILE);
+    if instance.model.settings.get(TOKENIZER).is_some() {
+        tokenizer.as_ref().map_err(Error::clone)?;
+    }
+    let tokenizer = tokenizer.map_err(|error| {
+        Error::unsupported(format!("`{GUIDE}` needs the model's tokenizer: {}", error.message()))
+    });
+    let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
+    Ok(Guidance::new(tokenizer, vocabulary, threads))
 }
 
 /// Refuses tensors that the loop neither takes nor gives; inputs that a request may leave out are
@@ -179,6 +248,7 @@ fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Lim
         end_ids,
         default_max_tokens: max_tokens.get(),
         is_decoupled: model.signature.is_decoupled,
+        adapters: Vec::new(),
         priorities: priorities(&model.scheduling),
     })
 }

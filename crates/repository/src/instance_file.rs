@@ -12,11 +12,16 @@ impl Instance<'_> {
     /// The file that the parameter `parameter` names, seen from the model's folder; without it
     /// `default_model_filename`, or else `name`, in the version's folder or the model's.
     pub fn find_file(&self, parameter: &str, name: &str) -> Result<PathBuf> {
+        let stated = !self.model.wire.default_model_filename.is_empty();
+        self.find_beside(parameter, if stated { &self.model.file_name } else { name })
+    }
+
+    /// The same for a file that lies beside the model's own, so that `default_model_filename`
+    /// does not name it.
+    pub fn find_beside(&self, parameter: &str, name: &str) -> Result<PathBuf> {
         if let Some(relative) = self.model.settings.get(parameter) {
             return self.named(parameter, relative);
         }
-        let stated = !self.model.wire.default_model_filename.is_empty();
-        let name = if stated { &self.model.file_name } else { name };
         let folders = [self.version_folder, self.model_folder];
         let mut candidates = folders.into_iter().map(|folder| folder.join(name));
         candidates.find(|path| path.is_file()).ok_or_else(|| {

@@ -90,6 +90,14 @@ pub trait StreamingBackend: Send {
     /// time. After a panic it is called again with new jobs: what it kept of the run before, replies
     /// above all, is to be failed and forgotten then.
     fn run(&mut self, jobs: Jobs);
+
+    /// What is called, from any thread, whenever a caller has gone, so that the backend can stop
+    /// work that nobody waits for any more, when it can.
+    ///
+    /// It must be quick, and do nothing where somebody waits: it may be called at any time.
+    fn interrupt(&self) -> Option<Interrupt> {
+        None
+    }
 }
 
 /// One request to a streaming backend and the way back to its caller.
@@ -145,7 +153,12 @@ impl Reply {
 
     /// Whether the caller has not yet read what it was given, so that more must wait.
     pub fn is_full(&self) -> bool {
-        self.sender.capacity() <= RESERVED
+        self.room() == 0
+    }
+
+    /// How many responses can be sent before the caller reads one.
+    pub fn room(&self) -> usize {
+        self.sender.capacity().saturating_sub(RESERVED)
     }
 
     /// Sends a response without waiting.

@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from checkpoint import Checkpoint, to_fp16
 from llama_config import LlamaConfig
+from lora import Adapter, branch
 from onnx_graph import CONFIG_KEY, Dimension, Graph
 
 OPSET = 17
@@ -24,6 +25,12 @@ class Llama:
 
     def __init__(self, checkpoint: Checkpoint, io_dtype: str) -> None:
         self.checkpoint = checkpoint
+        self.takes_adapters = False
+        """Whether a run may bring an adapter's weights."""
+        self.merged: Adapter | None = None
+        """The adapter whose weights are in the model's own."""
+        self.adapted: dict[str, tuple[int, int]] = {}
+        """The layers that adapters have weights for: their inner and outer sizes."""
         self.config = LlamaConfig.of(checkpoint)
         self.element, self.dtype = TYPES[io_dtype]
         self.graph = Graph("llama", OPSET)
@@ -94,7 +101,8 @@ class Llama:
         rows = [count * config.head_size for count in (config.heads, config.kv_heads, config.kv_heads)]
         packed = f"{prefix}.qkv_proj"
         parts = [(f"{prefix}.{part}_proj", count) for part, count in zip("qkv", rows)]
-        self.pack(f"{packed}.weight", [self.read(f"{part}.weight", count, config.hidden) for part, count in parts])
+        weights = [self.read(f"{part}.weight", count, config.hidden) for part, count in parts]
+        self.graph.weight(f"{packed}.weight", self.with_adapter(packed, np.concatenate(weights)))
         if config.attention_bias:
             self.pack(f"{packed}.bias", [self.read(f"{part}.bias", count) for part, count in parts])
         return self.product(x, packed, config.attention_bias)
@@ -106,7 +114,8 @@ class Llama:
 
     def linear(self, x: str, name: str, out: int, inner: int, bias: bool) -> str:
         """A linear layer of the checkpoint."""
-        self.stored(f"{name}.weight", out, inner)
+        weight = self.read(f"{name}.weight", out, inner)
+        self.graph.weight(f"{name}.weight", self.with_adapter(name, weight))
         if bias:
             self.stored(f"{name}.bias", out)
         return self.product(x, name, bias)
@@ -114,6 +123,8 @@ class Llama:
     def product(self, x: str, name: str, bias: bool) -> str:
         """`x` times the stored weight `name`, plus its bias."""
         product = self.multiply_transposed(x, self.widened(f"{name}.weight"))
+        if self.takes_adapters:
+            product = self.graph.node("Add", product, branch(self.graph, x, name, self.adapted[name], self.element))
         return self.graph.node("Add", product, self.widened(f"{name}.bias")) if bias else product
 
     def cache_tensors(self, layer: int, kind: str) -> tuple[str, str]:
@@ -136,6 +147,11 @@ class Llama:
     def stored(self, name: str, *shape: int) -> str:
         """Stores a tensor of the checkpoint under its own name."""
         return self.graph.weight(name, self.read(name, *shape))
+
+    def with_adapter(self, layer: str, weight: np.ndarray) -> np.ndarray:
+        """The weight [out, inner] of a linear layer, with the merged adapter's in it."""
+        self.adapted[layer] = (weight.shape[1], weight.shape[0])
+        return weight if self.merged is None else self.merged.merged(layer, weight)
 
     def pack(self, name: str, parts: list[np.ndarray]) -> str:
         """Stores several tensors as one, along the first axis."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from checkpoint import open_checkpoint
 from genai_config import genai_config
 from llama_gqa import GroupQuery
-from llama_graph import TYPES
+from llama_graph import TYPES, Llama
 from llama_optimum import Optimum
+from lora import Adapter
 from onnx_graph import ModelError
 
 
@@ -19,11 +20,24 @@ def convert(options: argparse.Namespace) -> None:
     """Builds and writes what the command line asks for."""
     checkpoint = open_checkpoint(options.source, options.random)
     if options.form == "gqa":
-        GroupQuery(checkpoint, options.io_dtype).build().save(options.output)
+        model: Llama = GroupQuery(checkpoint, options.io_dtype)
         beside = options.output.with_name("genai_config.json")
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(json.dumps(genai_config(checkpoint, options.output.name), indent=2) + "\n", encoding="utf-8")
     else:
-        Optimum(checkpoint, options.io_dtype, options.position_ids).build().save(options.output)
+        model = Optimum(checkpoint, options.io_dtype, options.position_ids)
+    model.takes_adapters = bool(options.adapter)
+    model.merged = None if options.merge is None else Adapter(options.lora_rank, options.merge)
+    model.build().save(options.output)
+    for name, seed in options.adapter:
+        path = options.output.parent / "adapters" / f"{name}.onnx_adapter"
+        Adapter(options.lora_rank, seed).save(path, model.adapted, model.element)
+
+
+def named_seed(text: str) -> tuple[str, int]:
+    """Reads `NAME=SEED`."""
+    name, _, seed = text.partition("=")
+    return name, int(seed)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -56,6 +70,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--random", type=int, metavar="SEED", help="random weights for the shape in config.json, to measure speed"
     )
+    parser.add_argument(
+        "--adapter",
+        type=named_seed,
+        action="append",
+        default=[],
+        metavar="NAME=SEED",
+        help="build a graph that takes low-rank adapters, and write one with random weights to "
+        "adapters/NAME.onnx_adapter beside it; may be given several times; needs onnxruntime",
+    )
+    parser.add_argument("--merge", type=int, metavar="SEED", help="put the weights of such an adapter into the model's own")
+    parser.add_argument("--lora-rank", type=int, default=4, help="how thin the adapters' matrices are (4)")
     return parser.parse_args(arguments)
 
 

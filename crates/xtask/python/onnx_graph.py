@@ -57,6 +57,11 @@ class Graph:
         self._inputs.append(helper.make_tensor_value_info(name, element, shape))
         return name
 
+    def optional_input(self, name: str, element: int, shape: Sequence[Dimension], default: np.ndarray) -> str:
+        """Declares a graph input that a run may leave out, which then is `default`."""
+        self.weight(name, default)
+        return self.input(name, element, shape)
+
     def output(self, name: str, element: int, shape: Sequence[Dimension]) -> str:
         """Declares a graph output; some node must write the tensor of that name."""
         self._outputs.append(helper.make_tensor_value_info(name, element, shape))

@@ -2,10 +2,11 @@
 
 use consort_stage::{Error, Result};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ort::session::{IoBinding, Session};
+use ort::session::{IoBinding, RunOptions, Session, SessionInputValue};
 use ort::value::{DynTensor, DynValue, Tensor};
 
 use super::graph::{Carrying, Graph, Integers};
+use super::runs::Runs;
 use crate::provider::Provider;
 
 /// The keys and values of one sequence, and the bindings that the session reads them through.
@@ -16,6 +17,9 @@ pub(crate) struct Cache {
     /// How many tokens it holds.
     length: usize,
 }
+
+/// What a run is done with: where its tensors lie, and its options.
+pub(crate) type With<'a> = (&'a Memory, &'a Runs);
 
 /// The inputs of a run beside the cache, row after row.
 pub(crate) struct Step {
@@ -86,7 +90,7 @@ impl Cache {
         &mut self,
         session: &mut Session,
         graph: &Graph,
-        memory: &Memory,
+        with: With<'_>,
         tokens: &[u32],
     ) -> ort::Result<DynValue> {
         let total = self.length + tokens.len();
@@ -97,7 +101,7 @@ impl Cache {
             positions: (self.length as i64..total as i64).collect(),
             has_past: self.length > 0,
         };
-        let logits = self.run(session, graph, memory, step)?;
+        let logits = self.run(session, graph, with, step)?;
         self.length = total;
         Ok(logits)
     }
@@ -107,11 +111,15 @@ impl Cache {
         &mut self,
         session: &mut Session,
         graph: &Graph,
-        memory: &Memory,
+        (memory, runs): With<'_>,
         step: Step,
     ) -> ort::Result<DynValue> {
+        let (options, has_adapter) = runs.options()?;
+        if has_adapter {
+            return self.run_unbound(session, graph, &options, step);
+        }
         self.bind_step(graph, memory, step)?;
-        let outputs = session.run_binding(&self.binding)?;
+        let outputs = session.run_binding_with_options(&self.binding, &options)?;
         let mut logits = None;
         let mut past = Vec::with_capacity(self.past.len());
         // The outputs come in the order they were first bound in: the cache's, then the logits.
@@ -126,14 +134,54 @@ impl Cache {
         logits.ok_or_else(|| ort::Error::new("the run gave no logits"))
     }
 
+    /// The same without bindings, through which ONNX Runtime gives a run no adapter's weights, and
+    /// says nothing of it. Only on the processor, where it costs no copy more.
+    fn run_unbound(
+        &mut self,
+        session: &mut Session,
+        graph: &Graph,
+        options: &RunOptions,
+        step: Step,
+    ) -> ort::Result<DynValue> {
+        let names = graph.cache.iter().map(|tensor| tensor.past.as_str());
+        let past = names.zip(&self.past).map(|(name, value)| (name, value.into()));
+        let mut inputs: Vec<(&str, SessionInputValue<'_>)> = past.collect();
+        let rows = step.rows;
+        inputs.push((&graph.tokens.name, integers(&graph.tokens, rows, step.tokens)?.into()));
+        if let Some(mask) = &graph.mask {
+            inputs.push((&mask.name, integers(mask, rows, step.mask)?.into()));
+        }
+        if let Some(positions) = &graph.positions {
+            inputs.push((&positions.name, integers(positions, rows, step.positions)?.into()));
+        }
+        if let Some(branch) = &graph.cache_branch {
+            let has_past = Tensor::from_array(([1_i64], vec![step.has_past]))?;
+            inputs.push((branch, has_past.into_dyn().into()));
+        }
+        let mut outputs = session.run_with_options(inputs, options)?;
+        let mut take = |name: &str| {
+            outputs.remove(name).ok_or_else(|| ort::Error::new(format!("the run gave no `{name}`")))
+        };
+        let past = graph.cache.iter().map(|tensor| take(&tensor.present));
+        let past = past.collect::<ort::Result<Vec<_>>>()?;
+        let logits = take(&graph.logits.name)?;
+        self.past = past;
+        Ok(logits)
+    }
+
     /// The keys and values it holds, in the graph's order, where they are no shared buffer.
     pub(crate) fn past(&self) -> &[DynValue] {
         &self.past
     }
 
-    /// Puts others in the place of the keys and values it holds.
-    pub(crate) fn set_past(&mut self, past: Vec<DynValue>) {
-        self.past = past;
+    /// Puts others in the place of the keys and values it holds, those of so many tokens.
+    pub(crate) fn set_past(&mut self, past: Vec<DynValue>, length: usize) {
+        (self.past, self.length) = (past, length);
+    }
+
+    /// The keys and values it holds, for another.
+    pub(crate) fn into_past(self) -> Vec<DynValue> {
+        self.past
     }
 
     /// How many tokens it was fed.
@@ -197,13 +245,17 @@ fn bind_integers(
     rows: usize,
     values: Vec<i64>,
 ) -> ort::Result<()> {
+    binding.bind_input(input.name.as_str(), &integers(input, rows, values)?)
+}
+
+/// So many rows of whole numbers, of the input's type.
+fn integers(input: &Integers, rows: usize, values: Vec<i64>) -> ort::Result<DynValue> {
     let shape = [rows as i64, (values.len() / rows) as i64];
     if input.is_wide {
-        binding.bind_input(input.name.as_str(), &Tensor::from_array((shape, values))?)
-    } else {
-        let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();
-        binding.bind_input(input.name.as_str(), &Tensor::from_array((shape, values))?)
+        return Ok(Tensor::from_array((shape, values))?.into_dyn());
     }
+    let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();
+    Ok(Tensor::from_array((shape, values))?.into_dyn())
 }
 
 fn failed(error: &ort::Error) -> Error {

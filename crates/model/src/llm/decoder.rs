@@ -2,6 +2,8 @@
 
 use consort_stage::Result;
 
+use super::adapters::AdapterId;
+
 /// A token's number in the vocabulary.
 pub(crate) type Token = u32;
 
@@ -60,14 +62,14 @@ pub(crate) trait Decoder: Send {
     fn prefill_tokens(&self) -> usize;
 
     /// Begins a sequence in a slot that has none, and gives how many tokens of its prompt are
-    /// remembered from another: never all of them.
-    fn begin(&mut self, slot: Slot, prompt: &[Token]) -> Result<usize>;
+    /// remembered from another that was computed with the same adapter: never all of them.
+    fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize>;
 
     /// Feeds some tokens of a prompt to a slot, behind those it holds. What is wanted is that of
     /// the last of them; `None` when nothing is, since the prompt goes on.
     fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()>;
 
-    /// Feeds one token to each of some slots.
+    /// Feeds one token to each of some slots, all of one adapter.
     fn decode(&mut self, rows: &[Row]) -> Result<()>;
 
     /// The scores of the row at `index` of the last [`decode`](Self::decode), or, at 0, those of

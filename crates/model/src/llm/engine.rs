@@ -1,17 +1,21 @@
 //! The generation loop: admit requests, step every sequence by a token, emit, retire.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use consort_stage::{Error, Jobs, JobsClosed};
+use consort_stage::{Error, Job, Jobs, JobsClosed};
 
+use super::adapters::AdapterId;
 use super::decoder::{Decoder, Row, Slot};
+use super::guidance::Guidance;
 use super::request::Limits;
 use super::response::Outputs;
+use super::runs::Runs;
 use super::sequence::{Due, Sequence};
 use super::waiting::Waiting;
 
-/// How long the loop rests when every caller reads too slowly: far below what a reader notices,
+/// How long the loop rests when every caller reads too slowly or has a guide compiled: far below what a reader notices,
 /// and long enough to cost nothing.
 const REST: Duration = Duration::from_millis(1);
 
@@ -24,6 +28,8 @@ pub(crate) struct Engine {
     decoder: Box<dyn Decoder>,
     limits: Limits,
     outputs: Outputs,
+    guidance: Guidance,
+    runs: Arc<Runs>,
     waiting: Waiting,
     /// The sequences that have a slot, in the order they were given it.
     active: Vec<Sequence>,
@@ -45,13 +51,20 @@ struct Step {
 
 impl Engine {
     /// An engine without sequences.
-    pub(crate) fn new(decoder: Box<dyn Decoder>, limits: Limits, outputs: Outputs) -> Self {
+    pub(crate) fn new(
+        decoder: Box<dyn Decoder>,
+        limits: Limits,
+        outputs: Outputs,
+        (guidance, runs): (Guidance, Arc<Runs>),
+    ) -> Self {
         Self {
             free: (0..decoder.slots()).rev().collect(),
             decoder,
             waiting: Waiting::new(limits.max_queue_size()),
             limits,
             outputs,
+            guidance,
+            runs,
             active: Vec::new(),
             step: Step::default(),
         }
@@ -63,11 +76,10 @@ impl Engine {
         loop {
             let closed = self.receive(jobs).is_err();
             self.admit();
-            if self.active.is_empty() {
-                if closed {
-                    return;
-                }
-            } else if !self.step() {
+            if closed && self.active.is_empty() && self.waiting.is_empty() {
+                return;
+            }
+            if !self.step() && !self.is_idle() {
                 thread::sleep(REST);
             }
         }
@@ -79,6 +91,7 @@ impl Engine {
             sequence.fail(Error::internal("the model broke down beside this request"));
         }
         self.step = Step::default();
+        self.runs.end();
         self.free = (0..self.decoder.slots()).rev().collect();
         for slot in &self.free {
             self.decoder.release(*slot);
@@ -89,16 +102,24 @@ impl Engine {
     /// cannot be done is answered at once.
     fn receive(&mut self, jobs: &mut Jobs) -> Result<(), JobsClosed> {
         while self.waiting.has_room() {
-            let is_idle = self.active.is_empty() && self.waiting.is_empty();
-            let job = if is_idle { Some(jobs.wait()?) } else { jobs.poll()? };
+            let job = if self.is_idle() { Some(jobs.wait()?) } else { jobs.poll()? };
             let Some(job) = job else {
                 break;
             };
-            if let Some(sequence) = Sequence::read(job, &self.limits, &self.outputs) {
+            for sequence in self.read(job) {
                 self.waiting.push(sequence);
             }
         }
         Ok(())
+    }
+
+    fn read(&mut self, job: Job) -> Vec<Sequence> {
+        Sequence::read(job, &self.limits, &self.outputs, &mut self.guidance)
+    }
+
+    /// Whether there is nobody to work for.
+    fn is_idle(&self) -> bool {
+        self.active.is_empty() && self.waiting.is_empty()
     }
 
     /// Lets those go that nobody waits for any more, and gives every free slot to the most urgent
@@ -134,45 +155,67 @@ impl Engine {
     /// Feeds the last token of every sequence that has given one; how many those were.
     fn decode(&mut self) -> usize {
         let mut step = std::mem::take(&mut self.step);
-        let due = |index: &usize| self.active[*index].due() == Due::Decode;
+        let due = |index: &usize| {
+            let sequence = &self.active[*index];
+            sequence.due() == Due::Decode && sequence.promise()
+        };
         step.decoding.clear();
         step.decoding.extend((0..self.active.len()).filter(due));
-        step.over.clear();
-        for decoding in step.decoding.chunks(self.decoder.max_rows()) {
-            step.rows.clear();
-            step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
-            match self.decoder.decode(&step.rows) {
-                Ok(()) => {
-                    for (row, index) in decoding.iter().enumerate() {
-                        let sequence = &mut self.active[*index];
-                        let scores = self.decoder.scores(row);
-                        match scores.and_then(|scores| sequence.advance(scores)) {
-                            Ok(None) => {}
-                            Ok(Some(_)) => step.over.push((*index, None)),
-                            Err(error) => step.over.push((*index, Some(error))),
-                        }
-                    }
-                }
-                Err(error) => {
-                    let failed = decoding.iter().map(|index| (*index, Some(error.clone())));
-                    step.over.extend(failed);
-                }
-            }
+        // Those of one adapter are computed together, and in their order.
+        step.decoding.sort_by_key(|index| self.active[*index].adapter());
+        let decoding = std::mem::take(&mut step.decoding);
+        let mut rest = decoding.as_slice();
+        while let Some(first) = rest.first() {
+            let adapter = self.active[*first].adapter();
+            let is_alike = |index: &&usize| self.active[**index].adapter() == adapter;
+            let alike = rest.iter().take_while(is_alike).count().min(self.decoder.max_rows());
+            let (alike, others) = rest.split_at(alike);
+            self.decode_together(adapter, alike, &mut step);
+            rest = others;
         }
         // From the last, so that the numbers of the others stay true.
+        step.over.sort_unstable_by_key(|(index, _)| *index);
         while let Some((index, error)) = step.over.pop() {
             self.settle(index, error);
         }
-        let decoded = step.decoding.len();
+        let decoded = decoding.len();
+        step.decoding = decoding;
         self.step = step;
         decoded
+    }
+
+    /// Feeds the last token of some sequences of one adapter.
+    fn decode_together(&mut self, adapter: AdapterId, decoding: &[usize], step: &mut Step) {
+        step.rows.clear();
+        step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
+        self.runs.begin(adapter, decoding.iter().map(|index| self.active[*index].caller()));
+        let decoded = self.decoder.decode(&step.rows);
+        self.runs.end();
+        match decoded {
+            Ok(()) => {
+                for (row, index) in decoding.iter().enumerate() {
+                    let sequence = &mut self.active[*index];
+                    let scores = self.decoder.scores(row);
+                    match scores.and_then(|scores| sequence.advance(scores)) {
+                        Ok(None) => {}
+                        Ok(Some(_)) => step.over.push((*index, None)),
+                        Err(error) => step.over.push((*index, Some(error))),
+                    }
+                }
+            }
+            Err(error) => {
+                let failed = decoding.iter().map(|index| (*index, Some(error.clone())));
+                step.over.extend(failed);
+            }
+        }
     }
 
     /// Feeds so many tokens of prompts, the oldest first; how many those were.
     fn prefill(&mut self, budget: usize) -> usize {
         let (mut fed, mut index) = (0, 0);
         while fed < budget && index < self.active.len() {
-            if self.active[index].due() != Due::Prefill {
+            let sequence = &self.active[index];
+            if sequence.due() != Due::Prefill || !sequence.promise() {
                 index += 1;
                 continue;
             }
@@ -198,13 +241,17 @@ impl Engine {
         let sequence = &mut self.active[index];
         let slot = sequence.slot();
         if !sequence.has_begun() {
-            let held = self.decoder.begin(slot, sequence.prompt())?;
+            let held = self.decoder.begin(slot, sequence.prompt(), sequence.adapter())?;
             sequence.begin(held);
         }
+        self.runs.begin(sequence.adapter(), std::iter::once(sequence.caller()));
         let (tokens, wants) = sequence.feed(most);
         let fed = tokens.len();
-        self.decoder.prefill(slot, tokens, wants)?;
+        let prefilled = self.decoder.prefill(slot, tokens, wants);
+        self.runs.end();
+        prefilled?;
         if wants.is_none() {
+            sequence.release();
             return Ok((fed, true));
         }
         let finish = sequence.advance(self.decoder.scores(0)?)?;
@@ -232,7 +279,7 @@ impl Engine {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    use consort_stage::{Job, Reply, Request, Responses, Result, Tensor};
+    use consort_stage::{Reply, Request, Responses, Result, Tensor};
     use futures::StreamExt;
 
     use super::*;
@@ -259,7 +306,7 @@ mod tests {
             Ok(())
         }
 
-        fn begin(&mut self, _: Slot, _: &[Token]) -> Result<usize> {
+        fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
             Ok(0)
         }
 
@@ -290,10 +337,14 @@ mod tests {
             end_ids: vec![3],
             default_max_tokens: 4,
             is_decoupled: true,
+            adapters: Vec::new(),
             priorities: None,
         };
         let outputs = Outputs::new(std::iter::once("output_ids".into()), true);
-        let mut engine = Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs);
+        let guidance = Guidance::new(Err(Error::not_found("no tokenizer")), 4, 1);
+        let runs = Arc::new(Runs::bare());
+        let mut engine =
+            Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs, (guidance, runs));
         let (sender, mut jobs) = Jobs::channel(4);
         let ((bystander, beside), (fatal, over)) = (job(0), job(1));
         sender.try_send(bystander).unwrap();

@@ -4,17 +4,22 @@
 //! the caches of all its rows, each behind padding that its mask hides. Every step adds a column.
 //! Positions are counted by the mask, so a column may be hidden anywhere in a row. The batch is
 //! put together anew when sequences join or leave, or when more than half of it is hidden.
+//! A prompt that begins like another, or like a text that has ended, copies that part.
 
 mod gather;
+mod kept;
 
 use consort_stage::{Error, Result};
 use ort::session::Session;
 use ort::value::DynValue;
 
 use self::gather::Source;
+use self::kept::{Kept, Text};
+use super::adapters::AdapterId;
 use super::cache::{Cache, Step};
 use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
 use super::logits;
+use super::rows::{FEWEST_REUSED, common};
 use super::serial::Parts;
 use crate::run_error::RunError;
 
@@ -22,11 +27,21 @@ use crate::run_error::RunError;
 pub(crate) struct Padded {
     session: Session,
     parts: Parts,
-    /// The cache of each slot whose prompt is being fed.
-    prompts: Vec<Option<Cache>>,
+    /// What each slot holds whose prompt is being fed.
+    prompts: Vec<Option<Prompt>>,
     batch: Batch,
+    /// What texts that have ended left, as many as slots are free.
+    kept: Kept,
     logits: Vec<f32>,
     places: Vec<usize>,
+}
+
+/// A prompt that is being fed.
+struct Prompt {
+    cache: Cache,
+    /// What was fed of it.
+    tokens: Vec<Token>,
+    adapter: AdapterId,
 }
 
 /// Sequences that are computed together.
@@ -42,8 +57,9 @@ struct BatchRow {
     slot: Option<Slot>,
     /// Which of its columns are tokens of the sequence.
     mask: Vec<bool>,
-    /// How many they are.
-    length: usize,
+    /// Those.
+    tokens: Vec<Token>,
+    adapter: AdapterId,
 }
 
 impl Padded {
@@ -53,7 +69,7 @@ impl Padded {
         let prompts = std::iter::repeat_with(|| None).take(parts.slots).collect();
         let (logits, places) = (Vec::new(), Vec::new());
         let batch = Batch { cache, rows: Vec::new() };
-        Ok(Self { session, parts, prompts, batch, logits, places })
+        Ok(Self { session, parts, prompts, batch, kept: Kept::default(), logits, places })
     }
 
     /// Puts the batch together for a step over some rows, if it is not as it should be.
@@ -64,26 +80,76 @@ impl Padded {
             return Ok(());
         }
         let mut sources = self.batch.sources();
-        let mut new: Vec<_> =
-            self.batch.rows.iter().filter_map(|row| Some((row.slot?, row.length))).collect();
-        for row in rows.iter().filter(|row| !self.batch.holds(row.slot)) {
-            let cache = self.prompts[row.slot].as_ref().ok_or_else(not_begun)?;
-            sources.push(Source::whole(cache.past(), cache.length()));
-            new.push((row.slot, cache.length()));
+        let joining: Vec<_> =
+            rows.iter().map(|row| row.slot).filter(|slot| !self.batch.holds(*slot)).collect();
+        for slot in &joining {
+            let prompt = self.prompts[*slot].as_ref().ok_or_else(not_begun)?;
+            sources.push(Source::whole(prompt.cache.past(), prompt.cache.length()));
         }
         let past = gather::gather(graph, &sources)?;
-        for (slot, _) in &new {
-            self.prompts[*slot] = None;
-        }
-        self.batch.cache.set_past(past);
-        let width = new.iter().map(|(_, length)| *length).max().unwrap_or(0);
-        let padded = |(slot, length)| BatchRow {
+        let prompts =
+            joining.into_iter().filter_map(|slot| Some((slot, self.prompts[slot].take()?)));
+        let joining = prompts.map(|(slot, prompt)| BatchRow {
             slot: Some(slot),
-            mask: (0..width).map(|column| column >= width - length).collect(),
-            length,
-        };
-        self.batch.rows = new.into_iter().map(padded).collect();
+            mask: Vec::new(),
+            tokens: prompt.tokens,
+            adapter: prompt.adapter,
+        });
+        let rows = &mut self.batch.rows;
+        rows.retain(|row| row.slot.is_some());
+        rows.extend(joining);
+        let width = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(0);
+        for row in rows {
+            let hidden = width - row.tokens.len();
+            row.mask = (0..width).map(|column| column >= hidden).collect();
+        }
+        self.batch.cache.set_past(past, width);
         Ok(())
+    }
+
+    /// How many slots have a sequence.
+    fn taken(&self) -> usize {
+        let rows = self.batch.rows.iter().filter(|row| row.slot.is_some());
+        rows.count() + self.prompts.iter().flatten().count()
+    }
+
+    /// The keys and values of the longest beginning of a prompt that any text here has, and how
+    /// many tokens those are; `None` when it is not worth it.
+    fn beginning(
+        &self,
+        prompt: &[Token],
+        adapter: AdapterId,
+    ) -> Result<Option<(Vec<DynValue>, usize)>> {
+        let most = &prompt[..prompt.len().saturating_sub(1)];
+        let shared =
+            |tokens: &[Token], other| if other == adapter { common(tokens, most) } else { 0 };
+        let kept = self.kept.texts().map(|text| {
+            let source = Source::whole(&text.past, text.tokens.len());
+            (shared(&text.tokens, text.adapter), source)
+        });
+        let prompts = self.prompts.iter().flatten().map(|prompt| {
+            let source = Source::whole(prompt.cache.past(), prompt.cache.length());
+            (shared(&prompt.tokens, prompt.adapter), source)
+        });
+        let rows = self.batch.rows.iter().enumerate().map(|(index, row)| {
+            let source = Source::of_row(self.batch.cache.past(), index, &row.mask);
+            (shared(&row.tokens, row.adapter), source)
+        });
+        let best = kept.chain(prompts).chain(rows).max_by_key(|(tokens, _)| *tokens);
+        let Some((tokens, source)) = best.filter(|(tokens, _)| *tokens >= FEWEST_REUSED) else {
+            return Ok(None);
+        };
+        Ok(Some((gather::gather(&self.parts.graph, &[source.first(tokens)])?, tokens)))
+    }
+
+    /// Keeps what the text of a row leaves, while there is room.
+    fn keep(&mut self, row: usize) {
+        let BatchRow { mask, tokens, adapter, .. } = &mut self.batch.rows[row];
+        let source = Source::of_row(self.batch.cache.past(), row, mask);
+        if let Ok(past) = gather::gather(&self.parts.graph, &[source]) {
+            let (tokens, adapter) = (std::mem::take(tokens), *adapter);
+            self.kept.keep(Text { past, tokens, adapter });
+        }
     }
 
     fn failed(&self, error: &ort::Error) -> Error {
@@ -99,7 +165,7 @@ impl Batch {
     /// Whether somebody has left, or more than half of the columns are hidden.
     fn is_wasteful(&self) -> bool {
         let all: usize = self.rows.iter().map(|row| row.mask.len()).sum();
-        let seen: usize = self.rows.iter().map(|row| row.length).sum();
+        let seen: usize = self.rows.iter().map(|row| row.tokens.len()).sum();
         self.rows.iter().any(|row| row.slot.is_none()) || 2 * seen < all
     }
 
@@ -119,7 +185,7 @@ impl Batch {
             rows: self.rows.len(),
             tokens: fed.iter().map(|token| i64::from(token.unwrap_or(0))).collect(),
             mask: mask.collect(),
-            positions: self.rows.iter().map(|row| row.length as i64).collect(),
+            positions: self.rows.iter().map(|row| row.tokens.len() as i64).collect(),
             has_past: true,
         }
     }
@@ -128,7 +194,7 @@ impl Batch {
     fn extend(&mut self, fed: &[Option<Token>]) {
         for (row, token) in self.rows.iter_mut().zip(fed) {
             row.mask.push(token.is_some());
-            row.length += usize::from(token.is_some());
+            row.tokens.extend(token);
         }
     }
 }
@@ -150,16 +216,30 @@ impl Decoder for Padded {
         }
     }
 
-    fn begin(&mut self, slot: Slot, _prompt: &[Token]) -> Result<usize> {
+    fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         let Parts { graph, memory, .. } = &self.parts;
-        self.prompts[slot] = Some(Cache::new(&self.session, graph, memory)?);
-        Ok(0)
+        let mut cache = Cache::new(&self.session, graph, memory)?;
+        // A graph with a branch for the first step takes the whole prompt in it.
+        let beginning = match graph.cache_branch {
+            Some(_) => None,
+            None => self.beginning(prompt, adapter)?,
+        };
+        let held = beginning.map_or(0, |(past, tokens)| {
+            cache.set_past(past, tokens);
+            tokens
+        });
+        self.prompts[slot] = Some(Prompt { cache, tokens: prompt[..held].to_vec(), adapter });
+        self.kept.shrink_to(self.prompts.len() - self.taken());
+        Ok(held)
     }
 
     fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()> {
-        let Parts { graph, memory, vocabulary, .. } = &self.parts;
-        let cache = self.prompts[slot].as_mut().ok_or_else(not_begun)?;
-        let fed = cache.feed(&mut self.session, graph, memory, tokens);
+        let Parts { graph, memory, runs, vocabulary, .. } = &self.parts;
+        let prompt = self.prompts[slot].as_mut().ok_or_else(not_begun)?;
+        let fed = prompt.cache.feed(&mut self.session, graph, (memory, runs), tokens);
+        if fed.is_ok() {
+            prompt.tokens.extend_from_slice(tokens);
+        }
         let fed: DynValue = fed.map_err(|error| self.failed(&error))?;
         self.logits.clear();
         self.places.clear();
@@ -178,8 +258,8 @@ impl Decoder for Padded {
         };
         let fed: Vec<_> = self.batch.rows.iter().map(token).collect();
         let step = self.batch.step(&fed);
-        let Parts { graph, memory, vocabulary, .. } = &self.parts;
-        let run = self.batch.cache.run(&mut self.session, graph, memory, step);
+        let Parts { graph, memory, runs, vocabulary, .. } = &self.parts;
+        let run = self.batch.cache.run(&mut self.session, graph, (memory, runs), step);
         let run = run.map_err(|error| self.failed(&error))?;
         self.batch.extend(&fed);
         self.logits.clear();
@@ -197,10 +277,14 @@ impl Decoder for Padded {
     }
 
     fn release(&mut self, slot: Slot) {
-        self.prompts[slot] = None;
-        for row in self.batch.rows.iter_mut().filter(|row| row.slot == Some(slot)) {
-            row.slot = None;
+        if let Some(Prompt { cache, tokens, adapter }) = self.prompts[slot].take() {
+            self.kept.keep(Text { past: cache.into_past(), tokens, adapter });
         }
+        if let Some(row) = self.batch.rows.iter().position(|row| row.slot == Some(slot)) {
+            self.keep(row);
+            self.batch.rows[row].slot = None;
+        }
+        self.kept.shrink_to(self.prompts.len() - self.taken());
     }
 }
 

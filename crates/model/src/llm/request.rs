@@ -2,11 +2,15 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use consort_config::Priorities;
 use consort_stage::{DataType, Error, Parameter, Request, Result, Tensor};
 
+use super::adapters::{self, AdapterId};
 use super::decoder::Token;
+use super::fields::{Fields, integers, token, wrong};
+use super::guidance::{GUIDE, Source, TYPE};
 use super::sampler::{Penalties, Sampling};
 use super::stop::Words;
 use super::word_list;
@@ -43,11 +47,17 @@ pub(crate) const INPUTS: &[Input] = &[
     ("return_log_probs", DataType::Bool, &[1], false),
     ("top_logprobs", DataType::Int32, &[1], false),
     ("num_return_sequences", DataType::Int32, &[1], false),
+    (adapters::INPUT, DataType::Bytes, &[1], false),
+    (TYPE, DataType::Bytes, &[1], false),
+    (GUIDE, DataType::Bytes, &[1], false),
 ];
 
 /// How many of the likeliest tokens a request may want to know: as many as clients of
 /// `OpenAI`'s protocol may ask for.
 const MOST_ALTERNATIVES: i64 = 20;
+
+/// How many texts a request may want: as many as clients of `OpenAI`'s protocol may ask for.
+const MOST_TEXTS: i64 = 128;
 
 /// What every request to a model is held to.
 #[derive(Clone, Debug)]
@@ -62,6 +72,8 @@ pub(crate) struct Limits {
     pub(crate) default_max_tokens: usize,
     /// Whether a request may have more than one response.
     pub(crate) is_decoupled: bool,
+    /// The names of the model's adapters.
+    pub(crate) adapters: Vec<Arc<str>>,
     /// The levels that a request's priority may put it on; without any, all are equal.
     pub(crate) priorities: Option<Priorities>,
 }
@@ -80,10 +92,12 @@ impl Limits {
 }
 
 /// A request for text, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Generation {
     /// The tokens to continue.
     pub(crate) prompt: Vec<Token>,
+    /// How many texts to continue it with.
+    pub(crate) texts: usize,
     /// How many tokens to generate at most, which fit the context behind the prompt.
     pub(crate) max_tokens: usize,
     /// How many tokens to generate before the text may end.
@@ -102,6 +116,10 @@ pub(crate) struct Generation {
     pub(crate) is_streaming: bool,
     /// Whether the prompt stays out of the first response.
     pub(crate) excludes_prompt: bool,
+    /// The adapter that takes part.
+    pub(crate) adapter: AdapterId,
+    /// What the text must be.
+    pub(crate) guide: Option<Source>,
 }
 
 impl Generation {
@@ -110,7 +128,6 @@ impl Generation {
         let fields = Fields(request);
         fields.check_known()?;
         fields.check_one("beam_width", "beam search is not supported, only 1")?;
-        fields.check_one("num_return_sequences", "ask once for each sequence instead")?;
         let prompt = fields.prompt(limits)?;
         let room = limits.context - prompt.len();
         let asked = fields.integer("request_output_len", |value| value > 0, "positive")?;
@@ -122,6 +139,7 @@ impl Generation {
             ));
         }
         Ok(Self {
+            texts: fields.texts(limits)?,
             max_tokens: asked.map_or(limits.default_max_tokens, |asked| asked as usize).min(room),
             min_tokens: min_tokens.unwrap_or(0) as usize,
             end_ids: fields.end_ids(limits)?,
@@ -140,6 +158,10 @@ impl Generation {
                 .unwrap_or(0) as usize,
             is_streaming,
             excludes_prompt: fields.flag("exclude_input_in_output")?.unwrap_or(true),
+            adapter: fields
+                .string(adapters::INPUT)?
+                .map_or(Ok(None), |name| adapters::find(&limits.adapters, name))?,
+            guide: Source::read(fields.string(TYPE)?, fields.string(GUIDE)?)?,
             prompt,
         })
     }
@@ -152,9 +174,6 @@ impl Generation {
     }
 }
 
-/// The tensors of a request, by name.
-struct Fields<'a>(&'a Request);
-
 impl Fields<'_> {
     fn check_known(&self) -> Result<()> {
         let is_known = |tensor: &&Tensor| INPUTS.iter().any(|(name, ..)| *name == &*tensor.name);
@@ -165,17 +184,6 @@ impl Fields<'_> {
                 tensor.name
             ))
             .of_input(Some(&*tensor.name))),
-        }
-    }
-
-    /// Refuses more than 1 of what there is one of.
-    fn check_one(&self, name: &str, remedy: &str) -> Result<()> {
-        match self.integer(name, |value| value > 0, "positive")? {
-            None | Some(1) => Ok(()),
-            Some(count) => {
-                let error = Error::unsupported(format!("`{name}` is {count}; {remedy}"));
-                Err(error.of_input(Some(name)))
-            }
         }
     }
 
@@ -205,6 +213,18 @@ impl Fields<'_> {
         }
         let ids = ids.into_iter();
         ids.map(|id| token("input_ids", id, limits.vocabulary)).collect()
+    }
+
+    fn texts(&self, limits: &Limits) -> Result<usize> {
+        let is_valid = |value: i64| (1..=MOST_TEXTS).contains(&value);
+        let texts = self.integer("num_return_sequences", is_valid, "1 to 128")?.unwrap_or(1);
+        if texts > 1 && !limits.is_decoupled {
+            return Err(Error::invalid(format!(
+                "`num_return_sequences` is {texts}, and each sequence has responses of its own: \
+                 that needs a model with `model_transaction_policy {{ decoupled: true }}`"
+            )));
+        }
+        Ok(texts as usize)
     }
 
     fn end_ids(&self, limits: &Limits) -> Result<Vec<Token>> {
@@ -279,104 +299,6 @@ impl Fields<'_> {
         }
         Ok(bias)
     }
-
-    /// The numbers of a tensor, none when the request does not have it.
-    fn floats(&self, name: &str) -> Result<Vec<f32>> {
-        let Some(tensor) = self.0.input(name) else {
-            return Ok(Vec::new());
-        };
-        let values = tensor.to_slice::<f32>()?.into_owned();
-        // Minus infinity forbids a token.
-        let is_usable = |value: &f32| !value.is_nan() && *value < f32::INFINITY;
-        if values.iter().all(is_usable) {
-            return Ok(values);
-        }
-        Err(wrong(name, "must have numbers below infinity"))
-    }
-
-    fn integer(
-        &self,
-        name: &str,
-        is_valid: impl Fn(i64) -> bool,
-        wanted: &str,
-    ) -> Result<Option<i64>> {
-        self.valid(name, integers, is_valid, wanted)
-    }
-
-    fn float(
-        &self,
-        name: &str,
-        is_valid: impl Fn(f32) -> bool,
-        wanted: &str,
-    ) -> Result<Option<f32>> {
-        let is_valid = |value: f32| value.is_finite() && is_valid(value);
-        self.valid(name, |tensor| Ok(tensor.to_slice::<f32>()?.into_owned()), is_valid, wanted)
-    }
-
-    fn flag(&self, name: &str) -> Result<Option<bool>> {
-        self.scalar(name, Tensor::to_bools)
-    }
-
-    fn valid<T: Copy + std::fmt::Display>(
-        &self,
-        name: &str,
-        read: impl Fn(&Tensor) -> Result<Vec<T>>,
-        is_valid: impl Fn(T) -> bool,
-        wanted: &str,
-    ) -> Result<Option<T>> {
-        match self.scalar(name, read)? {
-            Some(value) if !is_valid(value) => {
-                Err(wrong(name, format!("must be {wanted}, not {value}")))
-            }
-            value => Ok(value),
-        }
-    }
-
-    /// The one element of a tensor of whatever shape; `None` when the request does not have it.
-    fn scalar<T: Copy>(
-        &self,
-        name: &str,
-        read: impl Fn(&Tensor) -> Result<Vec<T>>,
-    ) -> Result<Option<T>> {
-        let Some(tensor) = self.0.input(name) else {
-            return Ok(None);
-        };
-        match read(tensor)?.as_slice() {
-            [value] => Ok(Some(*value)),
-            values => Err(wrong(name, format!("must be one value, not {}", values.len()))),
-        }
-    }
-}
-
-/// The elements of a tensor of whole numbers, whichever their size.
-pub(super) fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
-    fn widen<T: consort_stage::Element>(
-        tensor: &Tensor,
-        widen: impl Fn(T) -> i64,
-    ) -> Result<Vec<i64>> {
-        Ok(tensor.to_slice::<T>()?.iter().copied().map(widen).collect())
-    }
-    match tensor.datatype {
-        DataType::Int32 => widen::<i32>(tensor, i64::from),
-        DataType::Uint32 => widen::<u32>(tensor, i64::from),
-        DataType::Int64 => widen::<i64>(tensor, |value| value),
-        // A seed's bits are what counts; anything else this large is out of range below zero, too.
-        DataType::Uint64 => widen::<u64>(tensor, |value| value as i64),
-        other => Err(wrong(&tensor.name, format!("is {other}, not a whole number"))),
-    }
-}
-
-/// The token with this number.
-pub(super) fn token(field: &str, id: i64, vocabulary: usize) -> Result<Token> {
-    Token::try_from(id).ok().filter(|id| (*id as usize) < vocabulary).ok_or_else(|| {
-        let last = vocabulary - 1;
-        wrong(field, format!("has token {id}; the model's tokens are 0 to {last}"))
-    })
-}
-
-/// The error of a request whose `input` is wrong, and how.
-pub(super) fn wrong(input: &str, how: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("`{input}` {how}")).of_input(Some(input))
 }
 
 /// A seed for a request that gives none.

@@ -6,6 +6,7 @@ use consort_stage::{DataType, Request, Response, Tensor};
 
 use super::decoder::Token;
 use super::log_probs::Spoken;
+use super::request::Generation;
 
 /// An output: its name, type and dimensions.
 pub(crate) type Output = (&'static str, DataType, &'static [i64]);
@@ -18,11 +19,15 @@ pub(crate) const OUTPUTS: &[Output] = &[
     ("is_final", DataType::Bool, &[1]),
     ("finish_reason", DataType::Bytes, &[1]),
     ("cached_tokens", DataType::Int32, &[1]),
+    ("sequence_index", DataType::Int32, &[1]),
     ("cum_log_probs", DataType::Fp32, &[1]),
     ("output_log_probs", DataType::Fp32, &[-1]),
     ("top_logprob_ids", DataType::Int32, &[-1, -1]),
     ("top_logprob_values", DataType::Fp32, &[-1, -1]),
 ];
+
+/// That which comes only to a request for several sequences: with one it is 0 and says nothing.
+const INDEX: &str = "sequence_index";
 
 /// Those that come only to a request that asks for log-probabilities, or names them.
 const ON_DEMAND: [&str; 4] =
@@ -63,6 +68,8 @@ pub(crate) struct Part<'a> {
     pub(crate) cached: usize,
     /// The log-probabilities of the new tokens that were generated.
     pub(crate) log_probs: Spoken<'a>,
+    /// Which of its caller's texts it is, from 0.
+    pub(crate) index: usize,
     /// How the text ended, when this is its end.
     pub(crate) finish: Option<Finish>,
 }
@@ -81,22 +88,24 @@ impl Outputs {
     }
 
     /// Only those that the request wants.
-    pub(crate) fn wanted_by(&self, request: &Request, wants_log_probs: bool) -> Self {
+    pub(crate) fn wanted_by(&self, request: &Request, generation: &Generation) -> Self {
+        let wants_log_probs = generation.wants_any_log_probs();
         let is_named = |name: &Arc<str>| {
+            // An ensemble names it whatever its caller asks for.
+            if &**name == INDEX && generation.texts == 1 {
+                return false;
+            }
             let is_on_demand = ON_DEMAND.contains(&&**name) && !wants_log_probs;
             request.outputs.contains(name) || request.outputs.is_empty() && !is_on_demand
         };
         Self { names: self.names.iter().filter(|name| is_named(name)).cloned().collect(), ..*self }
     }
 
-    /// The response for a part of the text.
+    /// The response for a part of the text; that it is the last of its request is for others to
+    /// say.
     pub(crate) fn response(&self, part: Part<'_>) -> Response {
         let outputs = self.names.iter().map(|name| self.output(name, part));
-        Response {
-            outputs: outputs.collect(),
-            is_last: part.finish.is_some(),
-            ..Response::default()
-        }
+        Response { outputs: outputs.collect(), ..Response::default() }
     }
 
     fn output(&self, name: &Arc<str>, part: Part<'_>) -> Tensor {
@@ -108,6 +117,7 @@ impl Outputs {
             "context_ids" => self.tokens(name, &before[before.len().saturating_sub(CONTEXT)..]),
             "sequence_length" => Tensor::from_vec(name, &one, vec![part.generated as i32]),
             "is_final" => Tensor::from_bools(name, &one, &[part.finish.is_some()]),
+            INDEX => Tensor::from_vec(name, &one, vec![part.index as i32]),
             "cached_tokens" => Tensor::from_vec(name, &one, vec![part.cached as i32]),
             "cum_log_probs" => Tensor::from_vec(name, &one, vec![part.log_probs.sum]),
             "output_log_probs" => {

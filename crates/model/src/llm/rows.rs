@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use super::adapters::AdapterId;
 use super::decoder::{Slot, Token};
 
 /// The fewest tokens worth taking over from another row: fewer are computed sooner than copied.
-const FEWEST_REUSED: usize = 8;
+pub(super) const FEWEST_REUSED: usize = 8;
 
 /// The rows of a cache. A row without a sequence keeps its contents until another needs it.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ struct Contents {
     owner: Option<Slot>,
     /// The tokens whose keys and values it holds.
     tokens: Vec<Token>,
+    /// What they were computed with.
+    adapter: AdapterId,
     released_at: u64,
 }
 
@@ -72,13 +75,21 @@ impl Rows {
     }
 
     /// Gives a slot the row that is best for its prompt, and what is to be copied there so that
-    /// the row holds as much of the prompt as any; `None` when every row is taken.
+    /// the row holds as much of the prompt as any that was computed with the same adapter; `None`
+    /// when every row is taken.
     ///
     /// The last token of a prompt is never taken over: its logits are yet to be computed.
-    pub(crate) fn begin(&mut self, slot: Slot, prompt: &[Token]) -> Option<(usize, Option<Copy>)> {
+    pub(crate) fn begin(
+        &mut self,
+        slot: Slot,
+        prompt: &[Token],
+        adapter: AdapterId,
+    ) -> Option<(usize, Option<Copy>)> {
         self.release(slot);
         let most = prompt.len().saturating_sub(1);
-        let shared = |row: &Contents| common(&row.tokens, &prompt[..most]);
+        let shared = |row: &Contents| {
+            if row.adapter == adapter { common(&row.tokens, &prompt[..most]) } else { 0 }
+        };
         let (from, tokens) = (0..self.len())
             .map(|row| (row, shared(&self.contents[row])))
             .max_by_key(|(row, tokens)| (*tokens, self.contents[*row].owner.is_none()))
@@ -87,7 +98,7 @@ impl Rows {
         let is_free = |row: usize| self.contents[row].owner.is_none();
         let to = if tokens > 0 && is_free(from) { from } else { self.oldest()? };
         let row = &mut self.contents[to];
-        row.owner = Some(slot);
+        (row.owner, row.adapter) = (Some(slot), adapter);
         self.of_slot[slot] = Some(to);
         let copy = Copy { from, to, tokens };
         if from == to {
@@ -95,6 +106,7 @@ impl Rows {
             return Some((tokens, None));
         }
         self.note_copy(copy);
+        self.contents[to].adapter = adapter;
         Some((tokens, (tokens > 0).then_some(copy)))
     }
 
@@ -148,11 +160,12 @@ impl Rows {
         tokens.clear();
         tokens.extend_from_slice(&self.contents[copy.from].tokens[..copy.tokens]);
         self.contents[copy.to].tokens = tokens;
+        self.contents[copy.to].adapter = self.contents[copy.from].adapter;
     }
 }
 
 /// How many tokens two texts have in common at their beginnings.
-fn common(left: &[Token], right: &[Token]) -> usize {
+pub(super) fn common(left: &[Token], right: &[Token]) -> usize {
     left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
@@ -167,16 +180,16 @@ mod tests {
     #[test]
     fn a_prompt_goes_where_its_beginning_is() {
         let mut rows = Rows::new(3, 64, false);
-        assert_eq!(rows.begin(0, &text(20)), Some((0, None)));
+        assert_eq!(rows.begin(0, &text(20), None), Some((0, None)));
         rows.extend(0, &text(20));
         // Another has it: the beginning is copied, all but the token whose logits are wanted.
         let copy = Copy { from: 0, to: 1, tokens: 19 };
-        assert_eq!(rows.begin(1, &text(20)), Some((19, Some(copy))));
+        assert_eq!(rows.begin(1, &text(20), None), Some((19, Some(copy))));
         // Nobody has it any more: the row is taken as it is, and what does not fit is forgotten.
         rows.release(0);
         rows.release(1);
         let other = [text(12), vec![99; 5]].concat();
-        assert_eq!(rows.begin(2, &other), Some((12, None)));
+        assert_eq!(rows.begin(2, &other, None), Some((12, None)));
         let row = rows.row(2).unwrap();
         assert_eq!(rows.tokens(row), text(12));
     }
@@ -184,15 +197,15 @@ mod tests {
     #[test]
     fn a_short_beginning_is_not_worth_it() {
         let mut rows = Rows::new(2, 64, false);
-        rows.begin(0, &text(20));
+        rows.begin(0, &text(20), None);
         rows.extend(0, &text(20));
-        assert_eq!(rows.begin(1, &text(FEWEST_REUSED as u32)), Some((0, None)));
+        assert_eq!(rows.begin(1, &text(FEWEST_REUSED as u32), None), Some((0, None)));
     }
 
     #[test]
     fn every_slot_has_a_row_of_its_own_and_none_is_left_over() {
         let mut rows = Rows::new(3, 8, false);
-        let begun: Vec<_> = (0..3).map(|slot| rows.begin(slot, &[1]).is_some()).collect();
+        let begun: Vec<_> = (0..3).map(|slot| rows.begin(slot, &[1], None).is_some()).collect();
         assert_eq!(begun, [true; 3]);
         let mut taken: Vec<_> = (0..3).filter_map(|slot| rows.row(slot)).collect();
         taken.sort_unstable();
@@ -203,7 +216,7 @@ mod tests {
     fn the_last_row_moves_into_a_gap() {
         let mut rows = Rows::new(4, 64, false);
         for slot in 0..4 {
-            rows.begin(slot, &[slot as Token]);
+            rows.begin(slot, &[slot as Token], None);
             rows.extend(rows.row(slot).unwrap(), &[slot as Token]);
         }
         let held = |rows: &Rows, slot| rows.tokens(rows.row(slot).unwrap()).to_vec();
@@ -220,10 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn what_another_adapter_computed_is_not_taken_over() {
+        let mut rows = Rows::new(3, 64, false);
+        rows.begin(0, &text(20), Some(0));
+        rows.extend(rows.row(0).unwrap(), &text(20));
+        assert_eq!(rows.begin(1, &text(20), None), Some((0, None)));
+        assert_eq!(rows.begin(2, &text(20), Some(0)).unwrap().0, 19);
+        rows.release(0);
+        rows.release(1);
+        rows.release(2);
+        assert_eq!(rows.begin(0, &text(20), Some(1)), Some((0, None)));
+    }
+
+    #[test]
     fn where_steps_begin_with_the_first_row_sequences_move_to_the_front() {
         let mut rows = Rows::new(4, 64, true);
         for slot in 0..4 {
-            rows.begin(slot, &[slot as Token]);
+            rows.begin(slot, &[slot as Token], None);
             rows.extend(rows.row(slot).unwrap(), &[slot as Token]);
         }
         let last = (0..4).find(|slot| rows.row(*slot) == Some(3)).unwrap();
@@ -234,7 +260,7 @@ mod tests {
         assert_eq!(rows.span(&left), 0..1);
         assert_eq!(rows.tokens(0), [last as Token]);
         rows.release(last);
-        rows.begin(1, &[9]);
+        rows.begin(1, &[9], None);
         assert_eq!(rows.row(1), Some(0));
     }
 
@@ -242,13 +268,13 @@ mod tests {
     fn the_oldest_contents_go_first() {
         let mut rows = Rows::new(2, 64, false);
         for slot in 0..2 {
-            rows.begin(slot, &[7 + slot as Token]);
+            rows.begin(slot, &[7 + slot as Token], None);
             rows.extend(rows.row(slot).unwrap(), &text(30));
         }
         let first = rows.row(0).unwrap();
         rows.release(0);
         rows.release(1);
-        rows.begin(0, &[9]);
+        rows.begin(0, &[9], None);
         assert_eq!(rows.row(0), Some(first));
     }
 }

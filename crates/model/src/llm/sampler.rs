@@ -43,6 +43,18 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// That of one of several texts: the first is drawn as it would be alone.
+    pub(crate) fn of_text(&self, index: usize) -> Self {
+        let seed = match index {
+            0 => self.seed,
+            // Mixed, for numbers that begin at neighbouring seeds are related.
+            _ => Random::new(self.seed.wrapping_add(index as u64)).next(),
+        };
+        Self { seed, ..self.clone() }
+    }
+}
+
 /// What makes tokens that were seen less likely.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Penalties {

@@ -1,8 +1,13 @@
-//! One request on its way: what it was fed, what it generated, and what its caller has been given.
+//! One text on its way: what it was fed, what it generated, and what its caller has been given.
+
+use std::sync::Arc;
 
 use consort_stage::{Error, Job, Result};
 
+use super::adapters::AdapterId;
+use super::caller::Caller;
 use super::decoder::{Row, Scores, Slot, Token, Wants};
+use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
 use super::response::{Finish, Outputs, Part};
@@ -15,9 +20,12 @@ pub(crate) struct Sequence {
     urgency: Urgency,
     /// Whether the decoder knows of it.
     has_begun: bool,
-    job: Job,
+    caller: Arc<Caller>,
+    /// Which of its caller's texts it is, from 0.
+    index: usize,
     outputs: Outputs,
     generation: Generation,
+    guide: Option<Guide>,
     sampler: Sampler,
     log_probs: LogProbs,
     /// How many tokens of the prompt the decoder held already.
@@ -39,38 +47,65 @@ pub(crate) enum Due {
     Prefill,
     /// Feed its last token.
     Decode,
-    /// Nothing: its caller reads too slowly.
-    Wait,
 }
 
 impl Sequence {
-    /// Checks what a job asks for; a job that cannot be done is answered at once.
-    pub(crate) fn read(job: Job, limits: &Limits, outputs: &Outputs) -> Option<Self> {
+    /// Checks what a job asks for, and gives a sequence for each text that it wants; a job that
+    /// cannot be done is answered at once, and gives none.
+    pub(crate) fn read(
+        job: Job,
+        limits: &Limits,
+        outputs: &Outputs,
+        guidance: &mut Guidance,
+    ) -> Vec<Self> {
         if job.request.context.is_expired() {
             job.reply.fail(Error::deadline_exceeded());
-            return None;
+            return Vec::new();
         }
-        match Generation::read(&job.request, limits) {
-            Ok(generation) => Some(Self {
+        let read = Generation::read(&job.request, limits).and_then(|mut generation| {
+            let source = generation.guide.take();
+            let guide = |_| source.clone().map(|source| guidance.guide(source)).transpose();
+            let guides = (0..generation.texts).map(guide).collect::<Result<Vec<_>>>()?;
+            Ok((generation, guides))
+        });
+        let (generation, guides) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                job.reply.fail(error);
+                return Vec::new();
+            }
+        };
+        let urgency = Urgency::new(limits.level(&job.request), job.request.context.deadline);
+        let outputs = outputs.wanted_by(&job.request, &generation);
+        let caller = Arc::new(Caller::new(job, generation.texts));
+        let sequence = |(index, guide)| {
+            let generation: Generation = generation.clone();
+            let sampling = generation.sampling.of_text(index);
+            Self {
                 slot: Slot::MAX,
-                urgency: Urgency::new(limits.level(&job.request), job.request.context.deadline),
+                urgency,
                 has_begun: false,
-                outputs: outputs.wanted_by(&job.request, generation.wants_any_log_probs()),
+                caller: Arc::clone(&caller),
+                index,
+                outputs: outputs.clone(),
                 log_probs: LogProbs::new(generation.wants_log_probs, generation.alternatives),
                 cached: 0,
-                sampler: Sampler::new(generation.sampling.clone(), &generation.prompt),
+                guide,
+                sampler: Sampler::new(sampling, &generation.prompt),
                 text: generation.prompt.clone(),
                 fed: 0,
                 given: generation.prompt.len(),
                 owes_prompt: !generation.excludes_prompt,
                 generation,
-                job,
-            }),
-            Err(error) => {
-                job.reply.fail(error);
-                None
             }
-        }
+        };
+        guides.into_iter().enumerate().map(sequence).collect()
+    }
+
+    /// Whether it can be given a slot, which it cannot while its guide is compiled; the error of a
+    /// guide that cannot be.
+    pub(crate) fn is_ready(&mut self) -> Result<bool> {
+        self.guide.as_mut().map_or(Ok(true), Guide::is_compiled)
     }
 
     /// Whose turn it is while it waits.
@@ -80,7 +115,7 @@ impl Sequence {
 
     /// Gives it a slot.
     pub(crate) fn place(&mut self, slot: Slot) {
-        self.job.reply.admit();
+        self.caller.admit();
         self.slot = slot;
     }
 
@@ -91,18 +126,27 @@ impl Sequence {
 
     /// Whether nobody waits for it any more, or not any longer.
     pub(crate) fn is_over(&self) -> bool {
-        self.job.reply.is_gone() || self.job.request.context.is_expired()
+        self.caller.is_over()
     }
 
-    /// What is to be done for it now.
+    /// What is to be done for it now; [`promise`](Self::promise) says whether it can be.
     pub(crate) fn due(&self) -> Due {
-        if self.job.reply.is_full() {
-            Due::Wait
-        } else if self.text.len() - self.fed > 1 || self.fed == 0 || !self.has_begun {
+        if self.text.len() - self.fed > 1 || self.fed == 0 || !self.has_begun {
             Due::Prefill
         } else {
             Due::Decode
         }
+    }
+
+    /// Promises its next response room at its caller, until [`advance`](Self::advance) or
+    /// [`release`](Self::release); it must wait when there is none.
+    pub(crate) fn promise(&self) -> bool {
+        self.caller.promise()
+    }
+
+    /// Takes the promise back where no response came of it.
+    pub(crate) fn release(&self) {
+        self.caller.release();
     }
 
     /// Whether the decoder knows of it.
@@ -118,6 +162,16 @@ impl Sequence {
     /// The tokens it began with.
     pub(crate) fn prompt(&self) -> &[Token] {
         &self.generation.prompt
+    }
+
+    /// The adapter it is computed with.
+    pub(crate) fn adapter(&self) -> AdapterId {
+        self.generation.adapter
+    }
+
+    /// Who waits for it.
+    pub(crate) fn caller(&self) -> Arc<Caller> {
+        Arc::clone(&self.caller)
     }
 
     /// Its last token, which the decoder is fed now.
@@ -139,17 +193,11 @@ impl Sequence {
     ///
     /// The sequence is over when this gives how it ended.
     pub(crate) fn advance(&mut self, scores: Scores<'_>) -> Result<Option<Finish>> {
-        let token = match scores {
-            Scores::Likeliest(token) => token,
-            Scores::Top(tokens) => self.sampler.pick_from(tokens),
-            Scores::Logits(logits) => self.pick(logits),
+        self.caller.release();
+        let finish = match self.pick(scores)? {
+            Some(token) => self.extend(token)?,
+            None => Some(Finish::Stop),
         };
-        let token = token.ok_or_else(|| {
-            Error::internal(
-                "the model left no token to pick: every logit is infinite or not a number",
-            )
-        })?;
-        let finish = self.extend(token);
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {
             self.give(finish);
@@ -159,21 +207,20 @@ impl Sequence {
 
     /// Ends it with an error.
     pub(crate) fn fail(self, error: Error) {
-        self.job.reply.fail(error);
+        self.caller.fail(error);
     }
 
     /// Ends it because nobody waits for it, or not any longer.
     pub(crate) fn retire(self) {
-        if self.job.request.context.is_expired() {
-            self.job.reply.fail(Error::deadline_exceeded());
-        }
+        self.caller.retire();
     }
 
     /// What the next token is picked from: whatever changes the logits, or asks for them, needs
     /// those of all tokens.
     fn wants(&self) -> Wants {
         let is_free = self.generation.words.bad.is_empty() && !self.is_too_short();
-        if is_free && !self.log_probs.are_wanted() { self.sampler.wants() } else { Wants::Logits }
+        let is_free = is_free && self.guide.is_none() && !self.log_probs.are_wanted();
+        if is_free { self.sampler.wants() } else { Wants::Logits }
     }
 
     /// Whether nothing may end it yet.
@@ -181,8 +228,26 @@ impl Sequence {
         self.generated().len() < self.generation.min_tokens
     }
 
-    /// Picks the next token; `None` when there is none to pick.
-    fn pick(&mut self, logits: &mut [f32]) -> Option<Token> {
+    /// Picks the next token; `None` when its guide leaves nothing but the end.
+    fn pick(&mut self, scores: Scores<'_>) -> Result<Option<Token>> {
+        let picked = match scores {
+            Scores::Likeliest(token) => token,
+            Scores::Top(tokens) => self.sampler.pick_from(tokens),
+            Scores::Logits(logits) => {
+                self.see(logits);
+                if let Some(guide) = &mut self.guide
+                    && guide.restrict(logits, &self.generation.end_ids)? == Left::End
+                {
+                    return Ok(None);
+                }
+                self.sampler.pick(logits)
+            }
+        };
+        picked.map(Some).ok_or_else(|| self.no_token())
+    }
+
+    /// Notes the logits of the next token, and changes them by what the request says.
+    fn see(&mut self, logits: &mut [f32]) {
         let Generation { end_ids, words, .. } = &self.generation;
         self.log_probs.see(logits);
         self.sampler.penalise(logits);
@@ -192,25 +257,39 @@ impl Sequence {
                 *logit = f32::NEG_INFINITY;
             }
         }
-        self.sampler.pick(logits)
     }
 
     /// Appends the next token, unless it ends the text.
-    fn extend(&mut self, token: Token) -> Option<Finish> {
+    fn extend(&mut self, token: Token) -> Result<Option<Finish>> {
         let Generation { end_ids, words, .. } = &self.generation;
         self.sampler.note(token);
         if end_ids.contains(&token) {
-            return Some(Finish::Stop);
+            return Ok(Some(Finish::Stop));
         }
         self.text.push(token);
         self.log_probs.note(token);
+        let is_whole = self.guide.as_mut().map_or(Ok(false), |guide| guide.advance(token))?;
         let stop = words.stop_length(self.generated());
         if stop > 0 {
             self.text.truncate(self.text.len() - stop);
-            return Some(Finish::Stop);
+        }
+        if stop > 0 || is_whole {
+            return Ok(Some(Finish::Stop));
         }
         let is_full = self.generated().len() >= self.generation.max_tokens;
-        is_full.then_some(Finish::Length)
+        Ok(is_full.then_some(Finish::Length))
+    }
+
+    /// The error when every token is impossible.
+    fn no_token(&self) -> Error {
+        if self.guide.is_some() {
+            return Error::invalid(format!(
+                "`{GUIDE}` allows no token after {} of them that the model has and neither \
+                 `bad_words_list` nor a bias forbids",
+                self.generated().len()
+            ));
+        }
+        Error::internal("the model left no token to pick: every logit is infinite or not a number")
     }
 
     fn generated(&self) -> &[Token] {
@@ -233,10 +312,10 @@ impl Sequence {
             generated: end - prompt,
             cached: self.cached,
             log_probs: self.log_probs.spoken(self.given - prompt, end - prompt),
+            index: self.index,
             finish,
         });
         self.given = end;
-        // There is room: `due` lets a sequence whose caller has not read wait.
-        drop(self.job.reply.try_send(response));
+        self.caller.give(response, finish.is_some());
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use consort_stage::Result;
 use ort::session::Session;
 
+use super::adapters::AdapterId;
 use super::cache::{Cache, Memory};
 use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::logits;
+use super::runs::Runs;
 use crate::run_error::RunError;
 
 /// A session and the caches of the sequences it may have.
@@ -17,6 +19,7 @@ pub(crate) struct Serial {
     model: Arc<str>,
     graph: Graph,
     memory: Memory,
+    runs: Arc<Runs>,
     /// Made when a slot is first used, and kept for the next sequence in it.
     caches: Vec<Option<Cache>>,
     prefill_tokens: usize,
@@ -27,6 +30,7 @@ pub(crate) struct Serial {
 /// What a [`Serial`] is made of beside its session.
 pub(crate) struct Parts {
     pub(crate) model: Arc<str>,
+    pub(crate) runs: Arc<Runs>,
     pub(crate) graph: Graph,
     pub(crate) memory: Memory,
     pub(crate) slots: usize,
@@ -47,6 +51,7 @@ impl Serial {
             },
             graph: parts.graph,
             memory: parts.memory,
+            runs: parts.runs,
             caches: std::iter::repeat_with(|| None).take(parts.slots).collect(),
             vocabulary: parts.vocabulary,
             logits: Vec::new(),
@@ -59,7 +64,7 @@ impl Serial {
             empty => empty.insert(Cache::new(&self.session, &self.graph, &self.memory)?),
         };
         let logits = cache
-            .feed(&mut self.session, &self.graph, &self.memory, tokens)
+            .feed(&mut self.session, &self.graph, (&self.memory, &self.runs), tokens)
             .map_err(|error| RunError::from(&error).with_own_inputs().within(&self.model))?;
         self.logits.clear();
         logits::read_last(&logits, 1, self.vocabulary, &mut self.logits)
@@ -79,7 +84,7 @@ impl Decoder for Serial {
         self.prefill_tokens
     }
 
-    fn begin(&mut self, _slot: Slot, _prompt: &[Token]) -> Result<usize> {
+    fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
         Ok(0)
     }
 

@@ -23,11 +23,13 @@ use ort::session::Session;
 use self::capture::Capture;
 use self::inputs::{Blocked, Blocks, Shapes};
 use self::picker::Picker;
+use super::adapters::AdapterId;
 use super::buffers::{Buffers, CallId, Part};
 use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::logits;
 use super::rows::{Copy, Rows};
+use super::runs::Runs;
 use super::stripes::Stripes;
 use crate::run_error::RunError;
 
@@ -50,6 +52,7 @@ pub(crate) struct Shared {
     capture: Option<Capture>,
     picker: Option<Picker>,
     rows: Rows,
+    runs: Arc<Runs>,
     /// The token that each row is fed next.
     next: Vec<Token>,
     /// Where in the last run each of the rows asked for was, and what was wanted of it.
@@ -87,7 +90,7 @@ impl Shared {
     /// its logits on a card; takes all its memory now.
     pub(crate) fn new(
         (session, picker): (Session, Option<Session>),
-        (model, graph): (Arc<str>, Graph),
+        (model, graph, runs): (Arc<str>, Graph, Arc<Runs>),
         size: Size,
         home: Home,
     ) -> Result<Self> {
@@ -111,6 +114,7 @@ impl Shared {
             capture: captures.then(|| Capture::new(size)),
             picker,
             rows: Rows::new(size.slots, size.context, captures),
+            runs,
             next: vec![0; size.slots],
             asked: Vec::with_capacity(size.slots),
             first: 0,
@@ -133,10 +137,17 @@ impl Shared {
         self.blocks.send(&mut self.buffers, shapes)?;
         let call = self.call(rows, shapes)?;
         let options = match &mut self.capture {
-            Some(capture) => Some(capture.options(shapes, kind)?),
-            None => None,
+            Some(capture) => {
+                let options = Arc::clone(capture.options(shapes, kind)?);
+                // A step that is stopped while it is captured could not be captured again.
+                if kind == capture::Kind::Prompt {
+                    self.runs.adopt(&options);
+                }
+                options
+            }
+            None => self.runs.options()?.0,
         };
-        self.buffers.run(&mut self.session, call, options)
+        self.buffers.run(&mut self.session, call, Some(&options))
     }
 
     /// The prepared run over some rows, with tensors of these shapes.
@@ -252,10 +263,10 @@ impl Decoder for Shared {
         self.size.prefill_tokens
     }
 
-    fn begin(&mut self, slot: Slot, prompt: &[Token]) -> Result<usize> {
+    fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         let (held, copy) = self
             .rows
-            .begin(slot, prompt)
+            .begin(slot, prompt, adapter)
             .ok_or_else(|| Error::internal("a slot was begun while every row was taken"))?;
         if let Some(copy) = copy {
             self.copy(copy)?;

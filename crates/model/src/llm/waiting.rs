@@ -55,9 +55,17 @@ impl Waiting {
         self.sequences.insert(place, sequence);
     }
 
-    /// The most urgent.
+    /// The most urgent of those that can be given a slot.
     pub(crate) fn pop(&mut self) -> Option<Sequence> {
-        (!self.sequences.is_empty()).then(|| self.sequences.remove(0))
+        let mut index = 0;
+        while index < self.sequences.len() {
+            match self.sequences[index].is_ready() {
+                Ok(true) => return Some(self.sequences.remove(index)),
+                Ok(false) => index += 1,
+                Err(error) => self.sequences.remove(index).fail(error),
+            }
+        }
+        None
     }
 
     /// Lets those go that nobody waits for any more.

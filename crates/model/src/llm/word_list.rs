@@ -3,7 +3,7 @@
 use consort_stage::{Result, ShapeText, Tensor};
 
 use super::decoder::Token;
-use super::request::{integers, token, wrong};
+use super::fields::{integers, token, wrong};
 
 /// What stands behind the last end.
 const PADDING: i64 = -1;

@@ -9,7 +9,7 @@ use consort_stage::{Error, Result};
 use super::Opened;
 use crate::gpus;
 use crate::llm::{
-    Carrying, Decoder, Graph, Home, Limits, Memory, Padded, Parts, Serial, Shared, Size,
+    Carrying, Decoder, Graph, Home, Limits, Memory, Padded, Parts, Runs, Serial, Shared, Size,
 };
 use crate::provider::Provider;
 
@@ -20,6 +20,9 @@ const MAX_ACTIVE_REQUESTS: NonZeroUsize = NonZeroUsize::new(16).expect("sixteen 
 const MAX_ACTIVE_REQUESTS_ON_CARD: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 /// The same where they are computed one after the other.
 const MAX_ACTIVE_REQUESTS_IN_TURN: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
+/// How many a configuration may ask for: more than any machine computes at once, and few enough
+/// to be counted before there is memory for any.
+const MOST_ACTIVE_REQUESTS: usize = 1 << 16;
 /// The caches take one part in so many of what is free on the card once the weights are there: the
 /// rest is for what runs need, and for models that are loaded later.
 const SHARE_OF_CARD: usize = 2;
@@ -33,7 +36,11 @@ const PREFILL_CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(128).expect("it is no
 const PREFILL_CHUNK_SIZE_ON_CARD: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
 /// The decoder that a graph needs where its session runs.
-pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<Box<dyn Decoder>> {
+pub(super) fn decoder(
+    model: &Model,
+    opened: Opened,
+    (limits, runs): (&Limits, &Arc<Runs>),
+) -> Result<Box<dyn Decoder>> {
     let Opened { session, provider, graph, captures, picker, .. } = opened;
     let settings = &model.settings;
     let is_on_card = provider != Provider::Cpu;
@@ -49,10 +56,12 @@ pub(super) fn decoder(model: &Model, opened: Opened, limits: &Limits) -> Result<
             Provider::Cpu => Home::Processor,
             Provider::Cuda(index) => Home::Card { index, captures },
         };
-        return Ok(Box::new(Shared::new((session, picker), (name, graph), size, home)?));
+        let parts = (name, graph, Arc::clone(runs));
+        return Ok(Box::new(Shared::new((session, picker), parts, size, home)?));
     }
     let memory = Memory::new(provider, limits.context)?;
-    let parts = Parts { model: name, graph, memory, slots, prefill_tokens, vocabulary };
+    let runs = Arc::clone(runs);
+    let parts = Parts { model: name, runs, graph, memory, slots, prefill_tokens, vocabulary };
     if is_on_card {
         Ok(Box::new(Serial::new(session, parts)))
     } else {
@@ -73,6 +82,11 @@ fn slots(settings: &Settings, graph: &Graph, context: usize, provider: Provider)
     let most = settings.parse_or("max_cache_bytes", most)?;
     let fitting = NonZeroUsize::new(usual.get().min(most / each)).unwrap_or(NonZeroUsize::MIN);
     let slots = settings.parse_or("max_active_requests", fitting)?.get();
+    if slots > MOST_ACTIVE_REQUESTS {
+        return Err(Error::invalid(format!(
+            "`max_active_requests` is {slots}, more than {MOST_ACTIVE_REQUESTS}"
+        )));
+    }
     if settings.get("max_cache_bytes").is_some() && slots.saturating_mul(each) > most {
         return Err(Error::invalid(format!(
             "`max_active_requests` is {slots}, and each takes {each} bytes of cache, more than \

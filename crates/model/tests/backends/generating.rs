@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 
 use consort_config::{Device, Model};
 use consort_repository::Backend;
-use consort_stage::{Job, Jobs, Reply, Request, Response, Responses, Result, Tensor};
+use consort_stage::{Interrupt, Job, Jobs, Reply, Request, Response, Responses, Result, Tensor};
 use futures::StreamExt;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ const QUEUE: usize = 64;
 pub(crate) struct Generating {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    interrupt: Option<Interrupt>,
     runtime: Runtime,
 }
 
@@ -31,6 +32,7 @@ impl Generating {
         };
         let (sender, jobs) = Jobs::channel(QUEUE);
         Self {
+            interrupt: backend.interrupt(),
             jobs: Some(sender),
             thread: Some(thread::spawn(move || backend.run(jobs))),
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
@@ -54,6 +56,12 @@ impl Generating {
     pub(crate) fn read(&self, responses: Responses) -> Result<Vec<Response>> {
         let read = self.runtime.block_on(responses.collect::<Vec<_>>());
         read.into_iter().collect()
+    }
+
+    /// Leaves without what is left, as the scheduler does it.
+    pub(crate) fn leave(&self, responses: Responses) {
+        drop(responses);
+        self.interrupt.as_ref().unwrap()();
     }
 
     /// Reads one response.

@@ -2,9 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adapters;
+mod asking;
 mod crowd;
 mod generating;
+mod guided;
+mod leaving;
 mod loaded;
 mod onnxruntime;
 mod onnxruntime_llm;
+mod quantized;
 mod reference;
+mod reuse;
+mod several;
+mod spelling;

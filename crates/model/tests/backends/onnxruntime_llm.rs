@@ -4,84 +4,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consort_config::Model;
-use consort_stage::{Code, Request, Response, Responses, Result, Signature, Tensor};
+use consort_stage::{Code, Request, Response, Responses, Result, Tensor};
 
+use crate::asking::{
+    NAME, configured, ferris, finish, flag, float, ids, int, seed, signature, streaming, tiny,
+    tokens, with, word,
+};
 use crate::crowd;
 use crate::generating::{Generating, prompt, request};
 use crate::loaded::{Folder, graphs, model, root};
 use crate::reference;
 
-const NAME: &str = "onnxruntime_llm";
-
 /// What is the default on a card: the graph makes its mask and picks the likeliest token.
 const CHOOSES: (&str, &str) = ("choose_in_graph", "true");
-
-fn signature() -> Signature {
-    Folder::of("add_sub").signature(NAME).unwrap().unwrap()
-}
-
-fn configured(settings: &[(&str, &str)]) -> Model {
-    model(NAME, signature(), settings)
-}
-
-fn ferris(settings: &[(&str, &str)]) -> Generating {
-    Generating::start(&root().join("model_repository/ferris"), &configured(settings))
-}
-
-/// A small Llama with random weights, in the convention that its folder is named for.
-fn tiny(convention: &str, settings: &[(&str, &str)]) -> Generating {
-    let files = std::fs::read_dir(graphs().join(convention)).unwrap();
-    let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    Generating::start(Folder::with(&files).path(), &configured(settings))
-}
-
-fn with(mut request: Request, tensors: impl IntoIterator<Item = Tensor>) -> Request {
-    request.inputs.extend(tensors);
-    request
-}
-
-fn int(name: &str, value: i32) -> Tensor {
-    Tensor::from_vec(name, &[1, 1], vec![value])
-}
-
-fn float(name: &str, value: f32) -> Tensor {
-    Tensor::from_vec(name, &[1, 1], vec![value])
-}
-
-fn flag(name: &str, value: bool) -> Tensor {
-    Tensor::from_bools(name, &[1, 1], &[value])
-}
-
-fn seed(value: u64) -> Tensor {
-    Tensor::from_vec("random_seed", &[1, 1], vec![value])
-}
-
-/// One word as a list.
-fn word(name: &str, tokens: &[i32]) -> Tensor {
-    let mut ends = vec![-1; tokens.len()];
-    ends[0] = tokens.len() as i32;
-    Tensor::from_vec(name, &[1, 2, tokens.len() as i64], [tokens, &ends].concat())
-}
-
-fn streaming(request: Request) -> Request {
-    with(request, [flag("streaming", true)])
-}
-
-fn ids(response: &Response, name: &str) -> Vec<i32> {
-    response.output(name).unwrap().to_slice::<i32>().unwrap().into_owned()
-}
-
-fn tokens(responses: &[Response]) -> Vec<i32> {
-    responses.iter().flat_map(|response| ids(response, "output_ids")).collect()
-}
-
-fn finish(responses: &[Response]) -> String {
-    let last = responses.last().unwrap();
-    assert!(last.is_last && last.output("is_final").unwrap().to_bools().unwrap()[0]);
-    let reason = last.output("finish_reason").unwrap();
-    String::from_utf8(reason.to_strings().unwrap()[0].to_vec()).unwrap()
-}
 
 #[test]
 fn ferris_writes_what_its_reference_says() {
@@ -321,7 +256,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
         assert_eq!(error.code(), Code::InvalidInput, "{error}");
         assert!(error.message().contains("`input_ids`"), "{error}");
     }
-    for tensor in [int("beam_width", 2), int("lora_task_id", 1), int("num_return_sequences", 2)] {
+    for tensor in [int("beam_width", 2), int("lora_task_id", 1)] {
         let error = ferris.answer(with(prompt(&ids), [tensor])).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported, "{error}");
     }
@@ -452,6 +387,7 @@ fn wrong_settings_are_refused_by_name() {
     let folder = Folder::with(&[gqa.join("model.onnx"), gqa.join("genai_config.json")]);
     for (key, value) in [
         ("max_active_requests", "0"),
+        ("max_active_requests", "65537"),
         ("default_max_tokens", "-1"),
         ("max_sequence_length", "none"),
         ("past_present_share_buffer", "perhaps"),
@@ -460,6 +396,21 @@ fn wrong_settings_are_refused_by_name() {
         let message = refused(&folder, &[(key, value)]);
         assert!(message.contains(&format!("`{key}`")), "{message}");
     }
+}
+
+#[test]
+fn slots_that_the_machine_has_no_memory_for_are_refused_with_both_parameters() {
+    let gqa = graphs().join("llama_gqa");
+    let folder = Folder::with(&[gqa.join("model.onnx"), gqa.join("genai_config.json")]);
+    let file = folder.version().join("genai_config.json");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let endless = format!("\"context_length\": {}", 1_u64 << 40);
+    let larger = config.replace("\"context_length\": 64", &endless);
+    assert_ne!(larger, config);
+    std::fs::write(&file, larger).unwrap();
+    let message = refused(&folder, &[("max_active_requests", "65536")]);
+    assert!(message.contains("`max_active_requests` is 65536"), "{message}");
+    assert!(message.contains("`max_sequence_length`"), "{message}");
 }
 
 #[test]

@@ -1,7 +1,10 @@
-"""Writes merged.onnx and unmerged.onnx: a decoder that adds up its tokens, with and without a branch for its first step.
+"""Writes merged.onnx, unmerged.onnx and slow_decoder.onnx: a decoder that adds up its tokens, with and without a branch for its first
+step, and one that takes a tenth of a second for each token it is fed.
 
 The other graphs here come from `crates/xtask/python`: the small ones from `tiny_models.py`, the folders `llama_*` from
-`llama_to_onnx.py --random 7` with a config.json of 2 layers, hidden 32, 2 heads and 1 key/value head of 16, 64 tokens and a context of 64.
+`llama_to_onnx.py --random 7` with a config.json of 2 layers, hidden 32, 2 heads and 1 key/value head of 16, 64 tokens and a context of 64;
+from that model, `llama_lora` and `llama_lora_optimum` with `--adapter one=1 --adapter two=2`, `llama_merged_one` and `llama_merged_two` with
+`--merge 1` and `--merge 2`.
 """
 
 from pathlib import Path
@@ -10,7 +13,8 @@ import onnx
 from onnx import TensorProto, helper
 
 VOCABULARY, HEAD = 16, 4
-METADATA = f'{{"max_position_embeddings": 64, "vocab_size": {VOCABULARY}, "eos_token_id": null}}'
+WIDTH, ROUNDS = 256, 400
+METADATA = '{{"max_position_embeddings": {}, "vocab_size": {}, "eos_token_id": null}}'
 
 
 def value(name, element, shape):
@@ -59,7 +63,34 @@ def logits():
     ]
 
 
-def model(merged):
+def slow():
+    """Nothing, after as many rounds of a square product as the tokens are worth; any of them may be the last."""
+    square = [WIDTH, WIDTH]
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "matrix"], ["product"]),
+            helper.make_node("Tanh", ["product"], ["next_state"]),
+            helper.make_node("Identity", ["condition"], ["next_condition"]),
+        ],
+        "round",
+        [value("round", TensorProto.INT64, []), value("condition", TensorProto.BOOL, []), value("state", TensorProto.FLOAT, square)],
+        [value("next_condition", TensorProto.BOOL, []), value("next_state", TensorProto.FLOAT, square)],
+    )
+    return [
+        constant("square", square),
+        helper.make_node("ConstantOfShape", ["square"], ["matrix"], value=helper.make_tensor("entry", TensorProto.FLOAT, [1], [2 / WIDTH])),
+        helper.make_node("Size", ["input_ids"], ["fed"]),
+        helper.make_node("Constant", [], ["worth"], value_int=ROUNDS),
+        helper.make_node("Mul", ["fed", "worth"], ["rounds"]),
+        helper.make_node("Loop", ["rounds", "", "matrix"], ["end"], body=body),
+        helper.make_node("ReduceSum", ["end"], ["whole"], keepdims=0),
+        helper.make_node("Constant", [], ["nothing"], value_float=0.0),
+        helper.make_node("Mul", ["whole", "nothing"], ["late"]),
+        helper.make_node("Add", ["prompt_logits", "late"], ["logits"]),
+    ]
+
+
+def model(merged, is_slow=False):
     cache = ["batch", 1, "past", HEAD]
     inputs = [
         value("input_ids", TensorProto.INT64, ["batch", "sequence"]),
@@ -76,9 +107,13 @@ def model(merged):
         nodes += [helper.make_node("Identity", [output], [name]) for name, (_, output) in zip(names, parts)]
     outputs = [value("logits", TensorProto.FLOAT, ["batch", "rows", VOCABULARY])]
     outputs += [value(name, TensorProto.FLOAT, ["batch", 1, "total", HEAD]) for name in names]
-    graph = helper.make_graph(nodes + logits(), "adder", inputs, outputs)
+    scores = logits()
+    if is_slow:
+        scores[-1].output[0] = "prompt_logits"
+        scores += slow()
+    graph = helper.make_graph(nodes + scores, "adder", inputs, outputs)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    made.metadata_props.add(key="config.json", value=METADATA)
+    made.metadata_props.add(key="config.json", value=METADATA.format(128 if is_slow else 64, VOCABULARY))
     onnx.checker.check_model(made)
     return made
 
@@ -86,3 +121,4 @@ def model(merged):
 for merged in (True, False):
     name = "merged.onnx" if merged else "unmerged.onnx"
     onnx.save(model(merged), Path(__file__).with_name(name))
+onnx.save(model(merged=False, is_slow=True), Path(__file__).with_name("slow_decoder.onnx"))

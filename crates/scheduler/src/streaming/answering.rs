@@ -15,6 +15,7 @@ use crate::Counting;
 
 /// The responses to one request; an execution is counted when the last of them passes.
 pub(super) struct Answering {
+    // Before what is held, so that the backend is told of a caller that has gone when it can see it.
     responses: Responses,
     asked: Asked,
     counting: Counting,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use consort_stage::{Error, Job, Jobs, Result, StreamingBackend};
+use consort_stage::{Error, Interrupt, Job, Jobs, Result, StreamingBackend};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -25,6 +25,8 @@ pub(super) struct Instance {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     queue_size: usize,
     in_flight: AtomicUsize,
+    /// Tells the loop that a caller has gone.
+    interrupt: Option<Interrupt>,
 }
 
 impl Instance {
@@ -39,8 +41,12 @@ impl Instance {
         let queue_size = queue_size.max(1);
         let (sender, jobs) = Jobs::channel(queue_size);
         let jobs_sender = Mutex::new(Some(sender));
-        let instance =
-            Arc::new(Self { jobs: jobs_sender, queue_size, in_flight: AtomicUsize::new(0) });
+        let instance = Arc::new(Self {
+            jobs: jobs_sender,
+            queue_size,
+            in_flight: AtomicUsize::new(0),
+            interrupt: backend.interrupt(),
+        });
         let (model, looped) = (name.to_owned(), instance.clone());
         thread::Builder::new()
             .name(format!("{name}_{index}"))
@@ -100,11 +106,14 @@ impl Instance {
     }
 }
 
-/// One request on an instance.
+/// One request on an instance, from its submission until its caller has everything or has gone.
 pub(super) struct InFlight(Arc<Instance>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
+        if let Some(interrupt) = &self.0.interrupt {
+            interrupt();
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use consort_scheduler::StreamingStage;
-use consort_stage::{Code, Job, Jobs, Response, Stage, StreamingBackend};
+use consort_stage::{Code, Interrupt, Job, Jobs, Response, Stage, StreamingBackend};
 use futures::{FutureExt, StreamExt};
 
 use crate::stage::{ask, counting, number, request, wait_until};
@@ -289,4 +289,40 @@ async fn a_loop_that_retires_answers_what_it_was_given_and_takes_nothing_more() 
     }
     loops.go[0].send(()).unwrap();
     wait_until("the end of the loop", || loops.ended.load(SeqCst) == 1);
+}
+
+/// Holds its one job, and notes at each interrupt whether the caller has gone.
+struct Holds {
+    job: Arc<Mutex<Option<Job>>>,
+    gone: Arc<Mutex<Vec<bool>>>,
+}
+
+impl StreamingBackend for Holds {
+    fn run(&mut self, mut jobs: Jobs) {
+        while let Ok(job) = jobs.wait() {
+            *self.job.lock().unwrap() = Some(job);
+        }
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        let (job, gone) = (self.job.clone(), self.gone.clone());
+        Some(Arc::new(move || {
+            let is_gone = job.lock().unwrap().as_ref().is_some_and(|job| job.reply.is_gone());
+            gone.lock().unwrap().push(is_gone);
+        }))
+    }
+}
+
+#[tokio::test]
+async fn a_backend_is_told_of_a_caller_that_leaves_when_it_can_see_it() {
+    let job: Arc<Mutex<Option<Job>>> = Arc::default();
+    let gone: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let backend = Box::new(Holds { job: Arc::clone(&job), gone: Arc::clone(&gone) });
+    let stage = StreamingStage::start("m", vec![backend], 8, counting().0).unwrap();
+    let mut responses = stage.call(request(1));
+    assert!(responses.next().now_or_never().is_none());
+    wait_until("the job is held", || job.lock().unwrap().is_some());
+    assert_eq!(*gone.lock().unwrap(), [] as [bool; 0]);
+    drop(responses);
+    assert_eq!(*gone.lock().unwrap(), [true]);
 }

@@ -37,6 +37,16 @@ impl<'a> Source<'a> {
         Self { past, row, width: mask.len(), columns }
     }
 
+    /// The first so many of its tokens.
+    pub(super) fn first(mut self, tokens: usize) -> Self {
+        let mut left = tokens;
+        for columns in &mut self.columns {
+            columns.end = columns.end.min(columns.start + left);
+            left -= columns.len();
+        }
+        self
+    }
+
     fn length(&self) -> usize {
         self.columns.iter().map(Range::len).sum()
     }

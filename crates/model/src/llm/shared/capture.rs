@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use ort::session::RunOptions;
 
@@ -34,9 +35,9 @@ pub(super) enum Kind {
 pub(super) struct Capture {
     slots: usize,
     /// The options of steps of so many rows and so wide a mask.
-    steps: BTreeMap<(usize, usize), RunOptions>,
+    steps: BTreeMap<(usize, usize), Arc<RunOptions>>,
     /// The options of everything else.
-    others: Option<RunOptions>,
+    others: Option<Arc<RunOptions>>,
 }
 
 impl Capture {
@@ -53,7 +54,7 @@ impl Capture {
     }
 
     /// The options of a run with these shapes. The first of its kind captures it.
-    pub(super) fn options(&mut self, shapes: Shapes, kind: Kind) -> ort::Result<&RunOptions> {
+    pub(super) fn options(&mut self, shapes: Shapes, kind: Kind) -> ort::Result<&Arc<RunOptions>> {
         if kind == Kind::Prompt {
             return match &mut self.others {
                 Some(others) => Ok(others),
@@ -73,10 +74,10 @@ pub(super) fn width(longest: usize) -> usize {
     longest.next_power_of_two().max(NARROWEST)
 }
 
-fn named(graph: &str) -> ort::Result<RunOptions> {
+fn named(graph: &str) -> ort::Result<Arc<RunOptions>> {
     let mut options = RunOptions::new()?;
     options.set(GRAPH, graph)?;
-    Ok(options)
+    Ok(Arc::new(options))
 }
 
 #[cfg(test)]

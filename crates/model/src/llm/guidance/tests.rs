@@ -1,0 +1,196 @@
+//! Guides over a vocabulary of single bytes and some words.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// The token that ends a text.
+const END: Token = 1;
+
+/// A tokenizer of every byte and a few words, and where it lies.
+fn tokenizer() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pieces = String::new();
+    for byte in 0..=u8::MAX {
+        write!(pieces, "\"<0x{byte:02X}>\": {}, ", u32::from(byte) + 2).unwrap();
+    }
+    let words = r#""true": 258, "▁is": 259, "{\"": 260, "yes": 261, "ye": 262"#;
+    let text = format!(
+        r#"{{"added_tokens": [{{"id": 0, "content": "<pad>", "special": true}},
+            {{"id": 1, "content": "</s>", "special": true}}],
+            "decoder": {{"type": "Sequence", "decoders": [
+                {{"type": "Replace", "pattern": {{"String": "▁"}}, "content": " "}},
+                {{"type": "ByteFallback"}}]}},
+            "model": {{"type": "BPE", "vocab": {{{pieces}{words}}}}}}}"#
+    );
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+const VOCABULARY: usize = 263;
+
+fn compiled(guidance: &mut Guidance, kind: &str, text: &str) -> Result<Guide> {
+    let source = Source::read(Some(kind.as_bytes()), Some(text.as_bytes()))?.unwrap();
+    let mut guide = guidance.guide(source)?;
+    let asked_at = Instant::now();
+    while !guide.is_compiled()? {
+        assert!(asked_at.elapsed() < Duration::from_secs(30), "it is never compiled");
+        std::thread::yield_now();
+    }
+    Ok(guide)
+}
+
+fn guidance() -> (tempfile::TempDir, Guidance) {
+    let (folder, path) = tokenizer();
+    (folder, Guidance::new(Ok(path), VOCABULARY, 2))
+}
+
+/// The tokens that may come next.
+fn allowed(guide: &mut Guide) -> Vec<Token> {
+    let mut logits = vec![0.0; VOCABULARY];
+    match guide.restrict(&mut logits, &[END]).unwrap() {
+        Left::End => vec![END],
+        Left::Tokens => {
+            let is_left = |token: &Token| logits[*token as usize] > f32::NEG_INFINITY;
+            (0..VOCABULARY as Token).filter(is_left).collect()
+        }
+    }
+}
+
+fn byte(byte: u8) -> Token {
+    Token::from(byte) + 2
+}
+
+/// Feeds a text byte by byte; whether it is whole.
+fn feed(guide: &mut Guide, text: &str) -> bool {
+    text.bytes().fold(false, |_, next| {
+        assert!(allowed(guide).contains(&byte(next)), "{text:?} has no {:?}", char::from(next));
+        guide.advance(byte(next)).unwrap()
+    })
+}
+
+#[test]
+fn a_choice_is_one_of_those_that_there_are() {
+    let (_folder, mut guidance) = guidance();
+    let mut guide = compiled(&mut guidance, "choice", r#"["yes", "yes is", "no"]"#).unwrap();
+    assert_eq!(allowed(&mut guide), [byte(b'n'), byte(b'y'), 261, 262]);
+    assert!(!guide.advance(261).unwrap());
+    // It may end here, or go on: with the word, or with its first byte.
+    assert_eq!(allowed(&mut guide), [END, byte(b' '), 259]);
+    assert!(guide.advance(259).unwrap(), "nothing can follow");
+    let mut guide = compiled(&mut guidance, "choice", r#"["yes", "no"]"#).unwrap();
+    assert!(feed(&mut guide, "no"));
+}
+
+#[test]
+fn there_may_be_many_choices() {
+    let (_folder, mut guidance) = guidance();
+    let many: Vec<_> = (0..3000).map(|number| format!("number {number}")).collect();
+    let text = serde_json::to_string(&many).unwrap();
+    let mut guide = compiled(&mut guidance, "choice", &text).unwrap();
+    assert!(!feed(&mut guide, "number 299"));
+    assert_eq!(
+        allowed(&mut guide),
+        [&[END], &(b'0'..=b'9').map(byte).collect::<Vec<_>>()[..]].concat()
+    );
+    assert!(feed(&mut guide, "9"));
+}
+
+#[test]
+fn an_expression_holds_from_end_to_end() {
+    let (_folder, mut guidance) = guidance();
+    let mut guide = compiled(&mut guidance, "regex", r"^\d{2}/[a-c]*$").unwrap();
+    assert_eq!(allowed(&mut guide), (b'0'..=b'9').map(byte).collect::<Vec<_>>());
+    assert!(!feed(&mut guide, "42/"));
+    assert_eq!(allowed(&mut guide), [END, byte(b'a'), byte(b'b'), byte(b'c')]);
+}
+
+#[test]
+fn a_schema_is_followed_with_its_references() {
+    let (_folder, mut guidance) = guidance();
+    let schema = r##"{"type": "object", "properties": {"a": {"$ref": "#/$defs/flag"}},
+        "required": ["a"], "additionalProperties": false,
+        "$defs": {"flag": {"type": "boolean"}}}"##;
+    let mut guide = compiled(&mut guidance, "json_schema", schema).unwrap();
+    assert!(allowed(&mut guide).contains(&260));
+    assert!(!feed(&mut guide, "{\"a\":"));
+    assert!(allowed(&mut guide).contains(&258));
+    assert!(!guide.advance(258).unwrap());
+    assert!(feed(&mut guide, "}"));
+}
+
+#[test]
+fn any_json_is_an_object_or_an_array_and_a_grammar_is_what_it_says() {
+    let (_folder, mut guidance) = guidance();
+    let source = Source::read(Some(b"json"), None).unwrap().unwrap();
+    let mut guide = guidance.guide(source).unwrap();
+    while !guide.is_compiled().unwrap() {
+        std::thread::yield_now();
+    }
+    let first = allowed(&mut guide);
+    assert!(first.contains(&byte(b'{')) && first.contains(&byte(b'[')));
+    assert!(!first.contains(&byte(b'1')));
+    let grammar = "start: \"(\" start \")\" | \"x\"";
+    assert!(feed(&mut compiled(&mut guidance, "lark", grammar).unwrap(), "((x))"));
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused_and_says_which_input_it_was() {
+    let (_folder, mut guidance) = guidance();
+    let guides = [
+        ("regex", "(a"),
+        ("regex", r"(?<!a)b"),
+        ("json_schema", r#"{"type": "thing"}"#),
+        ("json_schema", r##"{"$ref": "#/nowhere"}"##),
+        ("json_schema", r#"{"$ref": "https://example.com/schema"}"#),
+        ("json_schema", r#"{"allOf": [{"type": "string"}, {"type": "number"}]}"#),
+        ("lark", "start: nothing"),
+        ("lark", "no grammar"),
+    ];
+    for (kind, text) in guides {
+        let asked_at = Instant::now();
+        let error = compiled(&mut guidance, kind, text).err();
+        let error = error.unwrap_or_else(|| panic!("{kind} {text} is taken"));
+        assert!(error.message().contains("`guided_decoding_guide` is not"), "{error}");
+        assert_eq!(error.code(), consort_stage::Code::InvalidInput, "{text}");
+        assert!(asked_at.elapsed() < Duration::from_secs(10), "{text}");
+    }
+    // The next one is none the worse for it.
+    assert!(compiled(&mut guidance, "regex", "a").is_ok());
+}
+
+#[test]
+fn without_a_tokenizer_or_with_one_of_another_kind_no_guide_can_be_followed() {
+    let missing = Err(Error::unsupported("there is no tokenizer"));
+    let error = compiled(&mut Guidance::new(missing, VOCABULARY, 1), "regex", "a").err();
+    assert!(error.is_some_and(|error| error.message().contains("no tokenizer")));
+    let (_folder, path) = tokenizer();
+    std::fs::write(&path, r#"{"decoder": {"type": "CTC"}, "model": {"vocab": {}}}"#).unwrap();
+    let error = compiled(&mut Guidance::new(Ok(path), VOCABULARY, 1), "regex", "a").err();
+    assert!(error.is_some_and(|error| error.message().contains("the decoder `CTC`")));
+}
+
+#[test]
+fn a_guide_is_taken_up_anew_by_every_text_that_has_it() {
+    let (_folder, mut guidance) = guidance();
+    for _ in 0..3 {
+        assert!(feed(&mut compiled(&mut guidance, "regex", "ab?c").unwrap(), "abc"));
+    }
+}
+
+#[test]
+fn end_tokens_come_only_at_an_end_whichever_they_are() {
+    let (_folder, mut guidance) = guidance();
+    let mut guide = compiled(&mut guidance, "regex", "ab*").unwrap();
+    let restrict = |guide: &mut Guide| {
+        let mut logits = vec![0.0; VOCABULARY];
+        assert_eq!(guide.restrict(&mut logits, &[byte(b'a'), 9_999]).unwrap(), Left::Tokens);
+        logits[byte(b'a') as usize]
+    };
+    // The token that ends this text is one that its guide has a use for, which it then has not.
+    assert!(restrict(&mut guide).is_infinite());
+    guide.advance(byte(b'a')).unwrap();
+    assert!(restrict(&mut guide).is_finite());
+}

@@ -1,0 +1,92 @@
+//! Threads that do short pieces of work beside the generation loop, from a bounded queue.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use consort_stage::{Error, Result};
+
+/// What a thread needs for the recursion of the deepest guide that is taken.
+const STACK_SIZE: usize = 16 << 20;
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// Threads and the queue that they take their work from; they end when this is dropped and the
+/// queue is empty.
+pub(super) struct Workers(SyncSender<Task>);
+
+impl Workers {
+    /// So many threads, before which so many tasks may wait.
+    pub(super) fn start(name: &str, threads: usize, capacity: usize) -> Result<Self> {
+        let (sender, tasks) = mpsc::sync_channel::<Task>(capacity);
+        let tasks = Arc::new(Mutex::new(tasks));
+        for _ in 0..threads {
+            let tasks = Arc::clone(&tasks);
+            let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK_SIZE);
+            thread.spawn(move || work(&tasks)).map_err(|error| {
+                Error::unavailable(format!(
+                    "a thread for structured output does not start: {error}"
+                ))
+            })?;
+        }
+        Ok(Self(sender))
+    }
+
+    /// Has a task done by the next thread that is free; what it gives can be received.
+    ///
+    /// When it breaks down, its result never comes, and receiving it fails.
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        task: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Receiver<T>> {
+        // For one result, which nobody may want any more.
+        let (sender, result) = mpsc::sync_channel(1);
+        let task = Box::new(move || drop(sender.send(task())));
+        match self.0.try_send(task) {
+            Ok(()) => Ok(result),
+            Err(TrySendError::Full(_)) => {
+                Err(Error::internal("more structured outputs are under way than there can be"))
+            }
+            Err(TrySendError::Disconnected(_)) => {
+                Err(Error::internal("the threads of structured output have ended"))
+            }
+        }
+    }
+}
+
+fn work(tasks: &Mutex<Receiver<Task>>) {
+    loop {
+        let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(task) = task else {
+            return;
+        };
+        // What failed is told to whoever waits for the result; the thread goes on.
+        drop(catch_unwind(AssertUnwindSafe(task)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_breaks_down_takes_nothing_with_it() {
+        let workers = Workers::start("test", 1, 4).unwrap();
+        let broken = workers.submit(|| -> u8 { panic!("on purpose") }).unwrap();
+        let whole = workers.submit(|| 7).unwrap();
+        assert!(broken.recv().is_err());
+        assert_eq!(whole.recv(), Ok(7));
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let workers = Workers::start("test", 1, 1).unwrap();
+        let (hold, held) = mpsc::channel::<()>();
+        let first = workers.submit(move || held.recv()).unwrap();
+        let refused = (0..3).map(|_| workers.submit(|| ())).find_map(Result::err);
+        assert!(refused.is_some_and(|error| error.message().contains("under way")));
+        drop(hold);
+        assert!(first.recv().is_ok());
+    }
+}
