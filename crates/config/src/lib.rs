@@ -25,7 +25,7 @@ pub use draft::Draft;
 pub use folder::read;
 pub use model::{
     BATCHING, Device, InstanceGroup, MAX_BATCH_TOKENS, Model, OPTIONAL, PADDING_MASK, Settings,
-    VersionPolicy,
+    VersionPolicy, WIDE_INSTANCE,
 };
 pub use nearest::did_you_mean;
 pub use problem::{Place, Problem, Problems};

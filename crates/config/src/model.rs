@@ -156,8 +156,11 @@ pub const MAX_BATCH_TOKENS: &str = "max_batch_tokens";
 /// The parameter of any model that names the input by which it tells padding from content.
 pub const PADDING_MASK: &str = "padding_mask";
 
+/// The parameter of any model that switches on or off that a lone request runs on every core.
+pub const WIDE_INSTANCE: &str = "wide_instance";
+
 /// The parameters that every backend leaves to others.
-const OF_ANY_MODEL: [&str; 4] = [OPTIONAL, BATCHING, MAX_BATCH_TOKENS, PADDING_MASK];
+const OF_ANY_MODEL: [&str; 5] = [OPTIONAL, BATCHING, MAX_BATCH_TOKENS, PADDING_MASK, WIDE_INSTANCE];
 
 /// The `parameters` of a model: strings by key, read as what the backend wants them to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use consort_stage::{Batch, BatchBackend, Error, Interrupt, Result, Tensor};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 
 use crate::agreement;
+use crate::provider::Provider;
 use crate::run_error::RunError;
 use crate::termination::{Run, Running};
 use crate::{session, signature, values};
@@ -24,13 +25,15 @@ struct OnnxRuntime {
     model: Arc<str>,
     outputs: Vec<Arc<str>>,
     shrink: Option<String>,
+    /// Whether the instance chose how many threads a run has, and not the configuration.
+    shares_threads: bool,
     running: Running,
 }
 
 fn load(instance: &Instance<'_>) -> Result<Backend> {
     let model = instance.model;
     let file = instance.version_folder.join(&model.file_name);
-    let (session, _) = session::open(instance, &file)?;
+    let (session, provider) = session::open(instance, &file)?;
     let signature = model.backend_signature();
     agreement::check(&signature, &session)?;
     let outputs = &signature.outputs;
@@ -39,6 +42,7 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         model: Arc::clone(&model.name),
         outputs: outputs.iter().map(|spec| Arc::clone(&spec.name)).collect(),
         shrink: model.settings.get(SHRINK).map(str::to_owned),
+        shares_threads: provider == Provider::Cpu && model.settings.get(session::THREADS).is_none(),
         running: Running::default(),
     })))
 }
@@ -61,6 +65,10 @@ impl BatchBackend for OnnxRuntime {
             .zip(outputs)
             .map(|(name, (_, value))| values::output(Arc::clone(name), value))
             .collect()
+    }
+
+    fn gains_from_threads(&self) -> bool {
+        self.shares_threads
     }
 
     fn interrupt(&self) -> Option<Interrupt> {

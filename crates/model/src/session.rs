@@ -15,6 +15,9 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use crate::provider::Provider;
 use crate::runtime::Runtime;
 
+/// The parameter that says how many threads a run has.
+pub(crate) const THREADS: &str = "intra_op_thread_count";
+
 const SPINNING: &str = "session.intra_op.allow_spinning";
 const DEVICE_INITIALIZERS: &str = "session.use_device_allocator_for_initializers";
 
@@ -103,7 +106,7 @@ impl Options {
         let has_every_core = thread::available_parallelism().is_ok_and(|all| share >= all.get());
         Ok(Self {
             threads: Threads {
-                intra: settings.parse_or("intra_op_thread_count", share)?,
+                intra: settings.parse_or(THREADS, share)?,
                 inter: settings.parse_or("inter_op_thread_count", 0)?,
                 is_parallel: is_parallel(instance.model)?,
                 spins: settings.switch_or(SPINNING, has_every_core)?,

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use consort_config::{Device, InstanceGroup, Model, RateLimiter};
+use consort_config::{Device, InstanceGroup, Model, RateLimiter, WIDE_INSTANCE};
 use consort_scheduler::{Limiter, Need, Needs};
 use consort_stage::{BatchBackend, Result};
 
@@ -56,6 +56,42 @@ pub(crate) struct Source<'a> {
     pub(crate) version: u64,
 }
 
+impl Source<'_> {
+    /// Loads an instance beside `active` that has the threads of all of them, where it would run a
+    /// lone request sooner than any of them; `None` where it would not or is not wanted.
+    pub(crate) fn wide_beside(self, active: &[Box<dyn BatchBackend>]) -> Result<Option<Backend>> {
+        let gains = active.iter().all(|backend| backend.gains_from_threads());
+        let cores = self.loader.cores;
+        let is_wanted = self.model.settings.switch_or(WIDE_INSTANCE, true)?;
+        let groups = self.model.instances.iter().filter(|group| !group.is_passive);
+        let Some(device) = groups.flat_map(|group| &group.devices).next() else { return Ok(None) };
+        if !is_wanted || !gains || active.len() < 2 || self.share() >= cores {
+            return Ok(None);
+        }
+        let mut backend = self.open(*device, cores)?;
+        WarmUp::prepare(self.model, self.folder)?.run(&mut backend)?;
+        Ok(Some(backend))
+    }
+
+    /// The threads of each instance that is given requests.
+    fn share(self) -> NonZeroUsize {
+        let active = active_count(&self.model.instances).max(1);
+        NonZeroUsize::new(self.loader.cores.get() / active).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn open(self, device: Device, threads: NonZeroUsize) -> Result<Backend> {
+        let Self { kind, folder, model, version, .. } = self;
+        (kind.load)(&Instance {
+            model,
+            version,
+            model_folder: folder,
+            version_folder: &folder.join(version.to_string()),
+            device,
+            threads,
+        })
+    }
+}
+
 impl Placement<'_> {
     fn post(&self) -> Post {
         let rate_limiter = self.group.rate_limiter.clone();
@@ -75,23 +111,14 @@ impl Instances {
 
     /// Loads and warms up some of the instances of a model.
     fn load_these(source: Source<'_>, placements: Vec<Placement<'_>>) -> Result<Self> {
-        let Source { loader, kind, folder, model, version } = source;
+        let Source { loader, model, version, .. } = source;
         let mut instances = Self::default();
         if placements.is_empty() {
             return Ok(instances);
         }
-        let warm_up = WarmUp::prepare(model, folder)?;
-        let active = active_count(&model.instances);
-        let threads = NonZeroUsize::new(loader.cores.get() / active.max(1));
+        let warm_up = WarmUp::prepare(model, source.folder)?;
         for placement in placements {
-            let mut backend = (kind.load)(&Instance {
-                model,
-                version,
-                model_folder: folder,
-                version_folder: &folder.join(version.to_string()),
-                device: placement.device,
-                threads: threads.unwrap_or(NonZeroUsize::MIN),
-            })?;
+            let mut backend = source.open(placement.device, source.share())?;
             warm_up.run(&mut backend)?;
             tracing::debug!(model = &*model.name, version, "loaded instance {}", placement.name);
             if instances.add(&placement, backend, loader.limiter.as_ref())? {

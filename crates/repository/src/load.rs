@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -125,7 +124,7 @@ impl Loader {
     }
 
     fn load_version(&self, source: Source<'_>) -> Result<Loaded> {
-        let Source { folder, model, version, .. } = source;
+        let Source { model, version, .. } = source;
         let started_at = Instant::now();
         let options = statistics::options(model);
         let meter = self.metrics.declare(&model.name, &version.to_string(), options);
@@ -139,7 +138,7 @@ impl Loader {
         let life = Life::default();
         let active = std::mem::take(&mut instances.active).into_iter();
         let active = active.map(|backend| life.with(backend)).collect();
-        let (stage, pool) = start(model, folder, active, counting)?;
+        let (stage, pool) = start(source, &life, active, counting)?;
         let running = Arc::new(Running::new(pool, instances, meter.clone(), life));
         let stage = self.cached(model, stage, &meter);
         let checked =
@@ -188,15 +187,16 @@ fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -
     draft.check().map_err(|problems| misconfigured(&problems))
 }
 
-/// Lets requests reach these instances as the configuration says; `folder` is the model's.
+/// Lets requests reach these instances, which are part of `life`, as the configuration says.
 fn start(
-    model: &Model,
-    folder: &Path,
+    source: Source<'_>,
+    life: &Life,
     instances: Vec<Backend>,
     counting: Counting,
 ) -> Result<(Arc<dyn Stage>, Pool)> {
+    let model = source.model;
     if let Scheduling::Sequence(batching) = &model.scheduling {
-        return sequences::start(model, batching, folder, instances, counting);
+        return sequences::start(model, batching, source.folder, instances, counting);
     }
     let mut batch = Vec::new();
     let mut streaming = Vec::new();
@@ -213,8 +213,12 @@ fn start(
     let no_thread = |error| Error::internal("cannot start a thread").with_source(error);
     if streaming.is_empty() {
         let rules = rules(model, &batch)?;
-        let pool = PoolStage::start(&model.name, batch, rules, counting);
-        let stage = Arc::new(pool.map_err(no_thread)?);
+        let wide = if rules.runs_at_once() { source.wide_beside(&batch)? } else { None };
+        let stage = PoolStage::start(&model.name, batch, rules, counting).map_err(no_thread)?;
+        if let Some(Backend::Batch(wide)) = wide.map(|wide| life.with(wide)) {
+            stage.add_wide(wide).map_err(no_thread)?;
+        }
+        let stage = Arc::new(stage);
         let pool = Pool::Batch(Arc::downgrade(&stage));
         return Ok((stage, pool));
     }

@@ -6,11 +6,13 @@ mod batcher;
 mod exact;
 mod greedy;
 mod likeness;
+mod returning;
 mod rules;
 mod waiting;
 
 pub(crate) use batcher::{Batcher, Decision};
 pub(crate) use likeness::Likeness;
+pub(crate) use returning::{Ended, Others};
 pub(crate) use rules::Manner;
 pub use rules::Rules;
 pub(crate) use waiting::{Entry, Expired, Place};

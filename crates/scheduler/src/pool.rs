@@ -18,7 +18,7 @@ use self::instance::Instance;
 use crate::Counting;
 use crate::batching::{Place, Rules};
 use crate::order::{Answer, Order};
-use crate::queue::{Dismissal, Queue, Queued};
+use crate::queue::{Dismissal, Queue, Queued, Seat};
 use crate::ticket::Ticket;
 
 /// A stage over the instances of a batch backend.
@@ -90,6 +90,20 @@ impl PoolStage {
         self.shared.queue.dismiss(&gone);
     }
 
+    /// Adds an instance with the threads of all the others: it runs a request that comes while
+    /// nothing else runs or waits. Errors when its thread cannot be started.
+    pub fn add_wide(&self, backend: Box<dyn BatchBackend>) -> io::Result<()> {
+        let mut instance = Instance::new(backend);
+        let shared = self.shared.clone();
+        let name = format!("{}_wide", self.members.name);
+        thread::Builder::new().name(name).spawn(move || {
+            while let Some(batch) = shared.queue.pull_lone() {
+                instance.work(batch, &shared.queue.rules().layout, &shared.counting);
+            }
+        })?;
+        Ok(())
+    }
+
     fn spawn(
         &self,
         number: usize,
@@ -100,8 +114,10 @@ impl PoolStage {
         let shared = self.shared.clone();
         let name = format!("{}_{number}", self.members.name);
         thread::Builder::new().name(name).spawn(move || {
-            while let Some(batch) = shared.queue.pull(&dismissal) {
-                instance.work(batch, &shared.queue.rules().layout, &shared.counting);
+            let mut seat = Seat::new(dismissal);
+            while let Some(batch) = shared.queue.pull(&mut seat) {
+                let Shared { queue, counting, .. } = &*shared;
+                seat.last = instance.work(batch, &queue.rules().layout, counting);
             }
         })?;
         Ok(())

@@ -8,7 +8,7 @@ use consort_stage::{Code, Error, Request, Result};
 use consort_telemetry::PendingGuard;
 use parking_lot::{Condvar, Mutex};
 
-use crate::batching::{Batcher, Decision, Entry, Expired, Place, Rules};
+use crate::batching::{Batcher, Decision, Ended, Entry, Expired, Others, Place, Rules};
 use crate::order::Answer;
 use crate::ticket::Ticket;
 
@@ -30,13 +30,36 @@ pub(crate) struct Dismissal(Arc<AtomicBool>);
 pub(crate) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
+    /// Told of a request that comes while nothing else runs or waits.
+    lone: Condvar,
     rules: Rules,
+}
+
+/// An instance at the queue: what it runs, and what it ran before.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    dismissal: Dismissal,
+    /// The rows of the batch that it has taken; 0 while it has none.
+    rows: usize,
+    /// The run that it ended last.
+    pub(crate) last: Option<Ended>,
+}
+
+impl Seat {
+    /// A new instance's.
+    pub(crate) fn new(dismissal: Dismissal) -> Self {
+        Self { dismissal, rows: 0, last: None }
+    }
 }
 
 struct State {
     batcher: Batcher<Queued>,
-    /// The instances that wait for a request; what they are about to take does not wait.
-    idle: usize,
+    /// What the instances are doing; what the idle ones are about to take does not wait.
+    crew: Others,
+    /// The instances that wait for callers to come back.
+    holding: usize,
+    /// Whether the instance for lone requests waits for one.
+    is_wide_free: bool,
     is_closed: bool,
 }
 
@@ -44,8 +67,15 @@ impl Queue {
     /// An empty queue that follows these rules.
     pub(crate) fn new(rules: Rules) -> Self {
         let batcher = Batcher::new(rules.manner.clone(), rules.max_rows);
-        let state = State { batcher, idle: 0, is_closed: false };
-        Self { state: Mutex::new(state), arrived: Condvar::new(), rules }
+        let state = State {
+            batcher,
+            crew: Others::default(),
+            holding: 0,
+            is_wide_free: false,
+            is_closed: false,
+        };
+        let (arrived, lone) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::new(state), arrived, lone, rules }
     }
 
     /// The rules that it follows.
@@ -60,12 +90,13 @@ impl Queue {
             return Err(stopping());
         }
         let waiting = state.batcher.len_of(entry.level);
-        if waiting >= self.rules.capacity(entry.level).saturating_add(state.idle) {
+        if waiting >= self.rules.capacity(entry.level).saturating_add(state.crew.idle) {
             return Err(full());
         }
         let place = state.batcher.add(entry, queued);
+        let concerned = if state.is_lone() { &self.lone } else { &self.arrived };
         drop(state);
-        self.arrived.notify_one();
+        concerned.notify_one();
         Ok(place)
     }
 
@@ -82,12 +113,13 @@ impl Queue {
         refuse(expired);
     }
 
-    /// The next batch, waiting for one; `None` once the queue is closed and empty, or the instance
-    /// that asks is dismissed.
-    pub(crate) fn pull(&self, dismissal: &Dismissal) -> Option<Vec<Queued>> {
+    /// The next batch for the instance in `seat`, which has ended the one before, waiting for one;
+    /// `None` once the queue is closed and empty, or the instance is dismissed.
+    pub(crate) fn pull(&self, seat: &mut Seat) -> Option<Vec<Queued>> {
         let mut state = self.state.lock();
+        state.leave(seat);
         loop {
-            if dismissal.0.load(Relaxed) {
+            if seat.dismissal.0.load(Relaxed) {
                 drop(state);
                 // What was reported to this instance alone concerns another now.
                 self.arrived.notify_one();
@@ -101,8 +133,10 @@ impl Queue {
                 state = self.state.lock();
                 continue;
             }
-            match state.decide(now) {
+            match state.decide(now, seat.last) {
                 Decision::Run(batch) => {
+                    let rows = batch.iter().map(|queued| self.rules.layout.rows(&queued.request));
+                    state.take(seat, rows.sum());
                     let is_more_waiting = state.batcher.len() > 0;
                     drop(state);
                     // What is left over may have been reported to this instance alone.
@@ -113,18 +147,47 @@ impl Queue {
                 }
                 Decision::Nothing if state.is_closed => return None,
                 Decision::Nothing => {
-                    state.idle += 1;
+                    state.crew.idle += 1;
                     self.arrived.wait(&mut state);
-                    state.idle -= 1;
+                    state.crew.idle -= 1;
                 }
                 Decision::WaitUntil(at) => {
                     let at = state.batcher.next_expiry().map_or(at, |expiry| expiry.min(at));
-                    state.idle += 1;
+                    state.crew.idle += 1;
                     self.arrived.wait_until(&mut state, at);
-                    state.idle -= 1;
+                    state.crew.idle -= 1;
+                }
+                Decision::Hold(until) => {
+                    state.holding += 1;
+                    self.arrived.wait_until(&mut state, until);
+                    state.holding -= 1;
                 }
             }
         }
+    }
+
+    /// The next request that comes while nothing else runs or waits; `None` once the queue is
+    /// closed. Whoever else is free may take it first, so none is lost here. For rules without a
+    /// timer alone.
+    pub(crate) fn pull_lone(&self) -> Option<Vec<Queued>> {
+        let mut state = self.state.lock();
+        while !state.is_closed {
+            state.is_wide_free = true;
+            if !state.is_lone() {
+                self.lone.wait(&mut state);
+                continue;
+            }
+            let now = Instant::now();
+            let expired = state.batcher.expire(now);
+            state.is_wide_free = false;
+            if let Decision::Run(batch) = state.decide(now, None) {
+                return Some(batch);
+            }
+            drop(state);
+            refuse(expired);
+            state = self.state.lock();
+        }
+        None
     }
 
     /// Lets these instances finish what they run and then go home; what waits is for the others.
@@ -139,14 +202,37 @@ impl Queue {
     pub(crate) fn close(&self) {
         self.state.lock().is_closed = true;
         self.arrived.notify_all();
+        self.lone.notify_all();
     }
 }
 
 impl State {
-    fn decide(&mut self, now: Instant) -> Decision<Queued> {
-        match self.batcher.decide(now, self.idle) {
+    /// Whether the one request that waits is for the instance that has every core.
+    fn is_lone(&self) -> bool {
+        let is_quiet = self.crew.busy == 0 && self.holding == 0;
+        self.is_wide_free && is_quiet && self.batcher.len() == 1
+    }
+
+    /// Counts a batch of so many rows as running.
+    fn take(&mut self, seat: &mut Seat, rows: usize) {
+        seat.rows = rows;
+        self.crew.rows += rows;
+        self.crew.busy += 1;
+    }
+
+    /// Counts the instance's batch as ended, when it had one.
+    fn leave(&mut self, seat: &mut Seat) {
+        let rows = std::mem::take(&mut seat.rows);
+        self.crew.rows -= rows;
+        self.crew.busy -= usize::from(rows > 0);
+    }
+
+    fn decide(&mut self, now: Instant, last: Option<Ended>) -> Decision<Queued> {
+        match self.batcher.decide(now, self.crew, last) {
             // Nobody comes any more, so there is nothing to wait for.
-            Decision::WaitUntil(at) if self.is_closed => self.batcher.decide(at, self.idle),
+            Decision::WaitUntil(at) | Decision::Hold(at) if self.is_closed => {
+                self.batcher.decide(at, self.crew, None)
+            }
             decision => decision,
         }
     }

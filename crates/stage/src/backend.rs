@@ -65,6 +65,12 @@ pub trait BatchBackend: Send {
         true
     }
 
+    /// Whether an instance with more threads would run one request sooner, so that it is worth
+    /// having one with the threads of all the others for a request that comes alone.
+    fn gains_from_threads(&self) -> bool {
+        false
+    }
+
     /// What stops a running [`run`](Self::run) from another thread, when the backend can.
     ///
     /// An interrupted run gives an error; the next run starts afresh. An interrupt may come

@@ -4,7 +4,7 @@ mod alone;
 mod cancelled;
 mod served;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use self::alone::Alone;
 use self::served::Served;
@@ -29,6 +29,7 @@ pub(super) async fn run(settings: &Settings, title: &str) -> Result<Section> {
     let long = sentence(LONG);
     let shipped = Served::shipped(settings)?;
     let mut alone = Alone::open(settings)?;
+    ensure!(alone.tokens(&long)? == LONG, "both compute every token of a long sentence");
 
     let apart = Served::apart(settings)?;
     let best = alone.best(SENTENCE, settings.time)?;

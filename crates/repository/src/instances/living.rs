@@ -63,6 +63,10 @@ impl BatchBackend for Living<Box<dyn BatchBackend>> {
         self.backend.run(batch)
     }
 
+    fn gains_from_threads(&self) -> bool {
+        self.backend.gains_from_threads()
+    }
+
     fn keeps_requests_apart(&self) -> bool {
         self.backend.keeps_requests_apart()
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::exact::Choice;
 use super::waiting::Waiting;
-use super::{Entry, Expired, Manner, Place};
+use super::{Ended, Entry, Expired, Manner, Others, Place};
 
 /// The requests of a model that wait, and the manner in which they are batched.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) enum Decision<T> {
     Run(Vec<T>),
     /// Ask again then, or when another request has come.
     WaitUntil(Instant),
+    /// The same, but not as one that is free: whom it waits for is on the way to it.
+    Hold(Instant),
     /// Nothing waits.
     Nothing,
 }
@@ -46,9 +48,14 @@ impl<T> Batcher<T> {
         self.waiting.expire(now)
     }
 
-    /// What an instance that is free is to do, while `others` are free too. Requests whose time
-    /// is up must have been taken out before.
-    pub(crate) fn decide(&mut self, now: Instant, others: usize) -> Decision<T> {
+    /// What an instance is to do that is free since `last` has ended, beside `others`. Requests whose
+    /// time is up must have been taken out before.
+    pub(crate) fn decide(
+        &mut self,
+        now: Instant,
+        others: Others,
+        last: Option<Ended>,
+    ) -> Decision<T> {
         if self.waiting.len() == 0 {
             return Decision::Nothing;
         }
@@ -60,8 +67,18 @@ impl<T> Batcher<T> {
             },
             // A free instance that is left without work costs more than a smaller batch.
             Manner::Greedy(greedy) => {
-                let share = self.waiting.rows().div_ceil(others + 1);
-                greedy.choose(&self.waiting, self.max_rows.min(share), now)
+                let rows = self.waiting.rows();
+                let share = others.share(rows, last);
+                let places = greedy.choose(&self.waiting, self.max_rows.min(share), now);
+                // A run that leaves some behind would not take those who come either.
+                let is_open = places.len() == self.waiting.len()
+                    && rows < self.max_rows
+                    && greedy.has_room(&self.waiting);
+                let awaited = last.filter(|last| is_open && rows < others.worthwhile(share, *last));
+                match awaited.and_then(Ended::hold) {
+                    Some(until) if now < until => return Decision::Hold(until),
+                    _ => places,
+                }
             }
         };
         let payloads = chosen.into_iter().filter_map(|place| self.waiting.remove(place));

@@ -80,6 +80,12 @@ impl Greedy {
         chosen.sort_unstable();
         chosen
     }
+
+    /// Whether another request as long as the longest that waits would fit beside them all.
+    pub(crate) fn has_room<T>(self, waiting: &Waiting<T>) -> bool {
+        let longest = waiting.iter().map(|(_, entry)| entry.length).max().unwrap_or(0);
+        (waiting.rows() + 1) * longest <= self.max_tokens
+    }
 }
 
 impl Growing<'_> {

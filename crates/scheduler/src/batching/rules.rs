@@ -84,6 +84,11 @@ impl Rules {
         Ok(Self { manner, layout, max_rows, preserves_order, priorities })
     }
 
+    /// Whether what waits is run as soon as an instance is free, without any timer.
+    pub fn runs_at_once(&self) -> bool {
+        !matches!(self.manner, Manner::Exact(_))
+    }
+
     /// How many requests of a level may wait.
     pub(crate) fn capacity(&self, level: u64) -> usize {
         let stated = self.priorities.policy(level).max_queue_size;

@@ -1,12 +1,14 @@
 //! One instance on its thread: runs a batch and gives each of its requests an answer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use consort_stage::{BatchBackend, Response, Result, Spent, Tensor};
 use consort_telemetry::PendingGuard;
 
 use crate::Counting;
 use crate::assembly::Layout;
+use crate::batching::Ended;
 use crate::order::Answer;
 use crate::queue::Queued;
 use crate::ticket::Run;
@@ -35,9 +37,14 @@ impl Instance {
         Self(Worker::new(backend))
     }
 
-    /// Runs the requests whose callers are still there. A backend that fails or panics fails
-    /// these requests and stays in service.
-    pub(super) fn work(&mut self, batch: Vec<Queued>, layout: &Layout, counting: &Counting) {
+    /// Runs the requests whose callers are still there; `None` when there was none. A backend that
+    /// fails or panics fails these requests and stays in service.
+    pub(super) fn work(
+        &mut self,
+        batch: Vec<Queued>,
+        layout: &Layout,
+        counting: &Counting,
+    ) -> Option<Ended> {
         let run = Run::new(self.0.interrupt.clone());
         let mut requests = Vec::with_capacity(batch.len());
         let mut boarded = Vec::with_capacity(batch.len());
@@ -50,19 +57,23 @@ impl Instance {
             }
         }
         if !run.depart() {
-            return;
+            return None;
         }
         // What an instance waits for, its requests wait for.
         let prepared = self.0.prepare(counting);
         let callers: Vec<_> = boarded.into_iter().map(Boarded::begin).collect();
+        let begun_at = Instant::now();
+        let rows = requests.iter().map(|request| layout.rows(request)).sum();
         let inferences = requests.iter().map(|request| counting.inferences(request)).sum();
         let done = prepared.and_then(|_held| self.0.run(requests, inferences, layout, counting));
         run.end();
+        let at = Instant::now();
         if let Ok(done) = &done {
             let waits = callers.iter().map(|caller| &caller.wait);
             done.count(waits, inferences, layout, counting);
         }
         give(callers, done.map(|done| done.outputs));
+        Some(Ended { rows, took: at - begun_at, at })
     }
 }
 

@@ -280,3 +280,31 @@ async fn a_running_request_is_interrupted_however_early_its_caller_leaves() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_request_that_comes_alone_runs_on_the_wide_instance_and_others_do_not() {
+    let works = works(2, 8);
+    let (begun_wide, wide_begun) = channel();
+    let (go_wide, told) = channel();
+    let wide = Worker { begun: begun_wide, go: Arc::new(Mutex::new(told)) };
+    works.stage.add_wide(Box::new(wide)).unwrap();
+    // Its thread is at the queue once it has taken a request.
+    let mut on_wide = 0;
+    for value in 0..100 {
+        let alone = works.send(value);
+        if wide_begun.recv_timeout(Duration::from_millis(100)).is_ok() {
+            on_wide += 1;
+            let beside = works.send(1000);
+            assert_eq!(works.begun(), 1000, "the wide instance is busy");
+            works.go.send(()).unwrap();
+            assert_eq!(answer(beside).await.unwrap(), 1000);
+            go_wide.send(()).unwrap();
+            assert_eq!(answer(alone).await.unwrap(), value);
+            break;
+        }
+        assert_eq!(works.begun(), value);
+        works.go.send(()).unwrap();
+        assert_eq!(answer(alone).await.unwrap(), value);
+    }
+    assert_eq!(on_wide, 1);
+}

@@ -23,6 +23,11 @@ impl Alone {
         Ok(Self(Direct::open_all(&settings.models, INSTANCES, 1)?))
     }
 
+    /// How many tokens they compute for a sentence.
+    pub(super) fn tokens(&self, sentence: &str) -> Result<usize> {
+        self.0.first().context("there are instances")?.tokens(sentence)
+    }
+
     /// The size of batch at which they embed most.
     pub(super) fn best(&mut self, sentence: &str, time: Duration) -> Result<usize> {
         let mut rates = Vec::new();

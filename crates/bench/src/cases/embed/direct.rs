@@ -8,9 +8,11 @@ use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
 const LIBRARY: &str = "onnxruntime/libonnxruntime.so.1.31.1";
+/// Where the shipped `minilm_tokenize` cuts a sentence.
+const MAX_LENGTH: usize = 256;
 const INPUTS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 
 /// The libraries behind `embed`, opened as the services open them.
@@ -37,7 +39,10 @@ impl Direct {
         let mut tokenizer = Tokenizer::from_file(&file).map_err(|error| {
             anyhow!("{error}: `{}`; build it with `cargo xtask models`", file.display())
         })?;
+        // The file itself cuts sentences at 128 tokens, the served model at 256.
         tokenizer.with_padding(None);
+        let cut = TruncationParams { max_length: MAX_LENGTH, ..TruncationParams::default() };
+        tokenizer.with_truncation(Some(cut)).map_err(|error| anyhow!("{error}"))?;
         let environment = ort::init_from(library()?)?.with_telemetry(false).build()?;
         let open = |_| {
             let session = session(&environment, &models.join("minilm/1/model.onnx"), threads)?;
@@ -49,6 +54,12 @@ impl Direct {
     /// The unit vector of a sentence.
     pub(in crate::cases) fn embed(&mut self, sentence: &str) -> Result<Vec<f32>> {
         self.embed_all(&[sentence])?.pop().context("one sentence was given")
+    }
+
+    /// How many tokens the encoder is given for a sentence.
+    pub(in crate::cases) fn tokens(&self, sentence: &str) -> Result<usize> {
+        let encoding = self.tokenizer.encode_fast(sentence, true);
+        Ok(encoding.map_err(|error| anyhow!("{error}"))?.len())
     }
 
     /// The unit vectors of sentences, all padded to the longest of them.

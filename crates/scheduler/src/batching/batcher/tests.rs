@@ -60,9 +60,9 @@ impl Bench {
 
     /// The names that a free instance would run now, when no other is free.
     fn runs(&mut self) -> Vec<&'static str> {
-        match self.batcher.decide(self.now, 0) {
+        match self.batcher.decide(self.now, Others::default(), None) {
             Decision::Run(names) => names,
-            Decision::WaitUntil(_) | Decision::Nothing => Vec::new(),
+            Decision::WaitUntil(_) | Decision::Hold(_) | Decision::Nothing => Vec::new(),
         }
     }
 }
@@ -70,14 +70,17 @@ impl Bench {
 #[test]
 fn a_lone_request_is_never_kept_waiting_unless_a_delay_says_so() {
     for mut bench in [bench(Manner::Alone, 1), greedy(64), exact(&[4], Duration::ZERO)] {
-        assert_eq!(bench.batcher.decide(bench.now, 0), Decision::Nothing);
+        assert_eq!(bench.batcher.decide(bench.now, Others::default(), None), Decision::Nothing);
         bench.comes("a", 1);
         assert_eq!(bench.runs(), ["a"]);
     }
     let mut patient = exact(&[4], 5 * MS);
     patient.comes("a", 1);
     let due_at = patient.now + 5 * MS;
-    assert_eq!(patient.batcher.decide(patient.now, 0), Decision::WaitUntil(due_at));
+    assert_eq!(
+        patient.batcher.decide(patient.now, Others::default(), None),
+        Decision::WaitUntil(due_at)
+    );
     patient.now = due_at;
     assert_eq!(patient.runs(), ["a"]);
 }
@@ -181,12 +184,39 @@ fn a_batch_keeps_within_its_tokens_but_a_lone_request_need_not() {
 }
 
 #[test]
+fn callers_on_their_way_back_are_waited_for_but_briefly() {
+    let mut bench = greedy(64);
+    let took = Duration::from_millis(8);
+    let last = Some(Ended { rows: 2, took, at: bench.now });
+    bench.comes("a", 1);
+    let until = bench.now + took / 8;
+    let alone = Others::default();
+    assert_eq!(bench.batcher.decide(bench.now, alone, last), Decision::Hold(until));
+    bench.comes("b", 1);
+    assert_eq!(bench.batcher.decide(bench.now, alone, last), Decision::Run(vec!["a", "b"]));
+    bench.comes("c", 1);
+    assert_eq!(bench.batcher.decide(until, alone, last), Decision::Run(vec!["c"]));
+}
+
+#[test]
+fn what_cannot_take_more_is_not_held() {
+    let mut bench = greedy(64);
+    let last = Some(Ended { rows: 4, took: Duration::from_millis(80), at: bench.now });
+    bench.long("long", 40);
+    assert_eq!(
+        bench.batcher.decide(bench.now, Others::default(), last),
+        Decision::Run(vec!["long"])
+    );
+}
+
+#[test]
 fn free_instances_share_what_waits() {
     let mut bench = greedy(64);
     for name in ["a", "b", "c", "d"] {
         bench.comes(name, 1);
     }
-    assert_eq!(bench.batcher.decide(bench.now, 1), Decision::Run(vec!["a", "b"]));
+    let others = Others { idle: 1, ..Others::default() };
+    assert_eq!(bench.batcher.decide(bench.now, others, None), Decision::Run(vec!["a", "b"]));
     assert_eq!(bench.runs(), ["c", "d"]);
 }
 

@@ -102,12 +102,14 @@ impl World {
         }
         let is_put_off = |number: &usize| matches!(self.came[*number].0.timeout, Some((at, _)) if at <= self.now);
         self.put_off = self.open.iter().copied().filter(is_put_off).collect();
-        match self.batcher.decide(self.now, others) {
+        let others = Others { idle: others, ..Others::default() };
+        match self.batcher.decide(self.now, others, None) {
             Decision::Nothing => prop_assert!(self.open.is_empty()),
             Decision::WaitUntil(at) => {
                 prop_assert!(at > self.now && at <= self.now + DELAY);
                 prop_assert!(matches!(self.manner, Manner::Exact(_)), "only a delay may hold");
             }
+            Decision::Hold(_) => prop_assert!(false, "nothing has been run before"),
             Decision::Run(batch) => self.runs(&batch)?,
         }
         Ok(())

@@ -100,6 +100,8 @@ struct World {
     events: BinaryHeap<Reverse<(Instant, Event)>>,
     /// What each instance runs.
     running: Vec<Option<Vec<usize>>>,
+    /// The last run of each instance, which is not over while it runs.
+    last: Vec<Option<Ended>>,
     open: BTreeMap<usize, Open>,
     ends: BTreeMap<usize, End>,
     receivers: BTreeMap<usize, oneshot::Receiver<Result<Response>>>,
@@ -123,6 +125,7 @@ impl World {
         let mut world = Self {
             batcher: Batcher::new(setup.manner.clone(), MAX_ROWS),
             running: vec![None; setup.speeds.len()],
+            last: vec![None; setup.speeds.len()],
             setup,
             now,
             order: Order::default(),
@@ -231,9 +234,18 @@ impl World {
             prop_assert_eq!(self.ends.insert(number, End::Expired(why)), None);
         }
         while let Some(free) = self.running.iter().position(Option::is_none) {
-            let others = self.running.iter().filter(|running| running.is_none()).count() - 1;
-            match self.batcher.decide(self.now, others) {
+            let others = self.others();
+            match self.batcher.decide(self.now, others, self.last[free]) {
                 Decision::Run(batch) => self.begin(free, batch)?,
+                Decision::Hold(until) => {
+                    prop_assert!(matches!(self.setup.manner, Manner::Greedy(_)));
+                    prop_assert!(others.idle == 0, "an instance waits beside an idle one");
+                    let took = self.last[free].map_or(Duration::ZERO, |last| last.took);
+                    let longest = (took / 8).min(Duration::from_millis(2));
+                    prop_assert!(until > self.now && until <= self.now + longest);
+                    self.at(until, Event::Passes);
+                    break;
+                }
                 Decision::WaitUntil(at) => {
                     let is_patient = matches!(&self.setup.manner, Manner::Exact(exact) if !exact.delay.is_zero());
                     prop_assert!(is_patient, "an instance rests beside work");
@@ -250,6 +262,14 @@ impl World {
         Ok(())
     }
 
+    /// What the instances do beside a free one.
+    fn others(&self) -> Others {
+        let busy: Vec<_> = self.running.iter().flatten().collect();
+        let entries = busy.iter().copied().flatten().map(|number| &self.open[number].entry);
+        let rows = entries.map(|entry| entry.rows).sum();
+        Others { idle: self.running.len() - busy.len() - 1, busy: busy.len(), rows }
+    }
+
     fn begin(&mut self, instance: usize, batch: Vec<usize>) -> Result<(), TestCaseError> {
         let entries: Vec<_> = batch.iter().map(|number| &self.open[number].entry).collect();
         let rows: usize = entries.iter().map(|entry| entry.rows).sum();
@@ -264,6 +284,8 @@ impl World {
         let takes = fixed + each * rows as u32;
         self.begun.extend(&batch);
         self.running[instance] = Some(batch);
+        let (took, at) = (takes * MS, self.now + takes * MS);
+        self.last[instance] = Some(Ended { rows, took, at });
         self.at(self.now + takes * MS, Event::Done(instance));
         Ok(())
     }
