@@ -24,7 +24,8 @@ pub(crate) const OUTPUTS: &[Output] = &[
     ("top_logprob_values", DataType::Fp32, &[-1, -1]),
 ];
 
-/// Those that come only to a request that asks for log-probabilities, or names them.
+/// Those that come only to a request that asks for log-probabilities: an ensemble names all that
+/// its steps map, whatever its caller asks for.
 const ON_DEMAND: [&str; 4] =
     ["cum_log_probs", "output_log_probs", "top_logprob_ids", "top_logprob_values"];
 
@@ -84,7 +85,7 @@ impl Outputs {
     pub(crate) fn wanted_by(&self, request: &Request, wants_log_probs: bool) -> Self {
         let is_named = |name: &Arc<str>| {
             let is_on_demand = ON_DEMAND.contains(&&**name) && !wants_log_probs;
-            request.outputs.contains(name) || request.outputs.is_empty() && !is_on_demand
+            (request.outputs.is_empty() || request.outputs.contains(name)) && !is_on_demand
         };
         Self { names: self.names.iter().filter(|name| is_named(name)).cloned().collect(), ..*self }
     }
