@@ -12,6 +12,7 @@ mod error;
 mod fields;
 mod generation;
 mod inputs;
+mod log_probs;
 mod models;
 mod sampling;
 mod sse;

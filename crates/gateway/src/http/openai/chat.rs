@@ -10,7 +10,7 @@ use super::caller::Caller;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::generation::Generation;
-use super::sampling::{Sampling, max_completion_tokens};
+use super::sampling::{MOST_LOG_PROBS, Sampling, max_completion_tokens};
 use super::template::{Chat, explain};
 use super::{models, receive};
 use crate::http::Front;
@@ -20,11 +20,9 @@ use crate::http::offload::offload;
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// Fields that ask for what models of text cannot give.
-const NOT_OFFERED: [(&str, &str); 7] = [
+const NOT_OFFERED: [(&str, &str); 5] = [
     ("functions", "send `tools`"),
     ("function_call", "send `tools`"),
-    ("logprobs", "the models of this server tell no probabilities"),
-    ("top_logprobs", "the models of this server tell no probabilities"),
     ("audio", "the models of this server speak in text"),
     ("prediction", "the models of this server take no predicted text"),
     ("web_search_options", "the models of this server search nowhere"),
@@ -53,6 +51,7 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     check_form(&mut fields)?;
     let mut sampling = Sampling::read(&mut fields)?;
     max_completion_tokens(&mut fields, &mut sampling)?;
+    sampling.log_probs = log_probs(&mut fields)?;
     let size = served.name.len() + chat.messages.as_array().map_or(0, |list| list.len() << 10);
     let name = caller.model.clone();
     let prompt = offload(size, move || {
@@ -142,6 +141,18 @@ fn tools(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
             let text = "`tool_choice` must be `none` or `auto`: a model cannot be made to call one";
             Err(Refusal::of("tool_choice", text))
         }
+    }
+}
+
+/// How many of the likeliest tokens are wanted beside each, when probabilities are wanted.
+fn log_probs(fields: &mut Fields) -> Result<Option<usize>, Refusal> {
+    let is_wanted = fields.flag("logprobs")?;
+    match fields.integer("top_logprobs", 0..=MOST_LOG_PROBS)? {
+        Some(1..) if !is_wanted => {
+            let text = "`top_logprobs` is for requests with `logprobs` set to true";
+            Err(Refusal::of("top_logprobs", text))
+        }
+        alternatives => Ok(is_wanted.then_some(alternatives.unwrap_or(0) as usize)),
     }
 }
 

@@ -4,7 +4,7 @@ use axum::response::Response;
 use consort_stage::Error;
 use futures::{StreamExt, TryFutureExt, future};
 
-use super::answer::Answer;
+use super::answer::{Answer, Whole};
 use super::caller::Caller;
 use super::choice::{Choice, Event};
 use super::counts::Usage;
@@ -63,9 +63,9 @@ impl Generation {
         let whole = choices.into_iter().map(|choice| collect(choice).map_err(Refusal::from));
         let whole = future::try_join_all(whole).await?;
         let usages = whole.iter().enumerate();
-        let usages = usages.map(|(index, (.., usage))| self.usage_of(index, *usage));
+        let usages = usages.map(|(index, (_, usage))| self.usage_of(index, *usage));
         let usage = usages.fold(Usage::NONE, Usage::and);
-        let texts: Vec<_> = whole.into_iter().map(|(text, finish, _)| (text, finish)).collect();
+        let texts: Vec<_> = whole.into_iter().map(|(text, _)| text).collect();
         Ok(reply::value(&answer.whole(&texts, usage)))
     }
 
@@ -74,7 +74,7 @@ impl Generation {
     }
 
     fn choices(&self, caller: &Caller) -> Result<Vec<Choice>, Refusal> {
-        let Sampling { choices, max_tokens, stop, is_streaming, .. } = &self.sampling;
+        let Sampling { choices, stop, is_streaming, .. } = &self.sampling;
         if self.prompts.len().saturating_mul(*choices) > MOST_CHOICES {
             let count = self.prompts.len();
             return Err(Refusal::of(
@@ -96,7 +96,7 @@ impl Generation {
         let requests = requests.collect::<Result<Vec<_>, Refusal>>()?;
         let call = |(request, echo)| {
             let responses = caller.call(&*self.model.served().stage, request);
-            Choice::new(responses, stop.clone(), *max_tokens, echo)
+            Choice::new(responses, &self.sampling, echo)
         };
         Ok(requests.into_iter().map(call).collect())
     }
@@ -108,14 +108,18 @@ pub(super) fn once_a_prompt(index: usize, choices_of_prompt: usize, usage: Usage
     Usage { prompt: usage.prompt.map(|tokens| if is_first { tokens } else { 0 }), ..usage }
 }
 
-/// The text of a choice, why it ended, and its tokens.
-async fn collect(choice: Choice) -> Result<(String, &'static str, Usage), Error> {
+/// A whole choice, and how many tokens it has.
+async fn collect(choice: Choice) -> Result<(Whole, Usage), Error> {
+    let mut log_probs = choice.tells_log_probs().then(Vec::new);
     let mut events = std::pin::pin!(choice.events());
-    let mut whole = String::new();
+    let mut text = String::new();
     while let Some(event) = events.next().await {
         match event? {
-            Event::Text(text) => whole += &text,
-            Event::End(finish, usage) => return Ok((whole, finish, usage)),
+            Event::Text(piece, tokens) => {
+                text += &piece;
+                log_probs.as_mut().map(|all| all.extend(tokens.into_iter().flatten()));
+            }
+            Event::End(finish, usage) => return Ok((Whole { text, log_probs, finish }, usage)),
         }
     }
     Err(Error::internal("a text ended without saying why"))

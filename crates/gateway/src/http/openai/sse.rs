@@ -115,7 +115,9 @@ impl State {
 
     fn take(&mut self, index: usize, event: Result<Event, Error>) {
         match event {
-            Ok(Event::Text(text)) => self.send(self.stream.answer.piece(index, &text)),
+            Ok(Event::Text(text, tokens)) => {
+                self.send(self.stream.answer.piece(index, &text, tokens.as_deref()));
+            }
             Ok(Event::End(finish, usage)) => {
                 let usage = once_a_prompt(index, self.stream.choices_of_prompt, usage);
                 self.usage = self.usage.and(usage);

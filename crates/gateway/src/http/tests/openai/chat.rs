@@ -15,17 +15,22 @@ const TEMPLATE: &str = "{% for message in messages %}{{ message.role }}:{{ messa
 
 /// A front over a model `generate` that repeats its prompt, with this template in its folder.
 fn parrot(template: Option<&str>) -> (Router, TempDir) {
+    let parrot = model("generate", signature(TALKER), |request| {
+        let prompt = request.input("text_input").unwrap().to_strings().unwrap();
+        all(vec![said(std::str::from_utf8(prompt[0]).unwrap(), "stop")])
+    });
+    templated(parrot, template)
+}
+
+/// A front over a model `generate` with this template in its folder.
+pub(super) fn templated(served: Arc<Served>, template: Option<&str>) -> (Router, TempDir) {
     let repository = TempDir::new().unwrap();
     fs::create_dir(repository.path().join("generate")).unwrap();
     if let Some(template) = template {
         let file = repository.path().join("generate/chat_template.jinja");
         fs::write(file, template).unwrap();
     }
-    let parrot = model("generate", signature(TALKER), |request| {
-        let prompt = request.input("text_input").unwrap().to_strings().unwrap();
-        all(vec![said(std::str::from_utf8(prompt[0]).unwrap(), "stop")])
-    });
-    let shelf = Shelf { models: vec![parrot], is_ready: true };
+    let shelf = Shelf { models: vec![served], is_ready: true };
     let model_repositories = vec![repository.path().to_owned()];
     let options = Options { model_repositories, ..Options::default() };
     (router(Arc::new(shelf), options), repository)
@@ -133,12 +138,6 @@ fn what_is_wrong_is_refused_by_the_name_of_its_field() {
         &format!(r#"{hi},"response_format":{{"type":"json_object"}}"#),
         &expect![[
             r#"400 {"error":{"message":"`response_format` must be of type `text`: the models of this server hold to no other form","type":"invalid_request_error","param":"response_format","code":null}}"#
-        ]],
-    );
-    refused(
-        &format!(r#"{hi},"logprobs":true"#),
-        &expect![[
-            r#"400 {"error":{"message":"`logprobs` is not supported: the models of this server tell no probabilities","type":"invalid_request_error","param":"logprobs","code":null}}"#
         ]],
     );
     refused(
