@@ -11,7 +11,7 @@ use consort_repository::{Backend, Instance, Kind, ModelFile};
 use consort_stage::{Error, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
 
-use crate::llm::{Config, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs};
+use crate::llm::{Config, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs, Steps};
 use crate::provider::Provider;
 use crate::session;
 
@@ -71,7 +71,8 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
     let decoder = placement::decoder(model, opened, &limits)?;
     let names = model.signature.outputs.iter().map(|spec| Arc::clone(&spec.name));
     let outputs = Outputs::new(names, model.signature.is_batching());
-    let engine = Engine::new(decoder, limits, outputs, guidance);
+    let engine = Engine::new(decoder, limits, outputs, guidance)
+        .named(Steps::of(model.name.clone(), instance.version));
     Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm(engine))))
 }
 

@@ -100,7 +100,8 @@ impl Loader {
         let stage = start(model, &folder.path, active, counting)?;
         let stage = self.cached(model, instances.keep_passive(stage), &meter);
         let checked =
-            Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone());
+            Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone())
+                .with_generations(&self.metrics);
         meter.loaded(started_at.elapsed());
         Ok(Served {
             name: model.name.clone(),

@@ -72,7 +72,7 @@ impl Stage for StreamingStage {
 }
 
 impl Shared {
-    fn submit(&self, request: Request) -> Responses {
+    fn submit(&self, mut request: Request) -> Responses {
         let Some(instance) = self.instances.iter().min_by_key(|instance| instance.in_flight())
         else {
             return fail(Error::unavailable("the model has no instance"));
@@ -83,6 +83,10 @@ impl Shared {
         let inferences = self.counting.inferences(&request);
         let spent = request.context.spent.clone();
         let span = compute_span(request.context.span.as_ref(), &self.counting.model);
+        // What the loop says of its steps belongs to the span of its work.
+        if !span.is_disabled() {
+            request.context.span = Some(span.clone());
+        }
         let in_flight = Instance::enter(instance);
         let (reply, responses) = Reply::channel(REPLY_CAPACITY);
         if let Err(error) = instance.send(Job { request, reply }) {

@@ -14,6 +14,7 @@ mod generation;
 mod inputs;
 mod log_probs;
 mod models;
+mod record;
 mod sampling;
 mod sse;
 mod stop;

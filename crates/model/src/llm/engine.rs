@@ -10,6 +10,7 @@ use super::guidance::Guidance;
 use super::request::Limits;
 use super::response::Outputs;
 use super::sequence::{Due, Sequence};
+use super::steps::Steps;
 use super::waiting::Waiting;
 
 /// How long the loop rests when every caller reads too slowly or has a guide compiled: far below what a reader notices,
@@ -26,6 +27,7 @@ pub(crate) struct Engine {
     limits: Limits,
     outputs: Outputs,
     guidance: Guidance,
+    steps: Steps,
     waiting: Waiting,
     /// The sequences that have a slot, in the order they were given it.
     active: Vec<Sequence>,
@@ -60,9 +62,15 @@ impl Engine {
             limits,
             outputs,
             guidance,
+            steps: Steps::default(),
             active: Vec::new(),
             step: Step::default(),
         }
+    }
+
+    /// The same, its steps called so in traces.
+    pub(crate) fn named(self, steps: Steps) -> Self {
+        Self { steps, ..self }
     }
 
     /// Works until no request will come any more and every admitted one is answered.
@@ -156,6 +164,8 @@ impl Engine {
         for decoding in step.decoding.chunks(self.decoder.max_rows()) {
             step.rows.clear();
             step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
+            // Ends with the step.
+            let _shown = self.steps.begin(decoding.iter().map(|index| &self.active[*index]));
             match self.decoder.decode(&step.rows) {
                 Ok(mut logits) => {
                     for (row, index) in decoding.iter().enumerate() {

@@ -18,8 +18,8 @@ use llguidance::api::StopReason;
 use llguidance::{CancellationHandle, Matcher};
 
 use self::compiler::{Compiled, Compiler};
-use self::mask::Mask;
 pub(crate) use self::mask::Left;
+use self::mask::Mask;
 pub(crate) use self::source::{GUIDE, Source, TYPE};
 use self::workers::Workers;
 use super::decoder::Token;

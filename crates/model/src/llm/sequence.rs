@@ -1,6 +1,7 @@
 //! One request on its way: what it was fed, what it generated, and what its caller has been given.
 
 use consort_stage::{Error, Job, Result};
+use tracing::Span;
 
 use super::decoder::{Row, Slot, Token};
 use super::guidance::{GUIDE, Guidance, Guide, Left};
@@ -225,6 +226,16 @@ impl Sequence {
             ));
         }
         Error::internal("the model left no token to pick: every logit is infinite or not a number")
+    }
+
+    /// Which of its tokens comes next, counted from 1.
+    pub(crate) fn next_token(&self) -> usize {
+        self.generated().len() + 1
+    }
+
+    /// The span of its request, when it is traced.
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.job.request.context.span.as_ref().filter(|span| !span.is_disabled())
     }
 
     fn generated(&self) -> &[Token] {

@@ -8,8 +8,8 @@ use consort_config::Model;
 use consort_stage::{Code, Request, Response, Responses, Result, Signature, Tensor};
 
 use crate::asking::{
-    NAME, configured, ferris, finish, flag, float, ids, int, seed, signature, streaming, tiny, tokens, with,
-    word,
+    NAME, configured, ferris, finish, flag, float, ids, int, seed, signature, streaming, tiny,
+    tokens, with, word,
 };
 use crate::crowd;
 use crate::generating::{Generating, prompt, request};

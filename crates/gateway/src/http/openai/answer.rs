@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use consort_telemetry::Operation;
 use serde_json::{Value, json};
 
 use super::counts::Usage;
@@ -14,6 +15,16 @@ pub(super) enum Kind {
     Completion,
     /// The next message of a chat.
     Chat,
+}
+
+impl Kind {
+    /// What the model does for it.
+    pub(super) fn operation(self) -> Operation {
+        match self {
+            Self::Completion => Operation::TextCompletion,
+            Self::Chat => Operation::Chat,
+        }
+    }
 }
 
 /// What all objects of one answer have in common.

@@ -1,6 +1,7 @@
 //! One choice of an answer: a model's responses as text, ended where it should end, its tokens counted.
 
 use consort_stage::{Error, Response, Responses};
+use consort_telemetry::Pace;
 use futures::{Stream, StreamExt, stream};
 
 use super::characters::Characters;
@@ -26,6 +27,7 @@ pub(super) struct Choice {
     characters: Characters,
     stop: Stop,
     log_probs: Option<LogProbs>,
+    pace: Option<Pace>,
     /// What comes before the text.
     echo: String,
     max_tokens: Option<i64>,
@@ -39,12 +41,13 @@ pub(super) struct Choice {
 
 impl Choice {
     /// A choice of these responses, which come for a request like `sampling`.
-    pub(super) fn new(responses: Responses, sampling: &Sampling, echo: String) -> Self {
+    pub(super) fn new(responses: Responses, sampling: &Sampling, echo: String, pace: Pace) -> Self {
         Self {
             responses: Some(responses),
             characters: Characters::default(),
             stop: Stop::new(sampling.stop.clone()),
             log_probs: sampling.log_probs.map(|_| LogProbs::default()),
+            pace: Some(pace),
             echo,
             max_tokens: sampling.max_tokens,
             usage: Usage { prompt: None, completion: None },
@@ -121,7 +124,7 @@ impl Choice {
         if is_over {
             self.responses = None;
             self.is_cut = true;
-            self.end = Some(Event::End("stop", self.usage));
+            self.ends_with("stop");
         }
         Ok(text)
     }
@@ -130,6 +133,9 @@ impl Choice {
         self.usage.prompt = self.usage.prompt.or_else(|| counts::prompt_tokens(response));
         if let Some(tokens) = counts::completion_tokens(response) {
             *self.usage.completion.get_or_insert(0) += tokens;
+            if let Some(pace) = &mut self.pace {
+                pace.came(tokens, response.is_last);
+            }
         }
         let reason = response.output("finish_reason").and_then(|reason| reason.to_strings().ok());
         match reason.as_deref() {
@@ -159,7 +165,14 @@ impl Choice {
             None if is_full() => "length",
             None => "stop",
         };
-        self.end = Some(Event::End(finish, self.usage));
+        self.ends_with(finish);
         text
+    }
+
+    fn ends_with(&mut self, finish: &'static str) {
+        self.end = Some(Event::End(finish, self.usage));
+        if let Some(pace) = self.pace.take() {
+            pace.ended();
+        }
     }
 }

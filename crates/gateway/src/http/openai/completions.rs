@@ -52,7 +52,7 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     generation.take_rest(fields)?;
     let (id, model) = (caller.id.clone(), caller.model.clone());
     let answer = Answer { kind: Kind::Completion, id, model, created: now() };
-    generation.respond(caller, answer).await
+    generation.respond(front, caller, answer).await
 }
 
 fn prompts(fields: &mut Fields) -> Result<Vec<String>, Refusal> {

@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use consort_stage::Error;
-use futures::{StreamExt, TryFutureExt, future};
+use futures::{StreamExt, future};
 
 use super::answer::{Answer, Whole};
 use super::caller::Caller;
@@ -11,10 +11,11 @@ use super::counts::Usage;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch, unrecognized};
 use super::inputs::{Input, Setting};
+use super::record::Record;
 use super::sampling::{MOST_CHOICES, Sampling};
 use super::sse;
 use super::text_model::TextModel;
-use crate::http::reply;
+use crate::http::{Front, reply};
 
 /// What is to be generated.
 pub(super) struct Generation {
@@ -46,25 +47,43 @@ impl Generation {
     /// The response over all choices.
     pub(super) async fn respond(
         self,
+        front: &Front,
         caller: &Caller,
         answer: Answer,
     ) -> Result<Response, Refusal> {
-        let choices = self.choices(caller)?;
-        if self.sampling.is_streaming {
-            let stream = sse::Stream {
-                answer,
-                choices_of_prompt: self.sampling.choices,
-                includes_usage: self.sampling.includes_usage,
-                span: caller.span.clone(),
-                labels: caller.labels(),
-            };
-            return stream.reply(choices).await;
-        }
-        let whole = choices.into_iter().map(|choice| collect(choice).map_err(Refusal::from));
-        let whole = future::try_join_all(whole).await?;
+        let mut record =
+            Record::begin(front, caller, answer.kind.operation(), Some(&self.sampling));
+        let choices = match self.choices(caller, &record) {
+            Ok(choices) if self.sampling.is_streaming => {
+                let stream = sse::Stream {
+                    answer,
+                    choices_of_prompt: self.sampling.choices,
+                    includes_usage: self.sampling.includes_usage,
+                    span: caller.span.clone(),
+                    labels: caller.labels(),
+                    record,
+                };
+                let response = stream.reply(choices).await;
+                return response.map_err(|refusal| refusal.traced_to(&self.sampling.settings));
+            }
+            choices => choices,
+        };
+        let whole = match choices {
+            Ok(choices) => {
+                let whole = choices.into_iter().map(collect);
+                future::try_join_all(whole).await.map_err(Refusal::from)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let whole = whole.map_err(|refusal| {
+            record.failed(refusal.kind());
+            refusal.traced_to(&self.sampling.settings)
+        })?;
         let usages = whole.iter().enumerate();
         let usages = usages.map(|(index, (_, usage))| self.usage_of(index, *usage));
         let usage = usages.fold(Usage::NONE, Usage::and);
+        whole.iter().for_each(|(text, _)| record.text_ended(text.finish));
+        record.answered(usage);
         let texts: Vec<_> = whole.into_iter().map(|(text, _)| text).collect();
         Ok(reply::value(&answer.whole(&texts, usage)))
     }
@@ -73,7 +92,7 @@ impl Generation {
         once_a_prompt(index, self.sampling.choices, usage)
     }
 
-    fn choices(&self, caller: &Caller) -> Result<Vec<Choice>, Refusal> {
+    fn choices(&self, caller: &Caller, record: &Record) -> Result<Vec<Choice>, Refusal> {
         let Sampling { choices, stop, is_streaming, .. } = &self.sampling;
         if self.prompts.len().saturating_mul(*choices) > MOST_CHOICES {
             let count = self.prompts.len();
@@ -96,7 +115,7 @@ impl Generation {
         let requests = requests.collect::<Result<Vec<_>, Refusal>>()?;
         let call = |(request, echo)| {
             let responses = caller.call(&*self.model.served().stage, request);
-            Choice::new(responses, &self.sampling, echo)
+            Choice::new(responses, &self.sampling, echo, record.pace())
         };
         Ok(requests.into_iter().map(call).collect())
     }

@@ -15,6 +15,9 @@ const MOST_STOPS: usize = 4;
 /// How many of the likeliest tokens may be told in the place of each, as in chats at OpenAI.
 pub(super) const MOST_LOG_PROBS: i64 = 20;
 
+/// The field of chats that says what form the answer is to have.
+pub(super) const RESPONSE_FORMAT: &str = "response_format";
+
 const TOKENS: std::ops::RangeInclusive<i64> = 1..=i32::MAX as i64;
 
 /// How a text is to be continued.

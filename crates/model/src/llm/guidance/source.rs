@@ -15,8 +15,10 @@ const LONGEST: usize = 1 << 20;
 const DEEPEST: usize = 200;
 
 /// Kinds that TensorRT-LLM has and this backend does not, and what to use in their place.
-const ABSENT: [(&str, &str); 2] =
-    [("ebnf_grammar", "write the grammar in Lark's notation and say `lark`"), ("structural_tag", "")];
+const ABSENT: [(&str, &str); 2] = [
+    ("ebnf_grammar", "write the grammar in Lark's notation and say `lark`"),
+    ("structural_tag", ""),
+];
 
 /// What a text must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +91,9 @@ impl Source {
     /// The grammar that it asks for.
     pub(super) fn grammar(&self) -> Result<TopLevelGrammar> {
         match self.kind {
-            Kind::Json => Ok(TopLevelGrammar::from_json_schema(json!({"type": ["object", "array"]}))),
+            Kind::Json => {
+                Ok(TopLevelGrammar::from_json_schema(json!({"type": ["object", "array"]})))
+            }
             Kind::JsonObject => Ok(TopLevelGrammar::from_json_schema(json!({"type": "object"}))),
             Kind::JsonSchema => {
                 let schema: Value = serde_json::from_str(&self.text)
@@ -118,8 +122,9 @@ impl Source {
 
     /// A grammar of one rule with a way for each choice.
     fn choices(&self) -> Result<String> {
-        let choices: Vec<String> = serde_json::from_str(&self.text)
-            .map_err(|error| self.refused(&format!("it is not a JSON array of strings: {error}")))?;
+        let choices: Vec<String> = serde_json::from_str(&self.text).map_err(|error| {
+            self.refused(&format!("it is not a JSON array of strings: {error}"))
+        })?;
         if choices.is_empty() || choices.iter().any(String::is_empty) {
             return Err(self.refused("it has no choice, or one without a character"));
         }
@@ -225,7 +230,9 @@ mod tests {
         assert!(refused("lark", &"(".repeat(DEEPEST + 1)).contains("nests"));
         assert!(refused("regex", &"a".repeat(LONGEST + 1)).contains("bytes"));
         assert!(Source::read(None, Some(b"a")).unwrap_err().message().contains(TYPE));
-        assert!(Source::read(Some(b"regex"), Some(b"\xff")).unwrap_err().message().contains("UTF-8"));
+        assert!(
+            Source::read(Some(b"regex"), Some(b"\xff")).unwrap_err().message().contains("UTF-8")
+        );
     }
 
     #[test]

@@ -25,7 +25,9 @@ impl Workers {
             let tasks = Arc::clone(&tasks);
             let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK_SIZE);
             thread.spawn(move || work(&tasks)).map_err(|error| {
-                Error::unavailable(format!("a thread for structured output does not start: {error}"))
+                Error::unavailable(format!(
+                    "a thread for structured output does not start: {error}"
+                ))
             })?;
         }
         Ok(Self(sender))
