@@ -53,6 +53,15 @@ fn openais_client_works_unmodified() {
 }
 
 #[test]
+fn log_probabilities_are_those_of_the_same_graph_in_python() {
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        let repository = shipped().display().to_string();
+        python("log_probs.py", &[&system.http, &system.grpc, &repository]);
+    }
+}
+
+#[test]
 fn tritonclient_can_call_one_stage_alone() {
     let system = System::start(Layout::Services, &shipped());
     let address = |name: &str| {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clients::python;
 use crate::program::{PATIENCE, Program};
-use crate::repository::{INFER, Repository};
+use crate::repository::{INFER, Repository, shipped};
 use crate::system::{Layout, System};
 
 const TRACE: [u8; 16] = [
@@ -154,4 +154,51 @@ fn a_request_that_is_refused_is_found_in_the_log_by_its_model_its_id_and_its_tra
         assert!(line_with(&format!("{labels}{trace}")), "{labels}: {log}");
     }
     assert!(line_with(r#"model="nobody" request_id="cmpl-"#), "{log}");
+}
+
+/// How often `text` is in `bodies`.
+fn count(bodies: &[u8], text: &[u8]) -> usize {
+    bodies.windows(text.len()).filter(|window| *window == text).count()
+}
+
+#[test]
+fn a_generation_is_told_in_opentelemetrys_words_with_the_steps_it_rode_in() {
+    for layout in Layout::ALL {
+        let (address, bodies) = collector();
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ];
+        let system = System::launch(layout, &shipped(), &variables);
+        system.wait_until_ready();
+        let body = r#"{"model":"generate","prompt":"The borrow checker","max_tokens":40,"temperature":0.5,"seed":3,"stream":true}"#;
+        let headers = [("traceparent", TRACEPARENT)];
+        let answer = system.post_with("/v1/completions", body, &headers);
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let mut received = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        let wanted: [&[u8]; 6] = [
+            &TRACE,
+            b"batch ferris",
+            b"text_completion",
+            b"gen_ai.request.temperature",
+            b"gen_ai.usage.output_tokens",
+            b"gen_ai.response.finish_reasons",
+        ];
+        let steps = |received: &[u8]| count(received, b"batch ferris");
+        while !wanted.iter().all(|text| contains(&received, text)) || steps(&received) < 5 {
+            assert!(Instant::now() < deadline, "{layout:?}: a span is missing");
+            if let Ok(body) = bodies.recv_timeout(Duration::from_secs(1)) {
+                received.extend(body);
+            }
+        }
+        // Of 40 tokens the second, fourth, eighth, sixteenth and last but eight.
+        assert_eq!(steps(&received), 5, "{layout:?}");
+        let labels = r#"{gen_ai_operation_name="text_completion",gen_ai_request_model="generate"}"#;
+        for name in ["request_duration", "time_to_first_token", "time_per_output_token"] {
+            let counted = system.metric(&format!("gen_ai_server_{name}_seconds_count{labels}"));
+            assert!((counted - 1.0).abs() < 0.5, "{layout:?}: {name} is {counted}");
+        }
+    }
 }

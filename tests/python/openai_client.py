@@ -4,12 +4,15 @@ Usage: openai_client.py HTTP_ADDRESS
 """
 
 import asyncio
+import functools
 import json
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Literal
 
 import openai
+import pydantic
 
 REFERENCES = json.loads(
     (Path(__file__).parent.parent / "fixtures/ferris/reference.json").read_text()
@@ -113,6 +116,100 @@ def check_chat(client, address):
             reasons[choice.index] = choice.finish_reason
     assert texts == {0: message.content, 1: message.content}, texts
     assert set(roles.values()) == {"assistant"} and set(reasons.values()) == {"length"}
+
+
+class Verdict(pydantic.BaseModel):
+    """What an answer in a form of its own is to be."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    is_safe: bool
+    crabs: Literal["one", "two"]
+
+
+def check_forms(client):
+    """Answers that hold to a schema, whole, streamed, and as the client parses them."""
+    messages = [{"role": "user", "content": FIRST["prompt"]}]
+    parsed = client.chat.completions.parse(
+        model="generate", messages=messages, response_format=Verdict
+    )
+    choice = parsed.choices[0]
+    assert isinstance(choice.message.parsed, Verdict) and choice.finish_reason == "stop", choice
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"],
+              "additionalProperties": False}
+    described = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    stream = client.chat.completions.create(
+        model="generate", messages=messages, response_format=described, stream=True
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert json.loads(text)["a"] in (1, 2), text
+    answer = client.chat.completions.create(
+        model="generate",
+        messages=messages,
+        response_format={"type": "json_object"},
+        max_completion_tokens=8,
+    )
+    assert answer.choices[0].message.content.startswith("{"), answer
+    wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "crab"}}}
+    for stream in [False, True]:
+        refused(
+            openai.BadRequestError,
+            "response_format",
+            lambda: client.chat.completions.create(
+                model="generate", messages=messages, response_format=wrong, stream=stream
+            ),
+        )
+
+
+def check_chat_fields(client):
+    """Fields that change nothing are taken, those that do have their effect."""
+    messages = [{"role": "user", "content": FIRST["prompt"]}]
+    tool = {
+        "type": "function",
+        "function": {"name": "pinch", "parameters": {"type": "object", "properties": {}}},
+    }
+    ask = functools.partial(client.chat.completions.create, model="generate", messages=messages)
+    plain = ask(max_completion_tokens=12)
+    for more in [
+        {"user": "a crab"},
+        {"tools": [tool], "tool_choice": "auto", "parallel_tool_calls": True},
+        {"tools": [tool], "tool_choice": "none"},
+        {"store": False, "metadata": {"a": "b"}, "service_tier": "auto"},
+        {"max_tokens": 99},
+        {"logprobs": False, "modalities": ["text"], "response_format": {"type": "text"}},
+        {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "n": 1, "stop": None},
+    ]:
+        answer = ask(max_completion_tokens=12, **more)
+        assert answer.choices[0].message.content == plain.choices[0].message.content, more
+        assert answer.choices[0].message.tool_calls is None
+    warm = [ask(max_tokens=12, temperature=1.5, seed=seed) for seed in (5, 5, 6)]
+    first, again, other = [answer.choices[0].message.content for answer in warm]
+    assert first == again != other, (first, other)
+    stream = ask(max_tokens=12, stream=True, stream_options={"include_usage": True})
+    *chunks, last = stream
+    assert last.choices == [] and last.usage.total_tokens == plain.usage.total_tokens, last
+    assert all(chunk.usage is None for chunk in chunks)
+    word = plain.choices[0].message.content[5:9]
+    stopped = ask(max_tokens=12, stop=word)
+    expected = plain.choices[0].message.content.split(word)[0]
+    assert stopped.choices[0].message.content == expected and word, stopped
+    with client.chat.completions.stream(
+        model="generate", messages=messages, max_tokens=12
+    ) as events:
+        kinds = {event.type for event in events}
+        whole = events.get_final_completion().choices[0].message.content
+    assert "content.done" in kinds and whole == plain.choices[0].message.content, kinds
+    for field, wrong in [
+        ("tool_choice", {"tool_choice": "required", "tools": [tool]}),
+        ("tools", {"tools": "pinch"}),
+        ("max_completion_tokens", {"max_completion_tokens": 0}),
+        ("seed", {"seed": "a"}),
+        ("stop", {"stop": ["a", "b", "c", "d", "e"]}),
+        ("stream_options", {"stream_options": {"include_usage": True}}),
+        ("top_p", {"top_p": 1.5}),
+        ("n", {"n": 0}),
+        ("response_format.type", {"response_format": {"type": "xml"}}),
+    ]:
+        refused(openai.BadRequestError, field, lambda: ask(**wrong))
 
 
 def check_embeddings(client):
@@ -234,6 +331,8 @@ def main(address):
     check_stop(client)
     check_streams(client)
     check_chat(client, address)
+    check_chat_fields(client)
+    check_forms(client)
     check_embeddings(client)
     check_refusals(client)
     check_cancellation(client)

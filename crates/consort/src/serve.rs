@@ -58,7 +58,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     };
     let catalog = Catalog::open(options, local, metrics.clone())?;
     let models = Lifecycle::new(catalog as Arc<_>);
-    let http = router(models.clone(), front.to_http(&server.model_repository));
+    let http = router(models.clone(), front.to_http(&server.model_repository, &metrics));
     let http = Some((front.address(), http));
     tokio::spawn(invite(models.clone(), front.clone()));
     let gpus = consort_model::gpus();

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, any, get, post};
 use consort_repository::Models;
+use consort_telemetry::Metrics;
 
 /// What a person can set about the HTTP front.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Options {
     pub max_input_size: usize,
     /// The model repositories, in which the templates of chats lie.
     pub model_repositories: Vec<PathBuf>,
+    /// Where it is counted what is asked of models of text.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for Options {
@@ -47,6 +50,7 @@ impl Default for Options {
             // Triton's default, so that a client tuned for it meets the same limit.
             max_input_size: 64 << 20,
             model_repositories: Vec::new(),
+            metrics: Metrics::new(),
         }
     }
 }

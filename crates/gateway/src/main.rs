@@ -59,7 +59,8 @@ async fn serve(program: &Program) -> Result<()> {
         bail!("ensembles cannot be loaded:\n{}", misstated.join("\n"));
     }
     let models = Lifecycle::new(catalog as Arc<_>);
-    let http = router(models.clone(), program.front.to_http(&program.server.model_repository));
+    let options = program.front.to_http(&program.server.model_repository, &metrics);
+    let http = router(models.clone(), options);
     let http = Some((program.front.address(), http));
     // Its services say what they cannot load; it may start before any of them.
     let service = Service { name: NAME, models, metrics, gpus: None, http, loads_models: false };

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
+use consort_telemetry::Metrics;
 
 use crate::http;
 
@@ -38,12 +40,13 @@ impl FrontOptions {
         SocketAddr::new(self.http_address, self.http_port)
     }
 
-    /// The same in the words of the HTTP front, for a server over these repositories.
-    pub fn to_http(&self, model_repositories: &[PathBuf]) -> http::Options {
+    /// The same in the words of the HTTP front, for a server over these repositories that counts here.
+    pub fn to_http(&self, model_repositories: &[PathBuf], metrics: &Arc<Metrics>) -> http::Options {
         http::Options {
             generate_model: self.generate_model.clone(),
             max_input_size: self.http_max_input_size,
             model_repositories: model_repositories.to_vec(),
+            metrics: metrics.clone(),
         }
     }
 }

@@ -14,7 +14,7 @@ use ort::session::Session;
 
 use crate::llm::{
     Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs,
-    Runs,
+    Runs, Steps,
 };
 use crate::provider::Provider;
 use crate::session;
@@ -88,7 +88,8 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
     try_adapters(&mut *decoder, &runs)?;
     let names = model.signature.outputs.iter().map(|spec| Arc::clone(&spec.name));
     let outputs = Outputs::new(names, model.signature.is_batching());
-    let engine = Engine::new(decoder, limits, outputs, (guidance, Arc::clone(&runs)));
+    let engine = Engine::new(decoder, limits, outputs, (guidance, Arc::clone(&runs)))
+        .named(Steps::of(model.name.clone(), instance.version));
     Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm { engine, runs })))
 }
 

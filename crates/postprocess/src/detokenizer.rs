@@ -36,6 +36,11 @@ const WINDOW: usize = 32;
 
 const IDS: &[DataType] = &[DataType::Int32, DataType::Int64];
 
+/// The outputs that give tokens one by one: those of the ids, and those that might have come in
+/// their places.
+const TOKENS: &str = "output_tokens";
+const OTHER_TOKENS: &str = "top_logprob_tokens";
+
 /// Turns rows of token ids into texts.
 struct Detokenizer {
     pieces: Pieces,
@@ -45,6 +50,13 @@ struct Detokenizer {
     is_final: Option<Arc<str>>,
     text: Arc<str>,
     text_rank: usize,
+    tokens: Vec<Tokens>,
+}
+
+/// An output that gives each token of an input by itself.
+struct Tokens {
+    input: Arc<str>,
+    output: Arc<str>,
 }
 
 impl Detokenizer {
@@ -56,6 +68,7 @@ impl Detokenizer {
             "context_input",
             "length_input",
             "final_input",
+            "others_input",
         ])?;
         let skip_special_tokens = model.settings.switch_or("skip_special_tokens", true)?;
         let pieces = Pieces::new(tokenizer, skip_special_tokens)
@@ -63,14 +76,23 @@ impl Detokenizer {
         let context = part(model, "context_input", &["context_ids"], IDS)?;
         let lengths = part(model, "length_input", &["sequence_length"], IDS)?;
         let is_final = part(model, "final_input", &["is_final"], &[DataType::Bool])?;
+        let others = part(model, "others_input", &["top_logprob_ids"], IDS)?;
         let ids = part(model, "ids_input", &["output_ids", "tokens_batch", "token_ids"], IDS)?
             .ok_or_else(|| roles::missing(model, "an input `output_ids` of TYPE_INT32"))?;
-        let text = roles::output(model, &[DataType::Bytes])
-            .ok_or_else(|| roles::missing(model, "an output of TYPE_STRING"))?;
-        let inputs = [Some(ids), context, lengths, is_final];
-        let used = inputs.iter().flatten().chain([&text]);
-        roles::check_all_used(model, &used.map(|spec| &*spec.name).collect::<Vec<_>>())?;
+        let tokens = [(TOKENS, Some(ids)), (OTHER_TOKENS, others)];
+        let tokens = tokens.map(|(output, input)| Tokens::find(model, output, input));
+        let tokens =
+            tokens.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+        let is_text = |spec: &&TensorSpec| {
+            spec.datatype == DataType::Bytes && ![TOKENS, OTHER_TOKENS].contains(&&*spec.name)
+        };
+        let text = model.signature.outputs.iter().find(is_text);
+        let text = text.ok_or_else(|| roles::missing(model, "an output of TYPE_STRING"))?;
         let name = |spec: &TensorSpec| spec.name.clone();
+        let inputs = [Some(ids), context, lengths, is_final, others];
+        let used = inputs.iter().flatten().chain([&text]).map(|spec| &*spec.name);
+        let used = used.chain(tokens.iter().map(|tokens| &*tokens.output));
+        roles::check_all_used(model, &used.collect::<Vec<_>>())?;
         Ok(Self {
             pieces,
             ids: name(ids),
@@ -79,15 +101,12 @@ impl Detokenizer {
             is_final: is_final.map(name),
             text: name(text),
             text_rank: roles::rank(&model.signature, text),
+            tokens,
         })
     }
-}
 
-impl InlineBackend for Detokenizer {
-    fn run(&self, batch: Batch) -> Result<Vec<Tensor>> {
-        if !batch.wants(&self.text) {
-            return Ok(Vec::new());
-        }
+    /// The text of each row.
+    fn texts(&self, batch: &Batch) -> Result<Tensor> {
         let given = |name: &Option<Arc<str>>| batch.input(name.as_deref()?);
         let ids = batch.input(&self.ids);
         let ids = ids.ok_or_else(|| Error::invalid(format!("input `{}` is missing", self.ids)))?;
@@ -115,7 +134,43 @@ impl InlineBackend for Detokenizer {
         let texts: Vec<String> = (0..count).map(text).collect();
         let mut shape = ids.shape.to_vec();
         shape.resize(shape.len().max(self.text_rank), 1);
-        Ok(vec![Tensor::from_strings(self.text.clone(), &shape, &texts)])
+        Ok(Tensor::from_strings(self.text.clone(), &shape, &texts))
+    }
+}
+
+impl Tokens {
+    /// The output of this name, if the model has it; it needs the input.
+    fn find(model: &Model, output: &str, input: Option<&TensorSpec>) -> Result<Option<Self>> {
+        let Some(output) = model.signature.output(output) else { return Ok(None) };
+        roles::check_type(model, output, &[DataType::Bytes])?;
+        let Some(input) = input else {
+            let what = format!("an input `top_logprob_ids` for its output `{}`", output.name);
+            return Err(roles::missing(model, &what));
+        };
+        Ok(Some(Self { input: input.name.clone(), output: output.name.clone() }))
+    }
+
+    /// Each token as the bytes that it adds to a text; nothing without the input.
+    fn spell(&self, pieces: &Pieces, batch: &Batch) -> Result<Option<Tensor>> {
+        let Some(ids) = batch.input(&self.input).filter(|_| batch.wants(&self.output)) else {
+            return Ok(None);
+        };
+        let tokens = integers(ids)?;
+        let tokens: Vec<&[u8]> = tokens.iter().map(|id| pieces.token(*id)).collect();
+        Ok(Some(Tensor::from_strings(self.output.clone(), &ids.shape, &tokens)))
+    }
+}
+
+impl InlineBackend for Detokenizer {
+    fn run(&self, batch: Batch) -> Result<Vec<Tensor>> {
+        let mut outputs = Vec::with_capacity(1);
+        if batch.wants(&self.text) {
+            outputs.push(self.texts(&batch)?);
+        }
+        for tokens in &self.tokens {
+            outputs.extend(tokens.spell(&self.pieces, &batch)?);
+        }
+        Ok(outputs)
     }
 }
 
@@ -294,6 +349,47 @@ mod tests {
             assert_eq!(error.code(), Code::InvalidInput);
             assert!(error.message().contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn tokens_come_one_by_one_as_the_bytes_they_add_where_they_are_wanted() {
+        let ids_and_others = [
+            TensorSpec::new("output_ids", DataType::Int32, &[-1]),
+            TensorSpec::new("top_logprob_ids", DataType::Int32, &[-1, -1]),
+        ];
+        let outputs = ["text", TOKENS, OTHER_TOKENS]
+            .map(|name| TensorSpec::new(name, DataType::Bytes, &[-1]));
+        let model = Model::plain_batching("detokenizer", &ids_and_others, &outputs, &[]);
+        let backend = Detokenizer::new(&model, &ferris()).unwrap();
+        let crab = ids("a 🦀");
+        let count = crab.len() as i64;
+        let run = |outputs: &[&str]| {
+            let inputs = vec![
+                Tensor::from_vec("output_ids", &[1, count], crab.clone()),
+                Tensor::from_vec("top_logprob_ids", &[1, count, 1], crab.clone()),
+            ];
+            let outputs = outputs.iter().map(|name| Arc::from(*name)).collect();
+            backend.run(Batch { inputs, outputs, ..Batch::default() }).unwrap()
+        };
+        let [text, tokens, others] = &run(&[])[..] else { panic!("three outputs") };
+        assert_eq!(text.to_strings().unwrap(), ["a 🦀".as_bytes()]);
+        assert_eq!((&tokens.shape, &others.shape), (&vec![1, count], &vec![1, count, 1]));
+        let tokens = tokens.to_strings().unwrap();
+        assert!(tokens.len() > 2 && tokens.concat() == "a 🦀".as_bytes(), "{tokens:?}");
+        assert_eq!(others.to_strings().unwrap(), tokens);
+        assert_eq!(run(&["text"]).len(), 1);
+        let inputs = vec![Tensor::from_vec("output_ids", &[1, count], crab.clone())];
+        let without_others = backend.run(Batch { inputs, ..Batch::default() }).unwrap();
+        assert_eq!(without_others.len(), 2);
+    }
+
+    #[test]
+    fn tokens_of_an_input_that_is_not_there_are_refused_at_load() {
+        let ids = [TensorSpec::new("output_ids", DataType::Int32, &[-1])];
+        let others = TensorSpec::new(OTHER_TOKENS, DataType::Bytes, &[-1, -1]);
+        let model = Model::plain_batching("detokenizer", &ids, &[output(&[1]), others], &[]);
+        let error = Detokenizer::new(&model, &ferris()).err().unwrap();
+        assert!(error.message().contains("needs an input `top_logprob_ids`"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! differently, and a few characters are cut off the two ends. With the parts in a table, the
 //! text of new tokens follows from them and from the few bytes before them.
 
+use std::collections::BTreeMap;
+
 use consort_stage::{Error, Result};
 use tokenizers::Tokenizer;
 
@@ -20,6 +22,8 @@ pub(crate) struct Pieces {
     table: Vec<Option<Piece>>,
     /// What all pieces point into.
     bytes: Vec<u8>,
+    /// The special tokens that texts leave out, as they are spelled.
+    left_out: BTreeMap<usize, String>,
     /// Cut off the front of a text.
     lead: Option<Trim>,
     /// Cut off the end of a text.
@@ -61,10 +65,15 @@ impl Pieces {
             return Err(Error::unsupported(format!("token id {largest} is above {LARGEST_ID}")));
         }
         for id in 0..=largest {
-            let token = tokenizer.id_to_token(id).filter(|token| {
-                !skip_special_tokens || !tokenizer.get_added_vocabulary().is_special_token(token)
-            });
-            let piece = token.map(|token| this.take_apart(&token, &decoder)).transpose()?;
+            let is_special =
+                |token: &String| tokenizer.get_added_vocabulary().is_special_token(token);
+            let piece = match tokenizer.id_to_token(id) {
+                Some(token) if skip_special_tokens && is_special(&token) => {
+                    this.left_out.insert(this.table.len(), token);
+                    None
+                }
+                token => token.map(|token| this.take_apart(&token, &decoder)).transpose()?,
+            };
             this.table.push(piece);
         }
         Ok(this)
@@ -102,6 +111,20 @@ impl Pieces {
         let end =
             if is_final { bytes.len() - self.trail_length(bytes) } else { self.settled(bytes) };
         self.characters(bytes.get(start..end).unwrap_or_default())
+    }
+
+    /// The bytes of one token in the middle of a text; of one that texts leave out, how it is
+    /// spelled; none of an id that no token has.
+    pub(crate) fn token(&self, id: i64) -> &[u8] {
+        let Ok(id) = usize::try_from(id) else { return &[] };
+        match self.table.get(id) {
+            Some(Some(piece)) => self.slice(piece.later),
+            _ => self.left_out.get(&id).map_or(&[], String::as_bytes),
+        }
+    }
+
+    fn slice(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start as usize..span.end as usize]
     }
 
     /// Up to where no later token changes the text of `bytes`.
@@ -172,7 +195,7 @@ impl Text<'_> {
         }
         let span = if self.last.is_none() { piece.first } else { piece.later };
         self.last = Some(id);
-        self.bytes.extend_from_slice(&self.pieces.bytes[span.start as usize..span.end as usize]);
+        self.bytes.extend_from_slice(self.pieces.slice(span));
     }
 }
 
@@ -382,6 +405,23 @@ mod tests {
         assert_eq!(pieces.text(&[first], &[second], false), "日");
         assert_eq!(pieces.text(&[first, second], &[third], false), "本");
         assert_eq!(pieces.text(&[first, second], &[], true), "\u{FFFD}");
+    }
+
+    #[test]
+    fn a_token_alone_has_the_bytes_that_it_adds_to_a_text_or_its_own_name() {
+        let tokenizer = byte_level();
+        let id = |symbols: &str| i64::from(tokenizer.token_to_id(symbols).unwrap());
+        let pieces = Pieces::new(&tokenizer, true).unwrap();
+        assert_eq!(pieces.token(id("Ġthe")), b" the");
+        assert_eq!(pieces.token(id("¥æ")), &"日本".as_bytes()[2..4]);
+        assert_eq!(pieces.token(id("<s>")), b"<s>");
+        assert_eq!(Pieces::new(&tokenizer, false).unwrap().token(id("<s>")), b"<s>");
+        for id in [-1, i64::MIN, i64::MAX, 1 << 30] {
+            assert_eq!(pieces.token(id), b"");
+        }
+        let metaspace = metaspace();
+        let the = i64::from(metaspace.token_to_id("▁the").unwrap());
+        assert_eq!(Pieces::new(&metaspace, true).unwrap().token(the), b" the");
     }
 
     #[test]

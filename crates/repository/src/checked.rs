@@ -1,5 +1,6 @@
 //! Checks every request against the model's signature before it reaches the model, and counts it.
 
+mod generation;
 mod inputs;
 mod reshape;
 
@@ -8,10 +9,13 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use consort_stage::{Code, Context, Request, Response, Responses, Result, Signature, Stage, fail};
-use consort_telemetry::{Meter, Reason, RequestTimer, first_response};
+use consort_telemetry::{
+    GenerationMeter, Meter, Metrics, Operation, Reason, RequestTimer, first_response,
+};
 use futures::{Stream, StreamExt};
 use tracing::Span;
 
+use self::generation::Generation;
 use crate::failure::log_once;
 
 /// A model behind its signature: what reaches it is known to fit, and every request is counted.
@@ -22,6 +26,7 @@ pub struct Checked {
     meter: Arc<Meter>,
     /// Whether any output is shown to callers in another shape than the backend gives it.
     reshapes_outputs: bool,
+    generations: Option<Arc<GenerationMeter>>,
 }
 
 impl Checked {
@@ -33,7 +38,16 @@ impl Checked {
         meter: Arc<Meter>,
     ) -> Self {
         let reshapes_outputs = signature.outputs.iter().any(|output| output.reshape.is_some());
-        Self { model, signature, inner, meter, reshapes_outputs }
+        Self { model, signature, inner, meter, reshapes_outputs, generations: None }
+    }
+
+    /// The same, with its tokens counted too where it is a model that continues tokens.
+    #[must_use]
+    pub fn with_generations(mut self, metrics: &Metrics) -> Self {
+        let continues = generation::continues_tokens(&self.signature);
+        let meter = || metrics.generation(Operation::TextCompletion, &self.model);
+        self.generations = continues.then(meter);
+        self
     }
 }
 
@@ -56,6 +70,8 @@ impl Stage for Checked {
         if self.signature.is_decoupled {
             timer.counts_responses();
         }
+        let meter = self.generations.as_ref();
+        let generation = meter.map(|meter| Generation::begin(meter, &self.model, &request));
         let wanted = request.outputs.clone();
         Box::pin(Counted {
             unanswered: request.context.span.clone(),
@@ -68,6 +84,7 @@ impl Stage for Checked {
             wanted,
             signature: self.signature.clone(),
             reshapes_outputs: self.reshapes_outputs,
+            generation,
             has_failed: false,
         })
     }
@@ -89,6 +106,7 @@ struct Counted {
     wanted: Vec<Arc<str>>,
     signature: Arc<Signature>,
     reshapes_outputs: bool,
+    generation: Option<Generation>,
     has_failed: bool,
 }
 
@@ -104,11 +122,17 @@ impl Stream for Counted {
             None => {
                 if !self.has_failed {
                     self.timer.succeeded();
+                    if let Some(generation) = &mut self.generation {
+                        generation.answered();
+                    }
                 }
                 None
             }
             Some(Ok(mut response)) => {
                 self.timer.responded(response.outputs.is_empty());
+                if let Some(generation) = &mut self.generation {
+                    generation.came(&response);
+                }
                 if let Some(span) = self.unanswered.take() {
                     first_response(&span);
                 }
@@ -118,6 +142,9 @@ impl Stream for Counted {
             Some(Err(error)) => {
                 self.has_failed = true;
                 self.timer.failed(reason(error.code()));
+                if let Some(generation) = &mut self.generation {
+                    generation.failed(error.code().name());
+                }
                 Some(Err(log_once(error, &self.model, &self.id, &self.context)))
             }
         })

@@ -142,7 +142,8 @@ impl Loader {
         let running = Arc::new(Running::new(pool, instances, meter.clone(), life));
         let stage = self.cached(model, stage, &meter);
         let checked =
-            Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone());
+            Checked::new(model.name.clone(), model.signature.clone(), stage, meter.clone())
+                .with_generations(&self.metrics);
         meter.loaded(started_at.elapsed());
         let served = Served {
             name: model.name.clone(),

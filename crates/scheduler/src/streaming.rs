@@ -105,7 +105,7 @@ impl Stage for StreamingStage {
 }
 
 impl Shared {
-    fn submit(&self, request: Request) -> Responses {
+    fn submit(&self, mut request: Request) -> Responses {
         // Held until the request is given over, so that no instance retires in between.
         let instances = self.instances.read();
         let Some(instance) = instances.values().min_by_key(|instance| instance.in_flight()) else {
@@ -117,6 +117,10 @@ impl Shared {
         let inferences = self.counting.inferences(&request);
         let spent = request.context.spent.clone();
         let span = compute_span(request.context.span.as_ref(), &self.counting.model);
+        // What the loop says of its steps belongs to the span of its work.
+        if !span.is_disabled() {
+            request.context.span = Some(span.clone());
+        }
         let in_flight = Instance::enter(instance);
         let (reply, responses) = Reply::channel(REPLY_CAPACITY);
         let admission = Admission::awaited(&self.counting.meter);

@@ -68,6 +68,66 @@ pub(crate) const SHARES: Scale = Scale::fixed(
     1e6,
 );
 
+/// How long a text takes, as OpenTelemetry's conventions for generative AI advise.
+pub(crate) const GENERATION_SECONDS: Scale = Scale::fixed(
+    &[
+        10 * MILLISECOND,
+        20 * MILLISECOND,
+        40 * MILLISECOND,
+        80 * MILLISECOND,
+        160 * MILLISECOND,
+        320 * MILLISECOND,
+        640 * MILLISECOND,
+        1_280 * MILLISECOND,
+        2_560 * MILLISECOND,
+        5_120 * MILLISECOND,
+        10_240 * MILLISECOND,
+        20_480 * MILLISECOND,
+        40_960 * MILLISECOND,
+        81_920 * MILLISECOND,
+    ],
+    1e9,
+);
+
+/// How long a token takes. The conventions begin at 10 ms for later tokens and at 1 ms for the
+/// first; small models need less.
+pub(crate) const TOKEN_SECONDS: Scale = Scale::fixed(
+    &[
+        100 * MICROSECOND,
+        250 * MICROSECOND,
+        500 * MICROSECOND,
+        MILLISECOND,
+        2_500 * MICROSECOND,
+        5 * MILLISECOND,
+        10 * MILLISECOND,
+        25 * MILLISECOND,
+        50 * MILLISECOND,
+        75 * MILLISECOND,
+        100 * MILLISECOND,
+        150 * MILLISECOND,
+        200 * MILLISECOND,
+        300 * MILLISECOND,
+        400 * MILLISECOND,
+        500 * MILLISECOND,
+        750 * MILLISECOND,
+        SECOND,
+        2_500 * MILLISECOND,
+        5 * SECOND,
+        7_500 * MILLISECOND,
+        10 * SECOND,
+    ],
+    1e9,
+);
+
+/// How many tokens there are, as the conventions advise.
+pub(crate) const TOKEN_COUNTS: Scale = Scale::fixed(
+    &[
+        1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216,
+        67_108_864,
+    ],
+    1.0,
+);
+
 /// How often values fell into each bucket, and their sum.
 #[derive(Debug)]
 pub(crate) struct Histogram {

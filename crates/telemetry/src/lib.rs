@@ -6,6 +6,7 @@ mod error;
 mod export;
 mod exposition;
 mod gauges;
+mod generation;
 mod histogram;
 mod logging;
 mod machine;
@@ -27,6 +28,10 @@ mod upstream;
 pub use error::Error;
 pub use exposition::CONTENT_TYPE;
 pub use gauges::{Reading, Sampler};
+pub use generation::{
+    Generating, GenerationMeter, GenerationRequest, Operation, Pace, TokenCounts, generation_asked,
+    generation_ended,
+};
 pub use logging::{Guard, LogFormat, LogOptions, init};
 pub use machine::Machine;
 pub use meter::{Execution, Meter, PendingGuard, Reason, RequestTimer, Unanswered};
@@ -36,8 +41,8 @@ pub use propagation::{Parent, extract, inject, trace_id};
 pub use response_counts::RESPONSE_PLACES;
 pub use snapshot::{BatchSnapshot, ResponseSnapshot, Snapshot, Tally};
 pub use span::{
-    Protocol, batch_span, compute_span, failed, first_response, link, queue_span, request_span,
-    step_span,
+    Protocol, batch_span, compute_span, failed, first_response, is_recorded, link, link_to,
+    queue_span, request_span, step_span,
 };
 pub use step::{StepCall, StepMeter};
 pub use upstream::{Outcome, UpstreamCall, UpstreamMeter};

@@ -1,5 +1,6 @@
 //! Every meter of the process by its labels, and the text that `/metrics` answers.
 
+mod generations;
 mod models;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use parking_lot::RwLock;
 
 use crate::exposition::{Exposition, Labels};
 use crate::gauges::{self, Gauges, Sampler};
+use crate::generation::{GenerationMeter, Operation};
 use crate::meter::{Meter, Reason};
 use crate::options::{MeterOptions, MetricsOptions};
 use crate::semconv::{Family, consort, label, process};
@@ -68,6 +70,7 @@ pub struct Metrics {
     meters: Register<2, Meter>,
     upstreams: Register<2, UpstreamMeter>,
     steps: Register<3, StepMeter>,
+    generations: Register<2, GenerationMeter>,
     gauges: Gauges,
 }
 
@@ -103,6 +106,15 @@ impl Metrics {
     /// Forgets a model version that was unloaded; what still holds its meter counts for nobody.
     pub fn remove_meter(&self, model: &str, version: &str) {
         self.meters.remove([model, version]);
+        let is_this = |labels: &[Box<str>; 2], place: usize| *labels[place] == *model;
+        if !self.meters.0.read().keys().any(|labels| is_this(labels, 0)) {
+            self.generations.0.write().retain(|labels, _| !is_this(labels, 1));
+        }
+    }
+
+    /// The meter of what a model is asked to generate; it goes with the model's last version.
+    pub fn generation(&self, operation: Operation, model: &str) -> Arc<GenerationMeter> {
+        self.generations.get([operation.as_str(), model])
     }
 
     /// The meter of the calls to one replica of a stage.
@@ -141,6 +153,7 @@ impl Metrics {
         models::encode(&self.options, &self.meters.all(), &mut exposition);
         self.encode_upstreams(&mut exposition);
         self.encode_steps(&mut exposition);
+        generations::encode(&self.generations.all(), &mut exposition);
         encode_process(&mut exposition);
         self.gauges.encode(&mut exposition);
         exposition.finish()
@@ -321,6 +334,7 @@ mod tests {
         metrics.meter("m", "1").request().succeeded();
         metrics.upstream("s", "r");
         metrics.step("e", "s", "m");
+        metrics.generation(Operation::Chat, "m").begin().failed("internal");
         let text = metrics.encode();
         let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         let families = families.filter_map(|line| line.split(' ').next());
@@ -337,6 +351,34 @@ mod tests {
         for name in names.into_iter().filter(|name| !is_internal(name)) {
             assert!(page.contains(name), "`{name}` is not in docs/observability.md");
         }
+    }
+
+    #[test]
+    fn what_was_generated_is_told_until_the_last_version_of_its_model_goes() {
+        let metrics = Metrics::new();
+        for version in ["1", "2"] {
+            metrics.meter("m", version);
+        }
+        let mut request = metrics.generation(Operation::TextCompletion, "m").begin();
+        request.succeeded(crate::TokenCounts { input: Some(3), output: Some(17) });
+        drop(request);
+        metrics.generation(Operation::TextCompletion, "m").begin().failed("internal");
+        let labels = "gen_ai_operation_name=\"text_completion\",gen_ai_request_model=\"m\"";
+        let lines = [
+            format!("gen_ai_client_token_usage_sum{{{labels},gen_ai_token_type=\"output\"}} 17\n"),
+            format!("gen_ai_server_request_duration_seconds_count{{{labels}}} 1\n"),
+            format!(
+                "gen_ai_server_request_duration_seconds_count{{{labels},error_type=\"internal\"}} 1\n"
+            ),
+            format!("gen_ai_server_time_to_first_token_seconds_count{{{labels}}} 0\n"),
+        ];
+        metrics.remove_meter("m", "1");
+        let text = metrics.encode();
+        for line in lines {
+            assert!(text.contains(&line), "{line} is missing in\n{text}");
+        }
+        metrics.remove_meter("m", "2");
+        assert!(!metrics.encode().contains("gen_ai"));
     }
 
     #[test]

@@ -43,6 +43,65 @@ pub mod attribute {
     pub const INFERENCES: &str = "consort.batch.inferences";
 }
 
+/// OpenTelemetry's conventions for generative AI: attributes of spans, and metrics.
+pub mod gen_ai {
+    use super::{Family, histogram};
+
+    /// What the model was asked to do: `chat`, `text_completion` or `embeddings`.
+    pub const OPERATION: &str = "gen_ai.operation.name";
+    /// Who answers: `consort`.
+    pub const PROVIDER: &str = "gen_ai.provider.name";
+    /// The model that was asked.
+    pub const REQUEST_MODEL: &str = "gen_ai.request.model";
+    /// The model that answered.
+    pub const RESPONSE_MODEL: &str = "gen_ai.response.model";
+    /// What the response is called.
+    pub const RESPONSE_ID: &str = "gen_ai.response.id";
+    /// The most tokens to generate.
+    pub const MAX_TOKENS: &str = "gen_ai.request.max_tokens";
+    /// How many texts there are to be.
+    pub const CHOICES: &str = "gen_ai.request.choice.count";
+    /// The seed.
+    pub const SEED: &str = "gen_ai.request.seed";
+    /// What the logits are divided by.
+    pub const TEMPERATURE: &str = "gen_ai.request.temperature";
+    /// The share of the likeliest tokens that are kept.
+    pub const TOP_P: &str = "gen_ai.request.top_p";
+    /// How many of the likeliest tokens are kept.
+    pub const TOP_K: &str = "gen_ai.request.top_k";
+    /// What a token loses for each time it came.
+    pub const FREQUENCY_PENALTY: &str = "gen_ai.request.frequency_penalty";
+    /// What a token loses for having come.
+    pub const PRESENCE_PENALTY: &str = "gen_ai.request.presence_penalty";
+    /// What the text is to be: `text` or `json`.
+    pub const OUTPUT_TYPE: &str = "gen_ai.output.type";
+    /// The tokens of the prompts.
+    pub const INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+    /// The tokens that were generated.
+    pub const OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+    /// Why each text ended.
+    pub const FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+
+    /// The tokens of one request: `gen_ai.client.token.usage`.
+    pub const TOKEN_USAGE: Family =
+        histogram("gen_ai_client_token_usage", "Number of input and output tokens used");
+    /// From reception to the last token: `gen_ai.server.request.duration`.
+    pub const REQUEST_DURATION: Family = histogram(
+        "gen_ai_server_request_duration_seconds",
+        "Generative AI server request duration such as time-to-last byte or last output token",
+    );
+    /// From reception to the first token: `gen_ai.server.time_to_first_token`.
+    pub const TIME_TO_FIRST_TOKEN: Family = histogram(
+        "gen_ai_server_time_to_first_token_seconds",
+        "Time to generate first token for successful responses",
+    );
+    /// Each token after the first: `gen_ai.server.time_per_output_token`.
+    pub const TIME_PER_OUTPUT_TOKEN: Family = histogram(
+        "gen_ai_server_time_per_output_token_seconds",
+        "Time per output token generated after the first token for successful responses",
+    );
+}
+
 /// A metric: its name, what it says and how it is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
@@ -88,6 +147,14 @@ pub mod label {
     pub const GPU_UUID: &str = "gpu_uuid";
     /// What was computed: `useful` for what requests asked for, `padding` for the rest.
     pub const KIND: &str = "kind";
+    /// What a model was asked to do, as in [`gen_ai`](super::gen_ai).
+    pub const GEN_AI_OPERATION: &str = "gen_ai_operation_name";
+    /// The model that was asked.
+    pub const GEN_AI_MODEL: &str = "gen_ai_request_model";
+    /// Whether tokens went in or came out: `input` or `output`.
+    pub const GEN_AI_TOKEN_TYPE: &str = "gen_ai_token_type";
+    /// The kind of a failure; absent from what was answered.
+    pub const ERROR_TYPE: &str = "error_type";
     /// How a call ended: `success`, `failure`, `unavailable` or `cancelled`.
     pub const OUTCOME: &str = "outcome";
     /// The ensemble that a step belongs to.

@@ -105,6 +105,18 @@ pub fn link(one: &Span, other: &Span) {
     other.add_link(one.context().span().span_context().clone());
 }
 
+/// Links a span to another that knows nothing of it.
+pub fn link_to(one: &Span, other: &Span) {
+    if !one.is_disabled() && !other.is_disabled() {
+        one.add_link(other.context().span().span_context().clone());
+    }
+}
+
+/// Whether a span goes to a collector: it is enabled, and its trace is one of those sampled.
+pub fn is_recorded(span: &Span) -> bool {
+    !span.is_disabled() && span.context().span().span_context().is_sampled()
+}
+
 /// Notes on the request's span that its first response is on its way.
 pub fn first_response(span: &Span) {
     if !span.is_disabled() {
@@ -132,7 +144,11 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
-    use crate::{extract, inject, trace_id};
+    use crate::semconv::gen_ai;
+    use crate::{
+        GenerationRequest, Operation, TokenCounts, extract, generation_asked, generation_ended,
+        inject, trace_id,
+    };
 
     const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const CALLERS_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -213,8 +229,52 @@ mod tests {
         let linked: Vec<_> = batch.links.iter().map(|link| &link.span_context).collect();
         assert_eq!(linked, [&first.span_context, &second.span_context]);
         assert_eq!(first.links[0].span_context, batch.span_context);
+        assert_eq!(second.links.len(), 1);
         let inferences = attribute(batch, attribute::INFERENCES);
         assert_eq!(inferences.as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn a_span_can_name_another_that_knows_nothing_of_it() {
+        let spans = record(|| {
+            let request = request_span(Protocol::Grpc, "m", "1", "a");
+            let batch = batch_span("m", "1", 1, 1);
+            assert!(is_recorded(&request) && !is_recorded(&Span::none()));
+            link_to(&batch, &request);
+            drop((batch, request));
+        });
+        let [batch, request] = &spans[..] else { panic!("two spans") };
+        assert_eq!(batch.links[0].span_context, request.span_context);
+        assert!(request.links.is_empty());
+    }
+
+    #[test]
+    fn what_was_asked_and_what_came_of_it_is_on_the_span() {
+        let spans = record(|| {
+            let request = request_span(Protocol::Http, "m", "", "");
+            let asked = GenerationRequest {
+                max_tokens: Some(9),
+                numbers: vec![(gen_ai::TEMPERATURE, 0.5)],
+                output_type: Some("text"),
+                ..GenerationRequest::default()
+            };
+            generation_asked(&request, Operation::Chat, "m", &asked);
+            let tokens = TokenCounts { input: Some(3), output: None };
+            generation_ended(&request, tokens, &["stop", "length"]);
+        });
+        for (name, value) in [
+            (gen_ai::OPERATION, Some("chat")),
+            (gen_ai::REQUEST_MODEL, Some("m")),
+            (gen_ai::MAX_TOKENS, Some("9")),
+            (gen_ai::TEMPERATURE, Some("0.5")),
+            (gen_ai::SEED, None),
+            (gen_ai::OUTPUT_TYPE, Some("text")),
+            (gen_ai::INPUT_TOKENS, Some("3")),
+            (gen_ai::OUTPUT_TOKENS, None),
+            (gen_ai::FINISH_REASONS, Some(r#"["stop","length"]"#)),
+        ] {
+            assert_eq!(attribute(&spans[0], name).as_deref(), value, "{name}");
+        }
     }
 
     #[test]

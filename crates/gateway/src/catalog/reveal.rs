@@ -5,20 +5,35 @@
 
 use std::sync::Arc;
 
-use consort_ensemble::{Edge, Spec};
+use consort_ensemble::{Edge, Spec, StepSpec};
 use consort_stage::{Signature, TensorSpec};
 
 /// What is revealed: the name it gets, and what models call it, in any case.
-const REVEALED: [(&str, &[&str]); 5] = [
+const REVEALED: [(&str, &[&str]); 10] = [
     ("input_ids", &["input_ids", "input_id"]),
     ("input_lengths", &["input_lengths", "input_length", "request_input_len"]),
     ("attention_mask", &["attention_mask", "input_mask"]),
     ("output_ids", &["output_ids"]),
     ("finish_reason", &["finish_reason"]),
+    ("output_log_probs", &["output_log_probs"]),
+    ("top_logprob_ids", &["top_logprob_ids"]),
+    ("top_logprob_values", &["top_logprob_values"]),
+    ("output_tokens", &["output_tokens"]),
+    ("top_logprob_tokens", &["top_logprob_tokens"]),
 ];
 
 /// Optional inputs that are revealed, by the names that models have for them.
-const ASKED: [&str; 2] = ["logit_bias_ids", "logit_bias_weights"];
+const ASKED: [&str; 6] = [
+    "logit_bias_ids",
+    "logit_bias_weights",
+    "return_log_probs",
+    "top_logprobs",
+    "guided_decoding_guide_type",
+    "guided_decoding_guide",
+];
+
+/// What one step tells and another takes, where it takes any.
+const PASSED_ON: [&str; 1] = ["top_logprob_ids"];
 
 /// The same ensemble with more inputs and outputs; `signatures` are those of the steps' models.
 ///
@@ -42,7 +57,25 @@ pub(super) fn reveal(spec: &Spec, signatures: &[Arc<Signature>]) -> Spec {
             ask(&mut revealed, step, input);
         }
     }
+    for name in PASSED_ON {
+        for (step, signature) in signatures.iter().enumerate() {
+            if signature.input(name).is_some_and(|input| input.is_optional) {
+                pass_on(&mut revealed, step, name);
+            }
+        }
+    }
     revealed
+}
+
+/// Gives a step that is not given it the tensor of this name that another step writes.
+fn pass_on(spec: &mut Spec, step: usize, name: &str) {
+    let is_this = |edge: &&Edge| &*edge.ensemble_tensor == name;
+    let is_written = |step: &StepSpec| step.outputs.iter().any(|edge| is_this(&edge));
+    let is_given = spec.steps[step].inputs.iter().any(|edge| &*edge.model_tensor == name);
+    if !is_given && !is_written(&spec.steps[step]) && spec.steps.iter().any(is_written) {
+        let edge = Edge { model_tensor: name.into(), ensemble_tensor: name.into() };
+        spec.steps[step].inputs.push(edge);
+    }
 }
 
 /// Makes an input that a step is not given an input of the ensemble.
@@ -94,7 +127,6 @@ fn rename(spec: &mut Spec, from: &str, name: &str) {
 
 #[cfg(test)]
 mod tests {
-    use consort_ensemble::StepSpec;
     use consort_testkit::signature;
     use expect_test::{Expect, expect};
 
@@ -198,6 +230,34 @@ mod tests {
                 text logit_bias_weights
                 out BYTES[1]
                  text=text logit_bias_ids=text logit_bias_weights=logit_bias_weights -> out=out
+            "]],
+        );
+    }
+
+    #[test]
+    fn what_one_step_tells_reaches_the_step_that_takes_it() {
+        check(
+            "1: text BYTES[1] ->> out BYTES[1]",
+            &[
+                (
+                    "1: ids INT32[-1], top_logprobs INT32[1]? \
+                     ->> output_ids INT32[-1], top_logprob_ids INT32[-1,-1]",
+                    "ids=text -> output_ids=_new",
+                ),
+                (
+                    "8: ids INT32[-1], top_logprob_ids INT32[-1,-1]? \
+                     -> text BYTES[1], top_logprob_tokens BYTES[-1,-1]",
+                    "ids=_new -> text=out",
+                ),
+            ],
+            &expect![[r"
+                text top_logprobs
+                out BYTES[1]
+                output_ids INT32[-1]
+                top_logprob_ids INT32[-1, -1]
+                top_logprob_tokens BYTES[-1, -1]
+                 ids=text top_logprobs=top_logprobs -> output_ids=output_ids top_logprob_ids=top_logprob_ids
+                 ids=output_ids top_logprob_ids=top_logprob_ids -> text=out top_logprob_tokens=top_logprob_tokens
             "]],
         );
     }

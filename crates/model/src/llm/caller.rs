@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use consort_stage::{Context, Error, Job, Reply, Response};
+use tracing::Span;
 
 /// The caller of a request, which waits for one text or for several.
 ///
@@ -32,6 +33,11 @@ impl Caller {
     /// Says that the request waits no longer.
     pub(crate) fn admit(&self) {
         self.with_reply(Reply::admit);
+    }
+
+    /// The span of the work for it, where a trace shows it.
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.context.span.as_ref().filter(|span| !span.is_disabled())
     }
 
     /// Whether nobody waits any more, or not any longer.

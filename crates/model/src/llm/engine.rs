@@ -13,6 +13,7 @@ use super::request::Limits;
 use super::response::Outputs;
 use super::runs::Runs;
 use super::sequence::{Due, Sequence};
+use super::steps::Steps;
 use super::waiting::Waiting;
 
 /// How long the loop rests when every caller reads too slowly or has a guide compiled: far below what a reader notices,
@@ -30,6 +31,7 @@ pub(crate) struct Engine {
     outputs: Outputs,
     guidance: Guidance,
     runs: Arc<Runs>,
+    steps: Steps,
     waiting: Waiting,
     /// The sequences that have a slot, in the order they were given it.
     active: Vec<Sequence>,
@@ -65,9 +67,15 @@ impl Engine {
             outputs,
             guidance,
             runs,
+            steps: Steps::default(),
             active: Vec::new(),
             step: Step::default(),
         }
+    }
+
+    /// The same, its steps called so in traces.
+    pub(crate) fn named(self, steps: Steps) -> Self {
+        Self { steps, ..self }
     }
 
     /// Works until no request will come any more and every admitted one is answered.
@@ -188,6 +196,8 @@ impl Engine {
     fn decode_together(&mut self, adapter: AdapterId, decoding: &[usize], step: &mut Step) {
         step.rows.clear();
         step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
+        // Ends with the step.
+        let _shown = self.steps.begin(decoding.iter().map(|index| &self.active[*index]));
         self.runs.begin(adapter, decoding.iter().map(|index| self.active[*index].caller()));
         let decoded = self.decoder.decode(&step.rows);
         self.runs.end();

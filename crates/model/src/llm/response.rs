@@ -29,7 +29,8 @@ pub(crate) const OUTPUTS: &[Output] = &[
 /// That which comes only to a request for several sequences: with one it is 0 and says nothing.
 const INDEX: &str = "sequence_index";
 
-/// Those that come only to a request that asks for log-probabilities, or names them.
+/// Those that come only to a request that asks for log-probabilities: an ensemble names all that
+/// its steps map, whatever its caller asks for.
 const ON_DEMAND: [&str; 4] =
     ["cum_log_probs", "output_log_probs", "top_logprob_ids", "top_logprob_values"];
 
@@ -96,7 +97,7 @@ impl Outputs {
                 return false;
             }
             let is_on_demand = ON_DEMAND.contains(&&**name) && !wants_log_probs;
-            request.outputs.contains(name) || request.outputs.is_empty() && !is_on_demand
+            (request.outputs.is_empty() || request.outputs.contains(name)) && !is_on_demand
         };
         Self { names: self.names.iter().filter(|name| is_named(name)).cloned().collect(), ..*self }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use consort_stage::{Error, Job, Result};
+use tracing::Span;
 
 use super::adapters::AdapterId;
 use super::caller::Caller;
@@ -290,6 +291,16 @@ impl Sequence {
             ));
         }
         Error::internal("the model left no token to pick: every logit is infinite or not a number")
+    }
+
+    /// Which of its tokens comes next, counted from 1.
+    pub(crate) fn next_token(&self) -> usize {
+        self.generated().len() + 1
+    }
+
+    /// The span of its request, when it is traced.
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.caller.span()
     }
 
     fn generated(&self) -> &[Token] {

@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
+use consort_telemetry::Operation;
 use serde_json::{Value, json};
 
 use super::counts::Usage;
+use super::log_probs::{self, Token};
 
 /// Which of the two an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,16 @@ pub(super) enum Kind {
     Completion,
     /// The next message of a chat.
     Chat,
+}
+
+impl Kind {
+    /// What the model does for it.
+    pub(super) fn operation(self) -> Operation {
+        match self {
+            Self::Completion => Operation::TextCompletion,
+            Self::Chat => Operation::Chat,
+        }
+    }
 }
 
 /// What all objects of one answer have in common.
@@ -28,6 +40,16 @@ pub(super) struct Answer {
     pub(super) created: u64,
 }
 
+/// A choice that is whole.
+pub(super) struct Whole {
+    /// Its text.
+    pub(super) text: String,
+    /// Its tokens, where their probabilities are wanted.
+    pub(super) log_probs: Option<Vec<Token>>,
+    /// Why it ended.
+    pub(super) finish: &'static str,
+}
+
 /// The seconds since 1970.
 pub(super) fn now() -> u64 {
     let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -35,18 +57,25 @@ pub(super) fn now() -> u64 {
 }
 
 impl Answer {
-    /// The whole answer: the text of each choice and why it ended.
-    pub(super) fn whole(&self, choices: &[(String, &'static str)], usage: Usage) -> Value {
-        let choice = |(index, (text, finish)): (usize, &(String, &str))| match self.kind {
-            Kind::Completion => {
-                json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish})
+    /// The whole answer.
+    pub(super) fn whole(&self, choices: &[Whole], usage: Usage) -> Value {
+        let choice = |(index, choice): (usize, &Whole)| {
+            let (text, finish) = (&choice.text, choice.finish);
+            let logprobs = self.log_probs(choice.log_probs.as_deref());
+            match self.kind {
+                Kind::Completion => json!({
+                    "index": index,
+                    "text": text,
+                    "logprobs": logprobs,
+                    "finish_reason": finish,
+                }),
+                Kind::Chat => json!({
+                    "index": index,
+                    "message": {"role": "assistant", "content": text, "refusal": null},
+                    "logprobs": logprobs,
+                    "finish_reason": finish,
+                }),
             }
-            Kind::Chat => json!({
-                "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": null},
-                "logprobs": null,
-                "finish_reason": finish,
-            }),
         };
         let choices: Vec<Value> = choices.iter().enumerate().map(choice).collect();
         let object = match self.kind {
@@ -64,17 +93,17 @@ impl Answer {
     /// The chunk that begins a choice, where there is one.
     pub(super) fn opening(&self, index: usize) -> Option<Value> {
         let delta = json!({"role": "assistant", "content": "", "refusal": null});
-        (self.kind == Kind::Chat).then(|| self.chunk(index, &delta, None))
+        (self.kind == Kind::Chat).then(|| self.chunk(index, &delta, None, None))
     }
 
-    /// The chunk of a piece of text.
-    pub(super) fn piece(&self, index: usize, text: &str) -> Value {
-        self.chunk(index, &json!({ "content": text }), None)
+    /// The chunk of a piece of text, and of its tokens where their probabilities are wanted.
+    pub(super) fn piece(&self, index: usize, text: &str, tokens: Option<&[Token]>) -> Value {
+        self.chunk(index, &json!({ "content": text }), tokens, None)
     }
 
     /// The chunk that ends a choice.
     pub(super) fn end(&self, index: usize, finish: &'static str) -> Value {
-        self.chunk(index, &json!({}), Some(finish))
+        self.chunk(index, &json!({}), None, Some(finish))
     }
 
     /// The chunk that tells the usage.
@@ -84,15 +113,29 @@ impl Answer {
         chunk
     }
 
-    fn chunk(&self, index: usize, delta: &Value, finish: Option<&'static str>) -> Value {
+    fn log_probs(&self, tokens: Option<&[Token]>) -> Value {
+        tokens.map_or(Value::Null, |tokens| log_probs::json(self.kind, tokens))
+    }
+
+    fn chunk(
+        &self,
+        index: usize,
+        delta: &Value,
+        tokens: Option<&[Token]>,
+        finish: Option<&'static str>,
+    ) -> Value {
+        let logprobs = self.log_probs(tokens);
         let choice = match self.kind {
             Kind::Completion => {
                 let text = delta.get("content").cloned().unwrap_or_else(|| "".into());
-                json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish})
+                json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish})
             }
-            Kind::Chat => {
-                json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish})
-            }
+            Kind::Chat => json!({
+                "index": index,
+                "delta": delta,
+                "logprobs": logprobs,
+                "finish_reason": finish,
+            }),
         };
         self.object(self.chunk_object(), &[choice])
     }

@@ -10,7 +10,8 @@ use super::caller::Caller;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::generation::Generation;
-use super::sampling::{Sampling, max_completion_tokens};
+use super::inputs::{Input, Setting};
+use super::sampling::{MOST_LOG_PROBS, RESPONSE_FORMAT, Sampling, max_completion_tokens};
 use super::template::{Chat, explain};
 use super::{models, receive};
 use crate::http::Front;
@@ -20,11 +21,9 @@ use crate::http::offload::offload;
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// Fields that ask for what models of text cannot give.
-const NOT_OFFERED: [(&str, &str); 7] = [
+const NOT_OFFERED: [(&str, &str); 5] = [
     ("functions", "send `tools`"),
     ("function_call", "send `tools`"),
-    ("logprobs", "the models of this server tell no probabilities"),
-    ("top_logprobs", "the models of this server tell no probabilities"),
     ("audio", "the models of this server speak in text"),
     ("prediction", "the models of this server take no predicted text"),
     ("web_search_options", "the models of this server search nowhere"),
@@ -50,9 +49,11 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     for (name, why) in NOT_OFFERED {
         fields.refuse(name, why)?;
     }
-    check_form(&mut fields)?;
+    check_modalities(&mut fields)?;
     let mut sampling = Sampling::read(&mut fields)?;
+    sampling.settings.extend(form(&mut fields)?);
     max_completion_tokens(&mut fields, &mut sampling)?;
+    sampling.log_probs = log_probs(&mut fields)?;
     let size = served.name.len() + chat.messages.as_array().map_or(0, |list| list.len() << 10);
     let name = caller.model.clone();
     let prompt = offload(size, move || {
@@ -67,7 +68,7 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     generation.take_rest(fields)?;
     let (id, model) = (caller.id.clone(), caller.model.clone());
     let answer = Answer { kind: Kind::Chat, id, model, created: now() };
-    generation.respond(caller, answer).await
+    generation.respond(front, caller, answer).await
 }
 
 /// What the template is told.
@@ -145,14 +146,55 @@ fn tools(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
     }
 }
 
-/// Refuses any form of answer but plain text.
-fn check_form(fields: &mut Fields) -> Result<(), Refusal> {
-    let is_text = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
-    if fields.take("response_format").is_some_and(|format| !is_text(&format)) {
-        let text = "`response_format` must be of type `text`: the models of this server hold to no \
-                    other form";
-        return Err(Refusal::of("response_format", text));
+/// How many of the likeliest tokens are wanted beside each, when probabilities are wanted.
+fn log_probs(fields: &mut Fields) -> Result<Option<usize>, Refusal> {
+    let is_wanted = fields.flag("logprobs")?;
+    match fields.integer("top_logprobs", 0..=MOST_LOG_PROBS)? {
+        Some(1..) if !is_wanted => {
+            let text = "`top_logprobs` is for requests with `logprobs` set to true";
+            Err(Refusal::of("top_logprobs", text))
+        }
+        alternatives => Ok(is_wanted.then_some(alternatives.unwrap_or(0) as usize)),
     }
+}
+
+/// What the form of the answer asks of the model: nothing for plain text.
+fn form(fields: &mut Fields) -> Result<Vec<Setting>, Refusal> {
+    let format = match fields.take(RESPONSE_FORMAT) {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(format)) => format,
+        Some(other) => return Err(mismatch(RESPONSE_FORMAT, "an object", &other)),
+    };
+    let schema = || format.get("json_schema").and_then(|described| described.get("schema"));
+    let guide = match (format.get("type").and_then(Value::as_str), schema()) {
+        (Some("text"), _) => return Ok(Vec::new()),
+        (Some("json_object"), _) => None,
+        (Some("json_schema"), Some(schema @ (Value::Object(_) | Value::Bool(_)))) => {
+            Some(schema.to_string())
+        }
+        (Some("json_schema"), Some(other)) => {
+            return Err(mismatch("response_format.json_schema.schema", "an object", other));
+        }
+        (Some("json_schema"), None) => {
+            let text = "`response_format.json_schema.schema` is missing";
+            return Err(Refusal::of("response_format.json_schema.schema", text));
+        }
+        _ => {
+            let text = "`response_format.type` must be `text`, `json_object` or `json_schema`";
+            return Err(Refusal::of("response_format.type", text));
+        }
+    };
+    let kind = if guide.is_some() { "json_schema" } else { "json_object" };
+    let set = |input, text| Setting::new(RESPONSE_FORMAT, input, Input::Texts(vec![text]));
+    let guide = guide.map(|guide| set("guided_decoding_guide", guide));
+    Ok([Some(set("guided_decoding_guide_type", kind.to_owned())), guide]
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
+/// Refuses any answer but text.
+fn check_modalities(fields: &mut Fields) -> Result<(), Refusal> {
     match fields.take("modalities") {
         Some(modalities) if modalities != serde_json::json!(["text"]) => {
             let text = "`modalities` must be `[\"text\"]`: the models of this server speak in text";

@@ -1,18 +1,21 @@
 //! One choice of an answer: a model's responses as text, ended where it should end, its tokens counted.
 
 use consort_stage::{Error, Response, Responses};
+use consort_telemetry::Pace;
 use futures::{Stream, StreamExt, stream};
 
 use super::characters::Characters;
 use super::counts::{self, Usage};
+use super::log_probs::{LogProbs, Token};
+use super::sampling::Sampling;
 use super::stop::Stop;
 use super::text_model::TEXT_OUTPUT;
 
 /// What a choice gives.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Event {
-    /// More of its text.
-    Text(String),
+    /// More of its text, and the tokens that begin in it where their probabilities are wanted.
+    Text(String, Option<Vec<Token>>),
     /// Its end: why, and how many tokens there were.
     End(&'static str, Usage),
 }
@@ -23,33 +26,40 @@ pub(super) struct Choice {
     responses: Option<Responses>,
     characters: Characters,
     stop: Stop,
+    log_probs: Option<LogProbs>,
+    pace: Option<Pace>,
     /// What comes before the text.
     echo: String,
     max_tokens: Option<i64>,
     usage: Usage,
+    /// Whether the text ended at a stop word, before everything that the model made of it.
+    is_cut: bool,
     finish: Option<&'static str>,
     /// The end, once everything before it was given.
     end: Option<Event>,
 }
 
 impl Choice {
-    /// A choice of these responses, which come for a request of at most `max_tokens`.
-    pub(super) fn new(
-        responses: Responses,
-        stop: Vec<String>,
-        max_tokens: Option<i64>,
-        echo: String,
-    ) -> Self {
+    /// A choice of these responses, which come for a request like `sampling`.
+    pub(super) fn new(responses: Responses, sampling: &Sampling, echo: String, pace: Pace) -> Self {
         Self {
             responses: Some(responses),
             characters: Characters::default(),
-            stop: Stop::new(stop),
+            stop: Stop::new(sampling.stop.clone()),
+            log_probs: sampling.log_probs.map(|_| LogProbs::default()),
+            pace: Some(pace),
             echo,
-            max_tokens,
+            max_tokens: sampling.max_tokens,
             usage: Usage { prompt: None, completion: None },
+            is_cut: false,
             finish: None,
             end: None,
         }
+    }
+
+    /// Whether it tells how likely its tokens were.
+    pub(super) fn tells_log_probs(&self) -> bool {
+        self.log_probs.is_some()
     }
 
     /// What it gives, in order; an error is the last.
@@ -75,14 +85,10 @@ impl Choice {
             };
             match text {
                 Ok(text) if text.is_empty() && self.responses.is_some() => {}
-                Ok(text) => {
-                    let text = std::mem::take(&mut self.echo) + &text;
-                    return if text.is_empty() {
-                        self.end.take().map(Ok)
-                    } else {
-                        Some(Ok(Event::Text(text)))
-                    };
-                }
+                Ok(text) => match self.show(text) {
+                    Some(event) => return Some(Ok(event)),
+                    None => return self.end.take().map(Ok),
+                },
                 Err(error) => {
                     self.responses = None;
                     return Some(Err(error));
@@ -91,16 +97,34 @@ impl Choice {
         }
     }
 
+    /// More of the text, with its tokens; nothing when there is neither.
+    fn show(&mut self, text: String) -> Option<Event> {
+        let has_ended = self.responses.is_none() && !self.is_cut;
+        let tokens = self.log_probs.as_mut().map(|log_probs| {
+            let mut tokens = log_probs.shown(&text);
+            // Only what was cut off at a stop word is not told.
+            tokens.extend(has_ended.then(|| log_probs.finish()).into_iter().flatten());
+            tokens
+        });
+        let text = std::mem::take(&mut self.echo) + &text;
+        let has_tokens = tokens.as_ref().is_some_and(|tokens| !tokens.is_empty());
+        (has_tokens || !text.is_empty()).then_some(Event::Text(text, tokens))
+    }
+
     /// The text that a response adds. At a stop word the responses are dropped, which stops the model.
     fn read(&mut self, response: &Response) -> Result<String, Error> {
         self.count(response);
         let Some(output) = response.output(TEXT_OUTPUT) else { return Ok(String::new()) };
         let texts = output.to_strings()?;
         let text = self.characters.push(texts.first().copied().unwrap_or_default());
+        if let Some(log_probs) = &mut self.log_probs {
+            log_probs.read(response, &text)?;
+        }
         let (text, is_over) = self.stop.push(&text);
         if is_over {
             self.responses = None;
-            self.end = Some(Event::End("stop", self.usage));
+            self.is_cut = true;
+            self.ends_with("stop");
         }
         Ok(text)
     }
@@ -109,6 +133,9 @@ impl Choice {
         self.usage.prompt = self.usage.prompt.or_else(|| counts::prompt_tokens(response));
         if let Some(tokens) = counts::completion_tokens(response) {
             *self.usage.completion.get_or_insert(0) += tokens;
+            if let Some(pace) = &mut self.pace {
+                pace.came(tokens, response.is_last);
+            }
         }
         let reason = response.output("finish_reason").and_then(|reason| reason.to_strings().ok());
         match reason.as_deref() {
@@ -121,7 +148,9 @@ impl Choice {
     /// Ends the choice because the model has; gives what was held back.
     fn finish(&mut self) -> String {
         self.responses = None;
-        let (mut text, is_over) = self.stop.push(&self.characters.finish());
+        let rest = self.characters.finish();
+        let (mut text, is_over) = self.stop.push(&rest);
+        self.is_cut = is_over;
         if !is_over {
             text += &self.stop.finish();
         }
@@ -136,7 +165,14 @@ impl Choice {
             None if is_full() => "length",
             None => "stop",
         };
-        self.end = Some(Event::End(finish, self.usage));
+        self.ends_with(finish);
         text
+    }
+
+    fn ends_with(&mut self, finish: &'static str) {
+        self.end = Some(Event::End(finish, self.usage));
+        if let Some(pace) = self.pace.take() {
+            pace.ended();
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::caller::Caller;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::generation::Generation;
-use super::sampling::Sampling;
+use super::sampling::{MOST_LOG_PROBS, Sampling};
 use super::{models, receive};
 use crate::http::Front;
 
@@ -40,13 +40,19 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
         return Err(Refusal::of("best_of", text));
     }
     fields.refuse("suffix", "models continue a text, and insert nothing before an end")?;
-    fields.refuse("logprobs", "the models of this server tell no probabilities")?;
+    sampling.log_probs =
+        fields.integer("logprobs", 0..=MOST_LOG_PROBS)?.map(|alternatives| alternatives as usize);
     let echoes = fields.flag("echo")?;
+    if echoes && sampling.log_probs.is_some() {
+        let text =
+            "`logprobs` is not supported with `echo`: models tell no probabilities of a prompt";
+        return Err(Refusal::of("logprobs", text));
+    }
     let mut generation = Generation { model, prompts, sampling, echoes };
     generation.take_rest(fields)?;
     let (id, model) = (caller.id.clone(), caller.model.clone());
     let answer = Answer { kind: Kind::Completion, id, model, created: now() };
-    generation.respond(caller, answer).await
+    generation.respond(front, caller, answer).await
 }
 
 fn prompts(fields: &mut Fields) -> Result<Vec<String>, Refusal> {

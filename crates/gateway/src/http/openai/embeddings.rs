@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use consort_repository::Served;
 use consort_stage::{DataType, Error, Tensor, TensorSpec, collect_one};
-use futures::{TryFutureExt, future};
+use consort_telemetry::Operation;
+use futures::future;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,6 +19,7 @@ use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::inputs::{Input, tensor};
 use super::receive;
+use super::record::Record;
 use crate::http::{Front, reply};
 
 /// How many texts one request may have, as at OpenAI.
@@ -144,8 +146,13 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     fields.refuse_rest()?;
     let most = embedder.served.signature.max_batch_size.max(1) as usize;
     let batches = texts.chunks(most).map(|texts| embedder.embed(caller, texts));
-    let batches = future::try_join_all(batches).map_err(Refusal::from).await?;
+    let mut record = Record::begin(front, caller, Operation::Embeddings, None);
+    let batches = future::try_join_all(batches).await.inspect_err(|error| {
+        record.failed(error.code().name());
+    })?;
     let usage = batches.iter().map(|(_, usage)| *usage).fold(Usage::NONE, Usage::and);
+    // No token comes out of it.
+    record.answered(Usage { completion: None, ..usage });
     let vectors: Vec<Vec<f32>> = batches.into_iter().flat_map(|(vectors, _)| vectors).collect();
     check_dimensions(dimensions, vectors.first().map_or(0, Vec::len))?;
     let item = |(index, vector)| {

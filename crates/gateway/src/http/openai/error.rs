@@ -8,6 +8,7 @@ use consort_stage::{Code, Error};
 use serde_json::{Value, json};
 use tracing::Span;
 
+use super::inputs::Setting;
 use crate::http::error::{self, Failure};
 
 /// An error on its way to a client of OpenAI's API.
@@ -33,6 +34,24 @@ impl Refusal {
     pub(super) fn about(mut self, param: &str) -> Self {
         self.param = Some(param.to_owned());
         self
+    }
+
+    /// The same refusal, about the field whose input it names.
+    pub(super) fn traced_to(self, settings: &[Setting]) -> Self {
+        if self.param.is_some() || self.failure.error().code() != Code::InvalidInput {
+            return self;
+        }
+        let message = self.failure.error().message();
+        let is_named = |setting: &&Setting| message.contains(&format!("`{}`", setting.input));
+        match settings.iter().find(is_named).map(|setting| setting.field.clone()) {
+            Some(field) => self.about(&field),
+            None => self,
+        }
+    }
+
+    /// The kind of the failure.
+    pub(super) fn kind(&self) -> &'static str {
+        self.failure.error().code().name()
     }
 
     /// The same refusal, noted on the request's span and labelled for the log.

@@ -2,19 +2,20 @@
 
 use axum::response::Response;
 use consort_stage::Error;
-use futures::{StreamExt, TryFutureExt, future};
+use futures::{StreamExt, future};
 
-use super::answer::Answer;
+use super::answer::{Answer, Whole};
 use super::caller::Caller;
 use super::choice::{Choice, Event};
 use super::counts::Usage;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch, unrecognized};
 use super::inputs::{Input, Setting};
+use super::record::Record;
 use super::sampling::{MOST_CHOICES, Sampling};
 use super::sse;
 use super::text_model::TextModel;
-use crate::http::reply;
+use crate::http::{Front, reply};
 
 /// What is to be generated.
 pub(super) struct Generation {
@@ -46,26 +47,44 @@ impl Generation {
     /// The response over all choices.
     pub(super) async fn respond(
         self,
+        front: &Front,
         caller: &Caller,
         answer: Answer,
     ) -> Result<Response, Refusal> {
-        let choices = self.choices(caller)?;
-        if self.sampling.is_streaming {
-            let stream = sse::Stream {
-                answer,
-                choices_of_prompt: self.sampling.choices,
-                includes_usage: self.sampling.includes_usage,
-                span: caller.span.clone(),
-                labels: caller.labels(),
-            };
-            return stream.reply(choices).await;
-        }
-        let whole = choices.into_iter().map(|choice| collect(choice).map_err(Refusal::from));
-        let whole = future::try_join_all(whole).await?;
+        let mut record =
+            Record::begin(front, caller, answer.kind.operation(), Some(&self.sampling));
+        let choices = match self.choices(caller, &record) {
+            Ok(choices) if self.sampling.is_streaming => {
+                let stream = sse::Stream {
+                    answer,
+                    choices_of_prompt: self.sampling.choices,
+                    includes_usage: self.sampling.includes_usage,
+                    span: caller.span.clone(),
+                    labels: caller.labels(),
+                    record,
+                };
+                let response = stream.reply(choices).await;
+                return response.map_err(|refusal| refusal.traced_to(&self.sampling.settings));
+            }
+            choices => choices,
+        };
+        let whole = match choices {
+            Ok(choices) => {
+                let whole = choices.into_iter().map(collect);
+                future::try_join_all(whole).await.map_err(Refusal::from)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let whole = whole.map_err(|refusal| {
+            record.failed(refusal.kind());
+            refusal.traced_to(&self.sampling.settings)
+        })?;
         let usages = whole.iter().enumerate();
-        let usages = usages.map(|(index, (.., usage))| self.usage_of(index, *usage));
+        let usages = usages.map(|(index, (_, usage))| self.usage_of(index, *usage));
         let usage = usages.fold(Usage::NONE, Usage::and);
-        let texts: Vec<_> = whole.into_iter().map(|(text, finish, _)| (text, finish)).collect();
+        whole.iter().for_each(|(text, _)| record.text_ended(text.finish));
+        record.answered(usage);
+        let texts: Vec<_> = whole.into_iter().map(|(text, _)| text).collect();
         Ok(reply::value(&answer.whole(&texts, usage)))
     }
 
@@ -73,8 +92,8 @@ impl Generation {
         once_a_prompt(index, self.sampling.choices, usage)
     }
 
-    fn choices(&self, caller: &Caller) -> Result<Vec<Choice>, Refusal> {
-        let Sampling { choices, max_tokens, stop, is_streaming, .. } = &self.sampling;
+    fn choices(&self, caller: &Caller, record: &Record) -> Result<Vec<Choice>, Refusal> {
+        let Sampling { choices, stop, is_streaming, .. } = &self.sampling;
         if self.prompts.len().saturating_mul(*choices) > MOST_CHOICES {
             let count = self.prompts.len();
             return Err(Refusal::of(
@@ -96,7 +115,7 @@ impl Generation {
         let requests = requests.collect::<Result<Vec<_>, Refusal>>()?;
         let call = |(request, echo)| {
             let responses = caller.call(&*self.model.served().stage, request);
-            Choice::new(responses, stop.clone(), *max_tokens, echo)
+            Choice::new(responses, &self.sampling, echo, record.pace())
         };
         Ok(requests.into_iter().map(call).collect())
     }
@@ -108,14 +127,18 @@ pub(super) fn once_a_prompt(index: usize, choices_of_prompt: usize, usage: Usage
     Usage { prompt: usage.prompt.map(|tokens| if is_first { tokens } else { 0 }), ..usage }
 }
 
-/// The text of a choice, why it ended, and its tokens.
-async fn collect(choice: Choice) -> Result<(String, &'static str, Usage), Error> {
+/// A whole choice, and how many tokens it has.
+async fn collect(choice: Choice) -> Result<(Whole, Usage), Error> {
+    let mut log_probs = choice.tells_log_probs().then(Vec::new);
     let mut events = std::pin::pin!(choice.events());
-    let mut whole = String::new();
+    let mut text = String::new();
     while let Some(event) = events.next().await {
         match event? {
-            Event::Text(text) => whole += &text,
-            Event::End(finish, usage) => return Ok((whole, finish, usage)),
+            Event::Text(piece, tokens) => {
+                text += &piece;
+                log_probs.as_mut().map(|all| all.extend(tokens.into_iter().flatten()));
+            }
+            Event::End(finish, usage) => return Ok((Whole { text, log_probs, finish }, usage)),
         }
     }
     Err(Error::internal("a text ended without saying why"))

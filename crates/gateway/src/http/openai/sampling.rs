@@ -12,6 +12,12 @@ pub(super) const MOST_CHOICES: usize = 128;
 /// How many stop words there may be, as at OpenAI.
 const MOST_STOPS: usize = 4;
 
+/// How many of the likeliest tokens may be told in the place of each, as in chats at OpenAI.
+pub(super) const MOST_LOG_PROBS: i64 = 20;
+
+/// The field of chats that says what form the answer is to have.
+pub(super) const RESPONSE_FORMAT: &str = "response_format";
+
 const TOKENS: std::ops::RangeInclusive<i64> = 1..=i32::MAX as i64;
 
 /// How a text is to be continued.
@@ -25,6 +31,9 @@ pub(super) struct Sampling {
     pub(super) max_tokens: Option<i64>,
     /// The seed of the first choice; the others count up from it.
     pub(super) seed: Option<i64>,
+    /// How many of the likeliest tokens are told in the place of each, when the tokens'
+    /// log-probabilities are wanted.
+    pub(super) log_probs: Option<usize>,
     /// Whether the answer comes in pieces.
     pub(super) is_streaming: bool,
     /// Whether a stream ends with the usage.
@@ -43,6 +52,7 @@ impl Sampling {
             stop: stop(fields)?,
             max_tokens: fields.integer("max_tokens", TOKENS)?,
             seed: fields.integer("seed", i64::MIN..=i64::MAX)?,
+            log_probs: None,
             is_streaming,
             includes_usage: includes_usage(fields, is_streaming)?,
             settings: settings(fields)?,
@@ -55,7 +65,13 @@ impl Sampling {
         let seed = seed.map(|seed| Setting::new("seed", "random_seed", Input::Integer(seed)));
         let tokens = self.max_tokens.map(Input::Integer);
         let tokens = tokens.map(|tokens| Setting::new("max_tokens", "max_tokens", tokens));
-        self.settings.iter().cloned().chain(seed).chain(tokens)
+        let log_probs = self.log_probs.into_iter().flat_map(|alternatives| {
+            let count = Input::Integer(alternatives as i64);
+            let count = Setting::new("logprobs", "top_logprobs", count);
+            let asked = Setting::new("logprobs", "return_log_probs", Input::Flag(true));
+            [Some(asked), Some(count).filter(|_| alternatives > 0)].into_iter().flatten()
+        });
+        self.settings.iter().cloned().chain(seed).chain(tokens).chain(log_probs)
     }
 }
 

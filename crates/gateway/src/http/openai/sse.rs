@@ -21,6 +21,7 @@ use super::choice::{Choice, Event};
 use super::counts::Usage;
 use super::error::{self, Refusal};
 use super::generation::once_a_prompt;
+use super::record::Record;
 
 /// Asks proxies that know it (nginx does) not to hold events back.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -37,6 +38,8 @@ pub(super) struct Stream {
     pub(super) span: Span,
     /// What the log says of the request when it fails.
     pub(super) labels: Labels,
+    /// What is told of the request.
+    pub(super) record: Record,
 }
 
 /// What the choices give, each with the index of its choice.
@@ -46,7 +49,7 @@ impl Stream {
     /// The response over `choices`; one that fails before its first piece decides the status.
     ///
     /// Dropping the body, as the server does when the client goes away, cancels every choice.
-    pub(super) async fn reply(self, choices: Vec<Choice>) -> Result<Response, Refusal> {
+    pub(super) async fn reply(mut self, choices: Vec<Choice>) -> Result<Response, Refusal> {
         let count = choices.len();
         let numbered = choices.into_iter().enumerate().map(|(index, choice)| {
             let events = choice.events().map(move |event| (index, event));
@@ -56,7 +59,10 @@ impl Stream {
         let Some((index, first)) = events.next().await else {
             return Err(Error::internal("there is nothing to stream").into());
         };
-        let first = first?;
+        let first = first.map_err(|error| {
+            self.record.failed(error.code().name());
+            Refusal::from(error)
+        })?;
         let openings = (0..count).filter_map(|index| self.answer.opening(index));
         let openings: Vec<Value> = openings.collect();
         let mut state = State {
@@ -115,16 +121,20 @@ impl State {
 
     fn take(&mut self, index: usize, event: Result<Event, Error>) {
         match event {
-            Ok(Event::Text(text)) => self.send(self.stream.answer.piece(index, &text)),
+            Ok(Event::Text(text, tokens)) => {
+                self.send(self.stream.answer.piece(index, &text, tokens.as_deref()));
+            }
             Ok(Event::End(finish, usage)) => {
                 let usage = once_a_prompt(index, self.stream.choices_of_prompt, usage);
                 self.usage = self.usage.and(usage);
+                self.stream.record.text_ended(finish);
                 self.send(self.stream.answer.end(index, finish));
             }
             Err(error) => {
                 // Without the choices nothing more comes; dropping them stops their models.
                 self.events.clear();
                 self.is_over = true;
+                self.stream.record.failed(error.code().name());
                 let Stream { span, labels, .. } = &self.stream;
                 self.ready.push_back(event_of(&error::in_stream(&error, span, labels)));
             }
@@ -133,6 +143,7 @@ impl State {
 
     fn finish(&mut self) {
         self.is_over = true;
+        self.stream.record.answered(self.usage);
         if self.stream.includes_usage {
             let usage = self.stream.answer.usage(self.usage);
             self.ready.push_back(event_of(&usage));

@@ -8,6 +8,7 @@ use consort_stage::{DataType, Request, Signature, Tensor, TensorSpec};
 use super::counts;
 use super::error::Refusal;
 use super::inputs::{Input, tensor};
+use super::log_probs;
 use super::sampling::Sampling;
 
 /// The input and the output that make a model one.
@@ -74,7 +75,8 @@ impl TextModel {
             inputs.push(setting.tensor(&self.0.signature, spec)?);
         }
         self.fill_in(&mut inputs)?;
-        Ok(Request { inputs, outputs: self.outputs(), ..Request::default() })
+        let outputs = self.outputs(sampling.log_probs)?;
+        Ok(Request { inputs, outputs, ..Request::default() })
     }
 
     /// Whether a field that is named like one of its inputs may set it.
@@ -113,10 +115,13 @@ impl TextModel {
         Ok(())
     }
 
-    fn outputs(&self) -> Vec<Arc<str>> {
+    fn outputs(&self, log_probs: Option<usize>) -> Result<Vec<Arc<str>>, Refusal> {
         let signature = &self.0.signature;
+        let probable = log_probs.map(|alternatives| log_probs::outputs(signature, alternatives));
+        let probable = probable.transpose()?.unwrap_or_default();
         let more = [counts::prompt_output(signature), Some("output_ids"), Some("finish_reason")];
         let more = more.into_iter().flatten().filter(|name| signature.output(name).is_some());
-        std::iter::once(TEXT_OUTPUT).chain(more).map(Arc::from).collect()
+        let more = more.chain(probable.iter().copied());
+        Ok(std::iter::once(TEXT_OUTPUT).chain(more).map(Arc::from).collect())
     }
 }

@@ -3,6 +3,7 @@
 mod chat;
 mod completions;
 mod embeddings;
+mod log_probs;
 
 use std::sync::Mutex;
 

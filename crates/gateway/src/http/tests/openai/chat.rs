@@ -15,17 +15,22 @@ const TEMPLATE: &str = "{% for message in messages %}{{ message.role }}:{{ messa
 
 /// A front over a model `generate` that repeats its prompt, with this template in its folder.
 fn parrot(template: Option<&str>) -> (Router, TempDir) {
+    let parrot = model("generate", signature(TALKER), |request| {
+        let prompt = request.input("text_input").unwrap().to_strings().unwrap();
+        all(vec![said(std::str::from_utf8(prompt[0]).unwrap(), "stop")])
+    });
+    templated(parrot, template)
+}
+
+/// A front over a model `generate` with this template in its folder.
+pub(super) fn templated(served: Arc<Served>, template: Option<&str>) -> (Router, TempDir) {
     let repository = TempDir::new().unwrap();
     fs::create_dir(repository.path().join("generate")).unwrap();
     if let Some(template) = template {
         let file = repository.path().join("generate/chat_template.jinja");
         fs::write(file, template).unwrap();
     }
-    let parrot = model("generate", signature(TALKER), |request| {
-        let prompt = request.input("text_input").unwrap().to_strings().unwrap();
-        all(vec![said(std::str::from_utf8(prompt[0]).unwrap(), "stop")])
-    });
-    let shelf = Shelf { models: vec![parrot], is_ready: true };
+    let shelf = Shelf { models: vec![served], is_ready: true };
     let model_repositories = vec![repository.path().to_owned()];
     let options = Options { model_repositories, ..Options::default() };
     (router(Arc::new(shelf), options), repository)
@@ -130,18 +135,6 @@ fn what_is_wrong_is_refused_by_the_name_of_its_field() {
         ]],
     );
     refused(
-        &format!(r#"{hi},"response_format":{{"type":"json_object"}}"#),
-        &expect![[
-            r#"400 {"error":{"message":"`response_format` must be of type `text`: the models of this server hold to no other form","type":"invalid_request_error","param":"response_format","code":null}}"#
-        ]],
-    );
-    refused(
-        &format!(r#"{hi},"logprobs":true"#),
-        &expect![[
-            r#"400 {"error":{"message":"`logprobs` is not supported: the models of this server tell no probabilities","type":"invalid_request_error","param":"logprobs","code":null}}"#
-        ]],
-    );
-    refused(
         &format!(r#"{hi},"modalities":["audio"]"#),
         &expect![[
             r#"400 {"error":{"message":"`modalities` must be `[\"text\"]`: the models of this server speak in text","type":"invalid_request_error","param":"modalities","code":null}}"#
@@ -220,6 +213,90 @@ fn an_ensembles_template_is_found_beside_the_tokenizer_it_begins_with() {
         body,
         &expect![[
             r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"talk","choices":[{"index":0,"message":{"role":"assistant","content":"E","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
+        ]],
+    );
+}
+
+#[test]
+fn the_form_of_an_answer_becomes_a_guide_for_the_model() {
+    let guided = "1: text_input BYTES[1], guided_decoding_guide_type BYTES[1]?, \
+         guided_decoding_guide BYTES[1]? ->> text_output BYTES[1]";
+    let asked = |format: &str, expected: &Expect| {
+        let guided = model("generate", signature(guided), |request| {
+            let given = |name| {
+                let texts = request.input(name)?.to_strings().unwrap();
+                Some(String::from_utf8(texts[0].to_vec()).unwrap())
+            };
+            let kind = given("guided_decoding_guide_type").unwrap_or_default();
+            let guide = given("guided_decoding_guide").unwrap_or_default();
+            match &*guide {
+                "{\"bad\":1}" => {
+                    let text = "in ensemble 'generate': `guided_decoding_guide` is no schema";
+                    all(vec![Err(Error::invalid(text))])
+                }
+                _ => all(vec![said(&format!("{kind} {guide}"), "stop")]),
+            }
+        });
+        let (router, _repository) = templated(guided, Some("{{ messages[0].content }}"));
+        let hi = r#""messages":[{"role":"user","content":"hi"}]"#;
+        let body = format!(r#"{{"model":"generate",{hi},"response_format":{format}}}"#);
+        check(router, PATH, &body, expected);
+    };
+    asked(
+        r#"{"type":"text"}"#,
+        &expect![[
+            r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"generate","choices":[{"index":0,"message":{"role":"assistant","content":" ","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
+        ]],
+    );
+    asked(
+        r#"{"type":"json_object"}"#,
+        &expect![[
+            r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"generate","choices":[{"index":0,"message":{"role":"assistant","content":"json_object ","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
+        ]],
+    );
+    let schema = r#"{"type":"json_schema","json_schema":{"name":"a","schema":{"type":"object"}}}"#;
+    asked(
+        schema,
+        &expect![[
+            r#"200 {"id":"chatcmpl-","object":"chat.completion","model":"generate","choices":[{"index":0,"message":{"role":"assistant","content":"json_schema {\"type\":\"object\"}","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#
+        ]],
+    );
+    let bad = r#"{"type":"json_schema","json_schema":{"name":"a","schema":{"bad":1}}}"#;
+    asked(
+        bad,
+        &expect![[
+            r#"400 {"error":{"message":"in ensemble 'generate': `guided_decoding_guide` is no schema","type":"invalid_request_error","param":"response_format","code":null}}"#
+        ]],
+    );
+    asked(
+        r#"{"type":"json_schema","json_schema":{"name":"a"}}"#,
+        &expect![[
+            r#"400 {"error":{"message":"`response_format.json_schema.schema` is missing","type":"invalid_request_error","param":"response_format.json_schema.schema","code":null}}"#
+        ]],
+    );
+    asked(
+        r#"{"type":"json_schema","json_schema":{"schema":"a"}}"#,
+        &expect![[
+            r#"400 {"error":{"message":"`response_format.json_schema.schema` must be an object, not a string","type":"invalid_request_error","param":"response_format.json_schema.schema","code":null}}"#
+        ]],
+    );
+    asked(
+        r#"{"type":"xml"}"#,
+        &expect![[
+            r#"400 {"error":{"message":"`response_format.type` must be `text`, `json_object` or `json_schema`","type":"invalid_request_error","param":"response_format.type","code":null}}"#
+        ]],
+    );
+    asked(
+        r#""json""#,
+        &expect![[
+            r#"400 {"error":{"message":"`response_format` must be an object, not a string","type":"invalid_request_error","param":"response_format","code":null}}"#
+        ]],
+    );
+    let hi = r#""messages":[{"role":"user","content":"hi"}]"#;
+    check_chat(
+        &format!(r#"{hi},"response_format":{{"type":"json_object"}}"#),
+        &expect![[
+            r#"400 {"error":{"message":"`response_format` has no effect on model `generate`, which has no input `guided_decoding_guide_type`","type":"invalid_request_error","param":"response_format","code":null}}"#
         ]],
     );
 }

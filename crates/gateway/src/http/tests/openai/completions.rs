@@ -228,12 +228,6 @@ fn what_is_wrong_is_refused_by_the_name_of_its_field() {
         ]],
     );
     refused(
-        r#""prompt":"p","logprobs":1"#,
-        &expect![[
-            r#"400 {"error":{"message":"`logprobs` is not supported: the models of this server tell no probabilities","type":"invalid_request_error","param":"logprobs","code":null}}"#
-        ]],
-    );
-    refused(
         r#""prompt":"p","logit_bias":{"5":1}"#,
         &expect![[
             r#"400 {"error":{"message":"`logit_bias` has no effect on model `generate`, which has no input `logit_bias_ids`","type":"invalid_request_error","param":"logit_bias","code":null}}"#
