@@ -348,3 +348,40 @@ fn a_program_that_must_load_everything_ends_when_it_cannot() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("models cannot be loaded at the start") && log.contains("bad"), "{log}");
 }
+
+#[test]
+fn the_log_tells_what_became_of_each_model_and_which_settings_have_no_effect() {
+    let chain =
+        format!("{}\nresponse_cache {{ enable: true }}", Repository::chain(&["first", "first"]));
+    let batching = r#"backend: "identity"
+        max_batch_size: 4
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]
+        output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]
+        dynamic_batching { max_queue_delay_microseconds: 100 }"#;
+    let repository =
+        Repository::new().with_identity("first").with("inline", batching).with("cached", &chain);
+    let poll = [("CONSORT_MODEL_CONTROL_MODE", "poll"), ("CONSORT_REPOSITORY_POLL_SECS", "1")];
+    let system = System::launch(Layout::OneProcess, repository.path(), &poll);
+    system.wait_until_ready();
+    let repository = repository.with_identity("second");
+    wait_until("the new model", || infer(&system, "second").status == 200);
+    let repository = repository.with_delay("second", 1);
+    wait_until("the reload", || {
+        system.get("/v2/models/second/config").text.contains("execute_delay_ms")
+    });
+    fs::remove_dir_all(repository.path().join("second")).expect("it can be removed");
+    wait_until("the loss", || rows(&system, "second").is_empty());
+    system.front.terminate();
+    let (_, log) = system.front.wait();
+    let lines = |parts: &[&str]| {
+        log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    };
+    for what in [" loaded", "reloaded", "unloaded"] {
+        assert_eq!(lines(&[what, "second"]), 1, "{what}:\n{log}");
+    }
+    assert_eq!(lines(&["WARN", "inline/config.pbtxt:5:9", "`dynamic_batching` has no effect"]), 1);
+    assert_eq!(lines(&["WARN", "cached", "`response_cache` has no effect"]), 1, "{log}");
+    let listening = log.find("Started HTTPService").expect("it says so");
+    let ready = log.find("models are ready").expect("it says so");
+    assert!(listening < ready, "{log}");
+}

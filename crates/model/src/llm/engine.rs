@@ -197,7 +197,7 @@ impl Engine {
         step.rows.clear();
         step.rows.extend(decoding.iter().map(|index| self.active[*index].next_row()));
         // Ends with the step.
-        let _shown = self.steps.begin(decoding.iter().map(|index| &self.active[*index]));
+        let _shown = self.steps.begin(&decoding.iter().map(|index| &self.active[*index]));
         self.runs.begin(adapter, decoding.iter().map(|index| self.active[*index].caller()));
         let decoded = self.decoder.decode(&step.rows);
         self.runs.end();

@@ -27,7 +27,7 @@ impl Steps {
     /// is linked both ways with the texts that show it, and names every other that is traced.
     pub(crate) fn begin<'a>(
         &self,
-        rows: impl ExactSizeIterator<Item = &'a Sequence> + Clone,
+        rows: &(impl ExactSizeIterator<Item = &'a Sequence> + Clone),
     ) -> Option<Span> {
         let is_shown = |sequence: &Sequence| sequence.next_token().is_power_of_two();
         let traced = rows.clone().filter_map(|row| Some((row, row.span()?)));

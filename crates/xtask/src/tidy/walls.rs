@@ -87,6 +87,6 @@ mod tests {
             }
             walls += 1;
         }
-        assert_eq!(walls, 5);
+        assert_eq!(walls, 6);
     }
 }

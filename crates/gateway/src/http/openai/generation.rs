@@ -82,7 +82,9 @@ impl Generation {
         let usages = whole.iter().enumerate();
         let usages = usages.map(|(index, (_, usage))| self.usage_of(index, *usage));
         let usage = usages.fold(Usage::NONE, Usage::and);
-        whole.iter().for_each(|(text, _)| record.text_ended(text.finish));
+        for (text, _) in &whole {
+            record.text_ended(text.finish);
+        }
         record.answered(usage);
         let texts: Vec<_> = whole.into_iter().map(|(text, _)| text).collect();
         Ok(reply::value(&answer.whole(&texts, usage)))
@@ -136,7 +138,9 @@ async fn collect(choice: Choice) -> Result<(Whole, Usage), Error> {
         match event? {
             Event::Text(piece, tokens) => {
                 text += &piece;
-                log_probs.as_mut().map(|all| all.extend(tokens.into_iter().flatten()));
+                if let Some(all) = &mut log_probs {
+                    all.extend(tokens.into_iter().flatten());
+                }
             }
             Event::End(finish, usage) => return Ok((Whole { text, log_probs, finish }, usage)),
         }

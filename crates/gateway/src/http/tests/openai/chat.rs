@@ -217,31 +217,33 @@ fn an_ensembles_template_is_found_beside_the_tokenizer_it_begins_with() {
     );
 }
 
-#[test]
-fn the_form_of_an_answer_becomes_a_guide_for_the_model() {
+/// Checks the answer of a model that says which guide it was given, and refuses one.
+fn asked(format: &str, expected: &Expect) {
     let guided = "1: text_input BYTES[1], guided_decoding_guide_type BYTES[1]?, \
          guided_decoding_guide BYTES[1]? ->> text_output BYTES[1]";
-    let asked = |format: &str, expected: &Expect| {
-        let guided = model("generate", signature(guided), |request| {
-            let given = |name| {
-                let texts = request.input(name)?.to_strings().unwrap();
-                Some(String::from_utf8(texts[0].to_vec()).unwrap())
-            };
-            let kind = given("guided_decoding_guide_type").unwrap_or_default();
-            let guide = given("guided_decoding_guide").unwrap_or_default();
-            match &*guide {
-                "{\"bad\":1}" => {
-                    let text = "in ensemble 'generate': `guided_decoding_guide` is no schema";
-                    all(vec![Err(Error::invalid(text))])
-                }
-                _ => all(vec![said(&format!("{kind} {guide}"), "stop")]),
+    let guided = model("generate", signature(guided), |request| {
+        let given = |name| {
+            let texts = request.input(name)?.to_strings().unwrap();
+            Some(String::from_utf8(texts[0].to_vec()).unwrap())
+        };
+        let kind = given("guided_decoding_guide_type").unwrap_or_default();
+        let guide = given("guided_decoding_guide").unwrap_or_default();
+        match &*guide {
+            "{\"bad\":1}" => {
+                let text = "in ensemble 'generate': `guided_decoding_guide` is no schema";
+                all(vec![Err(Error::invalid(text))])
             }
-        });
-        let (router, _repository) = templated(guided, Some("{{ messages[0].content }}"));
-        let hi = r#""messages":[{"role":"user","content":"hi"}]"#;
-        let body = format!(r#"{{"model":"generate",{hi},"response_format":{format}}}"#);
-        check(router, PATH, &body, expected);
-    };
+            _ => all(vec![said(&format!("{kind} {guide}"), "stop")]),
+        }
+    });
+    let (router, _repository) = templated(guided, Some("{{ messages[0].content }}"));
+    let hi = r#""messages":[{"role":"user","content":"hi"}]"#;
+    let body = format!(r#"{{"model":"generate",{hi},"response_format":{format}}}"#);
+    check(router, PATH, &body, expected);
+}
+
+#[test]
+fn the_form_of_an_answer_becomes_a_guide_for_the_model() {
     asked(
         r#"{"type":"text"}"#,
         &expect![[
@@ -268,6 +270,10 @@ fn the_form_of_an_answer_becomes_a_guide_for_the_model() {
             r#"400 {"error":{"message":"in ensemble 'generate': `guided_decoding_guide` is no schema","type":"invalid_request_error","param":"response_format","code":null}}"#
         ]],
     );
+}
+
+#[test]
+fn a_form_that_cannot_be_is_refused_by_its_place() {
     asked(
         r#"{"type":"json_schema","json_schema":{"name":"a"}}"#,
         &expect![[
