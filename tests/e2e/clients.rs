@@ -53,6 +53,14 @@ fn openais_client_works_unmodified() {
 }
 
 #[test]
+fn streamed_text_is_the_whole_text_over_every_face() {
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        python("streaming_text.py", &[&system.http, &system.grpc]);
+    }
+}
+
+#[test]
 fn log_probabilities_are_those_of_the_same_graph_in_python() {
     for layout in Layout::ALL {
         let system = System::start(layout, &shipped());

@@ -8,6 +8,7 @@ mod memory;
 mod reload;
 mod start;
 mod steps;
+mod streams;
 
 pub(crate) use self::generate::contend;
 
@@ -31,6 +32,8 @@ pub(crate) enum Case {
     Steps,
     /// Text generation by the model service's loop, beside a bare loop over the same graph.
     Generate,
+    /// What a streamed token costs beyond the loop, at eight streams.
+    Streams,
     /// Sentence embeddings, beside the same libraries called directly.
     Embed,
     /// The same from many callers at once, beside the same libraries in batches.
@@ -49,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) programs: PathBuf,
     /// The shipped model repository.
     pub(crate) models: PathBuf,
+    /// A Python that has onnxruntime-genai.
+    pub(crate) genai: Option<PathBuf>,
     /// Rounds of each comparison.
     pub(crate) rounds: usize,
     /// How long a contender works in a round.
@@ -75,6 +80,7 @@ impl Case {
             Self::Embed => "`embed`, a short sentence, one caller",
             Self::Batching => "`embed`, many callers, in batches",
             Self::Generate => "`ferris`, 16 tokens in and 128 out, one thread",
+            Self::Streams => "Streamed text, eight streams: processor time of a token",
             Self::Start => "From the start of a process until it is ready",
             Self::Memory => "Resident memory, idle",
             Self::Reload => "200 reloads of a step while its ensemble is called",
@@ -94,6 +100,7 @@ impl Case {
                 Self::Embed => embed::run(settings, title).await,
                 Self::Batching => batching::run(settings, title).await,
                 Self::Generate => generate::run(settings, title),
+                Self::Streams => streams::run(settings, title).await,
                 Self::Start => start::run(settings, title),
                 Self::Memory => memory::run(settings, title).await,
                 Self::Reload => reload::run(settings, title).await,

@@ -39,6 +39,10 @@ struct Program {
     #[arg(long, value_name = "DIR", default_value = "model_repository")]
     models: PathBuf,
 
+    /// A Python that has onnxruntime-genai 0.18, to compare `generate` with.
+    #[arg(long, value_name = "FILE")]
+    genai: Option<PathBuf>,
+
     /// Rounds of each comparison; figures are medians over them.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
@@ -84,6 +88,7 @@ fn measure(program: &Program) -> Result<()> {
     let settings = Settings {
         programs: program.programs.clone().unwrap_or_else(|| beside.to_owned()),
         models: program.models.clone(),
+        genai: program.genai.clone(),
         rounds: program.rounds.max(1),
         time: Duration::from_secs_f64(program.seconds),
     };

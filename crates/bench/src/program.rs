@@ -125,15 +125,7 @@ impl Program {
 
     /// The processor time it has used since it was started, in user and kernel mode.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is the program's name in brackets, which may hold anything.
-        let fields = stat.rsplit_once(')').context("no such field")?.1;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks = |place: usize| -> Result<u64> {
-            Ok(fields.get(place).context("no such field")?.parse()?)
-        };
-        // utime and stime, fields 14 and 15 of the whole line.
-        Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / TICKS))
+        processor_time(&self.child.id().to_string())
     }
 
     /// How many threads it has.
@@ -156,6 +148,18 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The processor time that a process, `self` or one by its number, has used since it was started.
+pub(crate) fn processor_time(process: &str) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is the program's name in brackets, which may hold anything.
+    let fields = stat.rsplit_once(')').context("no such field")?.1;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks =
+        |place: usize| -> Result<u64> { Ok(fields.get(place).context("no such field")?.parse()?) };
+    // utime and stime, fields 14 and 15 of the whole line.
+    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / TICKS))
 }
 
 fn free_port() -> Result<u16> {

@@ -72,6 +72,23 @@ impl Repository {
         Ok(self)
     }
 
+    /// Adds a model of another repository with the files of `folder` in the place of its own, where
+    /// that has any of the same name.
+    pub(crate) fn exchanged(self, other: &Path, name: &str, folder: &Path) -> Result<Self> {
+        let (theirs, own) = (other.join(name).canonicalize()?, self.path().join(name));
+        fs::create_dir_all(own.join("1"))?;
+        symlink(theirs.join("config.pbtxt"), own.join("config.pbtxt"))?;
+        for from in [folder, &theirs.join("1")] {
+            for file in fs::read_dir(from)? {
+                let (file, to) = (file?, own.join("1"));
+                if !to.join(file.file_name()).exists() {
+                    symlink(file.path(), to.join(file.file_name()))?;
+                }
+            }
+        }
+        Ok(self)
+    }
+
     fn model(self, name: &str, config: &str) -> Result<Self> {
         let folder: PathBuf = self.path().join(name);
         fs::create_dir_all(folder.join("1"))?;

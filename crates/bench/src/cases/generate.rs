@@ -1,7 +1,8 @@
 //! Text generation by the model service's loop, beside a bare loop over the same graph.
 
 mod bare;
-mod engine;
+pub(super) mod engine;
+mod mixed;
 
 use std::path::Path;
 use std::process::Command;
@@ -69,6 +70,9 @@ pub(crate) fn run(settings: &Settings, title: &str) -> Result<Section> {
     section.judge(Verdict::at_most("the same, of a step of ferris", own / step * 100.0, 5.0, "%"));
     let bar = 2.0 * first(0) + step;
     section.judge(Verdict::at_most("first token beside 15 others", first(1), bar, "µs"));
+    if let Some(python) = &settings.genai {
+        mixed::compare(&mut section, (python, &folder), settings.rounds)?;
+    }
     Ok(section)
 }
 
@@ -100,7 +104,7 @@ fn bare(folder: &Path) -> Result<[f64; 2]> {
 }
 
 /// The numbers that this program prints as a contender.
-fn child(arguments: &[String]) -> Result<Vec<f64>> {
+pub(super) fn child(arguments: &[String]) -> Result<Vec<f64>> {
     let program = std::env::current_exe().context("cannot tell where this program lies")?;
     let output = Command::new(program).arg("--contender").args(arguments).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -122,6 +126,15 @@ pub(crate) fn contend(arguments: &[String]) -> Result<()> {
         [kind, folder] if kind == "busy" => {
             let engine = Engine::start(Path::new(folder)).context("the model does not load")?;
             println!("{}", runtime.block_on(busy(&engine))?[1]);
+        }
+        [kind, folder] if kind == "mixed" => {
+            let engine = Engine::start(Path::new(folder)).context("the model does not load")?;
+            println!("{}", runtime.block_on(mixed::measure(&engine))?);
+        }
+        [kind, folder, streams, tokens] if kind == "streams" => {
+            let engine = Engine::start(Path::new(folder)).context("the model does not load")?;
+            let work = super::streams::alone(&engine, streams.parse()?, tokens.parse()?);
+            println!("{}", runtime.block_on(work)?);
         }
         [kind, file, rows, tokens] if kind == "bare" => {
             let [rate, run] = bare::measure(Path::new(file), rows.parse()?, tokens.parse()?)?;

@@ -14,25 +14,25 @@ use tokio::sync::mpsc;
 /// The backend whose loop it is.
 const BACKEND: &str = "onnxruntime_llm";
 /// How many tokens every prompt has.
-pub(super) const PROMPT: i32 = 16;
+pub(in crate::cases) const PROMPT: i32 = 16;
 /// The responses that a caller may leave unread: all of one request.
 const UNREAD: usize = 1024;
 
 /// A loop at work.
-pub(super) struct Engine {
+pub(in crate::cases) struct Engine {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What is asked of it.
-pub(super) struct Request(consort_stage::Request);
+pub(in crate::cases) struct Request(consort_stage::Request);
 
 /// What it answers.
-pub(super) struct Answer(Responses);
+pub(in crate::cases) struct Answer(Responses);
 
 impl Engine {
     /// Loads the model in a folder and starts its loop.
-    pub(super) fn start(folder: &Path) -> Result<Self> {
+    pub(in crate::cases) fn start(folder: &Path) -> Result<Self> {
         let kinds = consort_model::ALL.iter();
         let kind = kinds.clone().find(|kind| kind.name == BACKEND).context("it has the backend")?;
         let path = folder.join("1/model.onnx");
@@ -57,7 +57,7 @@ impl Engine {
     }
 
     /// Sends a request.
-    pub(super) fn ask(&self, request: Request) -> Result<Answer> {
+    pub(in crate::cases) fn ask(&self, request: Request) -> Result<Answer> {
         let (reply, responses) = Reply::channel(UNREAD);
         let jobs = self.jobs.as_ref().context("the loop runs")?;
         jobs.try_send(Job { request: request.0, reply }).context("the queue has room")?;
@@ -76,7 +76,7 @@ impl Drop for Engine {
 
 impl Request {
     /// A prompt that no other begins like, and how many tokens are wanted.
-    pub(super) fn new(seed: i32, row: i32, tokens: usize) -> Self {
+    pub(in crate::cases) fn new(seed: i32, row: i32, tokens: usize) -> Self {
         let integer = |name, value: i32| Tensor::from_vec(name, &[1, 1], vec![value]);
         let prompt: Vec<i32> =
             (0..PROMPT).map(|place| 5 + (seed * 997 + row * 131 + place * 17) % 4000).collect();
@@ -89,7 +89,7 @@ impl Request {
     }
 
     /// The same with a response for each token.
-    pub(super) fn streaming(mut self) -> Self {
+    pub(in crate::cases) fn streaming(mut self) -> Self {
         self.0.inputs.push(Tensor::from_bools("streaming", &[1, 1], &[true]));
         self
     }
@@ -97,13 +97,13 @@ impl Request {
 
 impl Answer {
     /// Waits for one response.
-    pub(super) async fn next(&mut self) -> Result<()> {
+    pub(in crate::cases) async fn next(&mut self) -> Result<()> {
         self.0.next().await.context("it answers")??;
         Ok(())
     }
 
     /// Waits for all of them.
-    pub(super) async fn read(mut self) -> Result<()> {
+    pub(in crate::cases) async fn read(mut self) -> Result<()> {
         while let Some(response) = self.0.next().await {
             response?;
         }
