@@ -23,6 +23,7 @@ const FENCE: [&str; 2] = ["<!-- figures -->", "<!-- end of figures -->"];
 pub(crate) fn run(checkout: &Checkout, cases: &[String], write: bool) -> Result<()> {
     let library = setup::run(checkout, Variant::Cpu)?;
     models::run(checkout)?;
+    models::build_for_bench(checkout)?;
     progress::step("building everything as it is deployed", || {
         process::run(cargo(checkout).args(["build", "--release"]))?;
         process::run(cargo(checkout).args(["build", "--release", "--package", "consort-bench"]))

@@ -67,6 +67,17 @@ pub(crate) fn build_for_tests(checkout: &Checkout) -> Result<()> {
     process::run(Command::new(&python).arg(script).arg(checkout.target("models/tiny")))
 }
 
+/// Builds the model with next to no weights that the bench case `streams` serves.
+pub(crate) fn build_for_bench(checkout: &Checkout) -> Result<()> {
+    let source = checkout.path("crates/bench/python/quick");
+    let output = checkout.target("xtask/quick/model.onnx");
+    if !is_older(&output, &source.join("config.json")) {
+        return Ok(());
+    }
+    let python = venv::ensure(checkout, Requirements::Convert)?;
+    build(checkout, &python, "llama_to_onnx.py", (&source, &output), &["--random", "1"])
+}
+
 /// The folder with all-MiniLM-L6-v2 as it was published, fetched when it is not there.
 fn minilm_checkpoint(checkout: &Checkout) -> Result<PathBuf> {
     let checkpoint = checkout.target("models/minilm");

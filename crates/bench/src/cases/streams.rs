@@ -66,7 +66,7 @@ pub(crate) async fn run(settings: &Settings, title: &str) -> Result<Section> {
             for _ in 0..TURNS {
                 tokens += turn(server.http, (path, body)).await?;
             }
-            round.push(micros(server.cpu()? - before, tokens));
+            round.push(micros(server.cpu()?.saturating_sub(before), tokens));
         }
         rounds.push(round);
     }
@@ -117,7 +117,8 @@ pub(super) async fn alone(engine: &Engine, streams: usize, tokens: usize) -> Res
     for seed in 1..=TURNS {
         turn(seed as i32).await?;
     }
-    Ok(micros(processor_time("self")? - before, TURNS * streams * tokens))
+    let took = processor_time("self")?.saturating_sub(before);
+    Ok(micros(took, TURNS * streams * tokens))
 }
 
 fn micros(time: Duration, tokens: usize) -> f64 {

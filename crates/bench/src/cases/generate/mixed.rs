@@ -23,7 +23,7 @@ fn lengths() -> impl Iterator<Item = usize> {
 
 /// Useful tokens a second of all requests, as many at once as there are slots.
 pub(super) async fn measure(engine: &Engine) -> Result<f64> {
-    super::crowd(engine, 0).await?;
+    super::crowd(engine, 0, TOKENS).await?;
     let started = Instant::now();
     let asked = lengths().enumerate();
     let asked = asked.map(|(row, tokens)| engine.ask(Request::new(6, row as i32, tokens)));
