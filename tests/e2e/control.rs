@@ -3,14 +3,13 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::clients::python;
-use crate::program::{PATIENCE, Program};
+use crate::program::Program;
 use crate::repository::{INFER, Repository};
-use crate::system::{Answer, Layout, System, post, start_stage};
+use crate::system::{Answer, Layout, System, post, start_stage, wait_until};
 
 const EXPLICIT: [(&str, &str); 1] = [("CONSORT_MODEL_CONTROL_MODE", "explicit")];
 
@@ -41,15 +40,6 @@ fn rows(system: &System, model: &str) -> Vec<(String, String)> {
     rows.filter(|row| row["name"] == model)
         .map(|row| (text(row, "state"), text(row, "reason")))
         .collect()
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn chain() -> Repository {

@@ -165,3 +165,13 @@ fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> An
     let text = response.body_mut().read_to_string().expect("the answer is whole");
     Answer { status, text }
 }
+
+/// Waits until something is so; a test that waits in vain fails and says for what.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,5 +1,6 @@
 //! A model of a far service, called like a near one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -34,6 +35,8 @@ pub(crate) struct Remote {
     has_sequences: bool,
     turns: Turns,
     replicas: ArcSwap<Vec<Arc<Replica>>>,
+    /// The services that have had it ready, so that an error can name them when none has.
+    services: ArcSwap<BTreeSet<Arc<str>>>,
     /// Where the search for the least busy replica begins, so that equals take turns.
     turn: AtomicUsize,
 }
@@ -49,6 +52,7 @@ impl Remote {
             has_sequences: description.has_sequences(),
             turns: Turns::default(),
             replicas: ArcSwap::default(),
+            services: ArcSwap::default(),
             turn: AtomicUsize::new(0),
         }
     }
@@ -67,6 +71,12 @@ impl Remote {
 
     /// Exchanges the replicas; calls that have begun go on.
     pub(crate) fn set_replicas(&self, replicas: Vec<Arc<Replica>>) {
+        let mut services = self.services.load_full();
+        if replicas.iter().any(|replica| !services.contains(&replica.stage)) {
+            let new = replicas.iter().map(|replica| replica.stage.clone());
+            Arc::make_mut(&mut services).extend(new);
+            self.services.store(services);
+        }
         self.replicas.store(Arc::new(replicas));
     }
 
@@ -142,9 +152,13 @@ impl Remote {
     }
 
     fn nobody(&self) -> Error {
+        let services = self.services.load();
+        let services: Vec<_> = services.iter().map(|service| format!("'{service}'")).collect();
         Error::unavailable(format!(
-            "no replica serves model '{}' version {} now",
-            self.model, self.version
+            "no replica of service {} serves model '{}' version {} now",
+            services.join(" or "),
+            self.model,
+            self.version
         ))
     }
 }

@@ -176,5 +176,5 @@ async fn a_call_that_nobody_can_take_is_unavailable() {
     until(|| !fleet.is_ready()).await;
     let error = ask(&*stage, 1).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
-    assert_eq!(error.message(), "no replica serves model 'echo' version 1 now");
+    assert_eq!(error.message(), "no replica of service 'model' serves model 'echo' version 1 now");
 }
