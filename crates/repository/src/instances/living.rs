@@ -80,4 +80,69 @@ impl StreamingBackend for Living<Box<dyn StreamingBackend>> {
     fn run(&mut self, jobs: Jobs) {
         self.backend.run(jobs);
     }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        self.backend.interrupt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says of everything that a backend may leave at its default that it is not so.
+    struct Particular;
+
+    fn nothing() -> Option<Interrupt> {
+        Some(Arc::new(|| ()))
+    }
+
+    impl BatchBackend for Particular {
+        fn prepare(&mut self) -> Result<Option<Held>> {
+            Ok(Some(Box::new(())))
+        }
+
+        fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
+            Ok(batch.inputs)
+        }
+
+        fn keeps_requests_apart(&self) -> bool {
+            false
+        }
+
+        fn gains_from_threads(&self) -> bool {
+            true
+        }
+
+        fn interrupt(&self) -> Option<Interrupt> {
+            nothing()
+        }
+    }
+
+    impl StreamingBackend for Particular {
+        fn run(&mut self, _: Jobs) {}
+
+        fn interrupt(&self) -> Option<Interrupt> {
+            nothing()
+        }
+    }
+
+    #[test]
+    fn a_backend_stays_what_it_is_while_its_life_is_watched() {
+        let life = Life::default();
+        let Backend::Batch(mut batch) = life.with(Backend::Batch(Box::new(Particular))) else {
+            panic!("it is a batch backend");
+        };
+        assert!(batch.prepare().unwrap().is_some());
+        assert!(!batch.keeps_requests_apart() && batch.gains_from_threads());
+        assert!(batch.interrupt().is_some());
+        let streaming = life.with(Backend::Streaming(Box::new(Particular)));
+        let Backend::Streaming(streaming) = streaming else { panic!("it is a streaming backend") };
+        assert!(streaming.interrupt().is_some());
+        let pulse = life.pulse();
+        drop((life, batch));
+        assert!(!pulse.is_over());
+        drop(streaming);
+        assert!(pulse.is_over());
+    }
 }
