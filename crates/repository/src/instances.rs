@@ -16,7 +16,7 @@ use crate::load::Loader;
 use crate::warmup::WarmUp;
 
 pub(crate) use living::{Life, Pulse};
-pub(crate) use running::{Pool, Regroup, Running};
+pub(crate) use running::{Pool, Regroup, Running, no_thread};
 
 /// The loaded instances of one version of a model.
 #[derive(Default)]
@@ -68,9 +68,8 @@ impl Source<'_> {
         if !is_wanted || !gains || active.len() < 2 || self.share() >= cores {
             return Ok(None);
         }
-        let mut backend = self.open(*device, cores)?;
-        WarmUp::prepare(self.model, self.folder)?.run(&mut backend)?;
-        Ok(Some(backend))
+        let warm_up = WarmUp::prepare(self.model, self.folder)?;
+        self.open(*device, cores, &warm_up).map(Some)
     }
 
     /// The threads of each instance that is given requests.
@@ -79,16 +78,19 @@ impl Source<'_> {
         NonZeroUsize::new(self.loader.cores.get() / active).unwrap_or(NonZeroUsize::MIN)
     }
 
-    fn open(self, device: Device, threads: NonZeroUsize) -> Result<Backend> {
+    /// Loads an instance and warms it up.
+    fn open(self, device: Device, threads: NonZeroUsize, warm_up: &WarmUp) -> Result<Backend> {
         let Self { kind, folder, model, version, .. } = self;
-        (kind.load)(&Instance {
+        let mut backend = (kind.load)(&Instance {
             model,
             version,
             model_folder: folder,
             version_folder: &folder.join(version.to_string()),
             device,
             threads,
-        })
+        })?;
+        warm_up.run(&mut backend)?;
+        Ok(backend)
     }
 }
 
@@ -118,8 +120,7 @@ impl Instances {
         }
         let warm_up = WarmUp::prepare(model, source.folder)?;
         for placement in placements {
-            let mut backend = source.open(placement.device, source.share())?;
-            warm_up.run(&mut backend)?;
+            let backend = source.open(placement.device, source.share(), &warm_up)?;
             tracing::debug!(model = &*model.name, version, "loaded instance {}", placement.name);
             if instances.add(&placement, backend, loader.limiter.as_ref())? {
                 break;

@@ -16,7 +16,7 @@ use crate::cached::Cached;
 use crate::checked::Checked;
 use crate::class_labels::ClassLabels;
 use crate::folder::ModelFolder;
-use crate::instances::{Instances, Life, Pool, Regroup, Running, Source};
+use crate::instances::{Instances, Life, Pool, Regroup, Running, Source, no_thread};
 use crate::kind::{Backend, Kind, ModelFile};
 use crate::models::Served;
 use crate::response_cache::ResponseCache;
@@ -211,7 +211,6 @@ fn start(
             Backend::Streaming(backend) => streaming.push(backend),
         }
     }
-    let no_thread = |error| Error::internal("cannot start a thread").with_source(error);
     if streaming.is_empty() {
         let rules = rules(model, &batch)?;
         let wide = if rules.runs_at_once() { source.wide_beside(&batch)? } else { None };

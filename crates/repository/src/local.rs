@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::control::{Action, Change, ControlMode, failed_to_poll};
 use crate::folder::models_in;
+use crate::instances::no_thread;
 use crate::load::Loader;
 use crate::models::{IndexEntry, Models, Served, State};
 use crate::snapshot::{Entry, Snapshot};
@@ -267,7 +268,7 @@ async fn on_thread(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result
     std::thread::Builder::new()
         .name("load".into())
         .spawn(move || drop(sender.send(work())))
-        .map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
+        .map_err(no_thread)?;
     done.await.unwrap_or_else(|_| Err(Error::internal("loading ended in a panic")))
 }
 

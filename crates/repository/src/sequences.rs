@@ -8,7 +8,7 @@ use consort_scheduler::{Counting, SequenceStage, Sequences, controls_of_one};
 use consort_stage::{Batch, BatchBackend, Error, InlineBackend, Result, Stage, Tensor, VARIABLE};
 
 use crate::filling::fill;
-use crate::instances::Pool;
+use crate::instances::{Pool, no_thread};
 use crate::kind::Backend;
 
 /// The folder beside the versions that holds the states sequences begin with.
@@ -35,9 +35,7 @@ pub(crate) fn start(
         queue_size: consort_scheduler::DEFAULT_QUEUE_SIZE,
     };
     let stage = SequenceStage::start(&model.name, instances, sequences, counting);
-    let stage =
-        stage.map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
-    let stage = Arc::new(stage);
+    let stage = Arc::new(stage.map_err(no_thread)?);
     let pool = if is_one_for_all { Pool::Inline } else { Pool::Sequence(Arc::downgrade(&stage)) };
     Ok((stage, pool))
 }

@@ -3,6 +3,7 @@
 mod instance;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -74,7 +75,7 @@ impl PoolStage {
         for backend in added {
             let number = vacant(&dismissals);
             let dismissal = Dismissal::default();
-            if let Err(error) = self.spawn(number, backend, dismissal.clone()) {
+            if let Err(error) = self.add(number, backend, dismissal.clone()) {
                 self.dismiss(&mut dismissals, &numbers);
                 return Err(error);
             }
@@ -94,33 +95,37 @@ impl PoolStage {
     /// nothing else runs or waits. Errors when its thread cannot be started.
     pub fn add_wide(&self, backend: Box<dyn BatchBackend>) -> io::Result<()> {
         let mut instance = Instance::new(backend);
-        let shared = self.shared.clone();
-        let name = format!("{}_wide", self.members.name);
-        thread::Builder::new().name(name).spawn(move || {
-            while let Some(batch) = shared.queue.pull_lone() {
-                instance.work(batch, &shared.queue.rules().layout, &shared.counting);
+        self.spawn("wide", move |Shared { queue, counting, .. }| {
+            while let Some(batch) = queue.pull_lone() {
+                instance.work(batch, &queue.rules().layout, counting);
             }
-        })?;
-        Ok(())
+        })
     }
 
-    fn spawn(
+    fn add(
         &self,
         number: usize,
         backend: Box<dyn BatchBackend>,
         dismissal: Dismissal,
     ) -> io::Result<()> {
         let mut instance = Instance::new(backend);
-        let shared = self.shared.clone();
-        let name = format!("{}_{number}", self.members.name);
-        thread::Builder::new().name(name).spawn(move || {
+        self.spawn(number, move |Shared { queue, counting, .. }| {
             let mut seat = Seat::new(dismissal);
-            while let Some(batch) = shared.queue.pull(&mut seat) {
-                let Shared { queue, counting, .. } = &*shared;
+            while let Some(batch) = queue.pull(&mut seat) {
                 seat.last = instance.work(batch, &queue.rules().layout, counting);
             }
-        })?;
-        Ok(())
+        })
+    }
+
+    /// Starts the thread of an instance, named by the model and `which` it is.
+    fn spawn(
+        &self,
+        which: impl Display,
+        work: impl FnOnce(&Shared) + Send + 'static,
+    ) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let name = format!("{}_{which}", self.members.name);
+        thread::Builder::new().name(name).spawn(move || work(&shared)).map(drop)
     }
 }
 

@@ -93,8 +93,8 @@ mod tests {
     /// Says of everything that a backend may leave at its default that it is not so.
     struct Particular;
 
-    fn nothing() -> Option<Interrupt> {
-        Some(Arc::new(|| ()))
+    fn nothing() -> Interrupt {
+        Arc::new(|| ())
     }
 
     impl BatchBackend for Particular {
@@ -115,7 +115,7 @@ mod tests {
         }
 
         fn interrupt(&self) -> Option<Interrupt> {
-            nothing()
+            Some(nothing())
         }
     }
 
@@ -123,7 +123,7 @@ mod tests {
         fn run(&mut self, _: Jobs) {}
 
         fn interrupt(&self) -> Option<Interrupt> {
-            nothing()
+            Some(nothing())
         }
     }
 

@@ -1,5 +1,6 @@
 //! The instances of a version that is being served, and changes of their number meanwhile.
 
+use std::io;
 use std::sync::{Arc, Weak};
 
 use consort_config::Device;
@@ -135,8 +136,13 @@ impl Pool {
                 stage.upgrade().ok_or_else(gone)?.change(streaming(added)?, retired)
             }
         };
-        numbers.map_err(|error| Error::internal("cannot start a thread").with_source(error))
+        numbers.map_err(no_thread)
     }
+}
+
+/// The error of an instance that gets no thread.
+pub(crate) fn no_thread(error: io::Error) -> Error {
+    Error::internal("cannot start a thread").with_source(error)
 }
 
 fn batch(backends: Vec<Backend>) -> Result<Vec<Box<dyn BatchBackend>>> {
