@@ -44,6 +44,7 @@ mod number {
     pub(super) mod attribute {
         pub(crate) const NAME: u64 = 1;
         pub(crate) const INTEGER: u64 = 3;
+        pub(crate) const INTEGERS: u64 = 8;
         pub(crate) const TYPE: u64 = 20;
     }
     pub(super) mod tensor {
@@ -71,6 +72,10 @@ mod number {
 
 /// The logits that [`top`] reads, [rows, vocabulary].
 pub(crate) const SCORES: &str = "consort.scores";
+/// FP32[rows, 1]: what they are multiplied with before their exponentials are summed up.
+pub(crate) const COOLNESS: &str = "consort.coolness";
+/// FP32[rows, 1]: the logarithms of those sums.
+pub(crate) const TOTALS: &str = "consort.totals";
 /// FP32[rows, [`MOST`]]: the largest of them, from the largest down.
 pub(crate) const LARGEST_SCORES: &str = "consort.top";
 /// INT64[rows, [`MOST`]]: whose they are.
@@ -86,6 +91,8 @@ const LAST: u64 = u64::MAX;
 
 /// An attribute that holds a whole number, in `AttributeProto.AttributeType`.
 const INTEGER: u64 = 2;
+/// One that holds several.
+const INTEGERS: u64 = 7;
 /// The versions of the format and of the operators, old enough for every ONNX Runtime in use.
 const IR: u64 = 8;
 const OPSET: u64 = 17;
@@ -193,16 +200,26 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
         .bytes(number::tensor::RAW, (MOST as i64).to_le_bytes());
     let found = node("TopK", &[SCORES, "consort.most"], "consort.found")
         .bytes(number::node::OUTPUT, TOP_TOKENS);
-    let widened = with(node("Cast", &["consort.found"], LARGEST_SCORES), "to", FLOAT);
+    let to_float = |node| with(node, "to", FLOAT);
+    let nodes = [
+        with(found, "axis", LAST),
+        to_float(node("Cast", &["consort.found"], LARGEST_SCORES)),
+        to_float(node("Cast", &[SCORES], "consort.wide")),
+        node("Mul", &["consort.wide", COOLNESS], "consort.cooled"),
+        with_list(node("ReduceLogSumExp", &["consort.cooled"], TOTALS), "axes", LAST),
+    ];
+    let mut graph = Message::default().bytes(number::graph::NAME, "top");
+    for node in nodes {
+        graph = graph.bytes(number::graph::NODE, node);
+    }
     let shape = |last| ["consort.rows", last];
-    let graph = Message::default()
-        .bytes(number::graph::NODE, with(found, "axis", LAST))
-        .bytes(number::graph::NODE, widened)
-        .bytes(number::graph::NAME, "top")
+    let graph = graph
         .bytes(number::graph::INITIALIZER, most)
         .bytes(number::graph::INPUT, value_of(SCORES, element, shape("consort.vocabulary")))
+        .bytes(number::graph::INPUT, value_of(COOLNESS, FLOAT, shape("consort.one")))
         .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))
-        .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")));
+        .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")))
+        .bytes(number::graph::OUTPUT, value_of(TOTALS, FLOAT, shape("consort.one")));
     let operators = Message::default().number(number::operators::VERSION, OPSET);
     let model = Message::default()
         .number(number::model::VERSION, IR)
@@ -228,6 +245,15 @@ fn with(node: Message, attribute: &str, integer: u64) -> Message {
         .bytes(number::attribute::NAME, attribute)
         .number(number::attribute::INTEGER, integer)
         .number(number::attribute::TYPE, INTEGER);
+    node.bytes(number::node::ATTRIBUTE, attribute)
+}
+
+/// A node with an attribute that is a list of one number.
+fn with_list(node: Message, attribute: &str, integer: u64) -> Message {
+    let attribute = Message::default()
+        .bytes(number::attribute::NAME, attribute)
+        .number(number::attribute::INTEGERS, integer)
+        .number(number::attribute::TYPE, INTEGERS);
     node.bytes(number::node::ATTRIBUTE, attribute)
 }
 

@@ -1,6 +1,7 @@
 //! Picks the next token of one sequence from its logits.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::decoder::{Token, Wants};
 use super::nucleus::{Candidate, Nucleus, reach};
@@ -73,6 +74,20 @@ impl Default for Penalties {
     }
 }
 
+/// At these, logits over the temperature are numbers like logits.
+const USUAL_TEMPERATURES: RangeInclusive<f32> = 0.01..=100.0;
+
+/// What came of looking at the scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pick {
+    /// The next token.
+    Token(Token),
+    /// Its guide leaves nothing but the end.
+    End,
+    /// It takes all logits to tell.
+    NeedsLogits,
+}
+
 /// What one sequence's picking depends on, and nothing of another's.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -85,6 +100,8 @@ pub(crate) struct Sampler {
     weights: Vec<f32>,
     nucleus: Nucleus,
     candidates: Vec<Candidate>,
+    /// The likeliest tokens, when the lot fell on none of them.
+    missed: Vec<Token>,
 }
 
 impl Sampler {
@@ -98,6 +115,7 @@ impl Sampler {
             weights: Vec::new(),
             nucleus: Nucleus::default(),
             candidates: Vec::new(),
+            missed: Vec::new(),
         };
         if sampler.penalises() {
             sampler.seen.extend(prompt.iter().map(|token| (*token, 0)));
@@ -133,13 +151,15 @@ impl Sampler {
 
     /// What it picks from, as the model scores it.
     pub(crate) fn wants(&self) -> Wants {
-        let Sampling { top_k, bias, .. } = &self.sampling;
+        let Sampling { top_k, bias, typical_p, temperature, .. } = &self.sampling;
         if !bias.is_empty() || self.penalises() {
             Wants::Logits
         } else if self.is_greedy() {
             Wants::Likeliest
         } else if *top_k > 0 {
             Wants::Top(*top_k)
+        } else if *typical_p >= 1.0 && USUAL_TEMPERATURES.contains(temperature) {
+            Wants::Draw { temperature: *temperature }
         } else {
             Wants::Logits
         }
@@ -148,8 +168,14 @@ impl Sampler {
     /// The next token; `None` when no token has a finite logit.
     ///
     /// A forbidden token has the logit minus infinity.
-    pub(crate) fn pick(&mut self, logits: &[f32]) -> Option<Token> {
-        if self.is_greedy() { likeliest(logits) } else { self.sample(logits) }
+    pub(crate) fn pick(&mut self, logits: &mut [f32]) -> Option<Token> {
+        if self.is_greedy() {
+            likeliest(logits)
+        } else if self.missed.is_empty() {
+            self.sample(logits)
+        } else {
+            self.pick_of_others(logits)
+        }
     }
 
     /// Notes which token was taken.
@@ -174,6 +200,60 @@ impl Sampler {
         self.top.truncate(self.sampling.top_k);
         self.top.retain(|(_, logit)| *logit > f32::NEG_INFINITY);
         self.sample_top()
+    }
+
+    /// The next token, drawn from the likeliest, which come first, where that is enough: where they
+    /// hold all that `top_p` or `min_p` leaves, or where the lot falls on one of them.
+    ///
+    /// Where it falls on none, [`pick`](Self::pick) draws from the others.
+    pub(crate) fn draw_from(&mut self, likeliest: &[(Token, f32)], total: f32) -> Option<Pick> {
+        let Sampling { top_p, min_p, temperature, .. } = self.sampling;
+        let (_, largest) = *likeliest.first()?;
+        let is_usual = largest.is_finite() && total.is_finite();
+        if !is_usual {
+            return Some(Pick::NeedsLogits);
+        }
+        self.weights.clear();
+        self.weights
+            .extend(likeliest.iter().map(|(_, logit)| (logit / temperature - total).min(0.0)));
+        exponentials(&mut self.weights);
+        self.candidates.clear();
+        let weighed = likeliest.iter().map(|(token, _)| *token).zip(&self.weights);
+        let weighed = weighed.filter(|(_, weight)| **weight > 0.0);
+        self.candidates.extend(weighed.map(Candidate::from));
+        let least = self.candidates.last()?.weight;
+        if top_p < 1.0
+            && let Some(kept) = reach(&self.candidates, top_p)
+        {
+            self.candidates.truncate(kept);
+            return self.choose().map(Pick::Token);
+        }
+        if min_p > 0.0 && least < min_p * self.candidates.first()?.weight {
+            return self.choose().map(Pick::Token);
+        }
+        if top_p < 1.0 || min_p > 0.0 {
+            return Some(Pick::NeedsLogits);
+        }
+        let lot = self.random.fraction() as f32;
+        let token = draw(&self.candidates, lot);
+        if token.is_none() {
+            self.missed.clear();
+            self.missed.extend(self.candidates.iter().map(|candidate| candidate.token));
+        }
+        Some(token.map_or(Pick::NeedsLogits, Pick::Token))
+    }
+
+    /// The next token of those that [`draw_from`](Self::draw_from) drew none of.
+    fn pick_of_others(&mut self, logits: &mut [f32]) -> Option<Token> {
+        for token in &self.missed {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        // Without others, rounding left a little over after the last one.
+        let last = self.missed.last().copied();
+        self.missed.clear();
+        self.sample(logits).or(last)
     }
 
     fn sample(&mut self, logits: &[f32]) -> Option<Token> {
@@ -227,14 +307,19 @@ impl Sampler {
         }
         keep_min_p(candidates, self.sampling.min_p);
         let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
-        let mut left = self.random.fraction() as f32 * total;
-        let chosen = candidates.iter().find(|candidate| {
-            left -= candidate.weight;
-            left < 0.0
-        });
+        let lot = self.random.fraction() as f32 * total;
         // Rounding may leave a little over after the last one.
-        chosen.or(candidates.last()).map(|candidate| candidate.token)
+        draw(candidates, lot).or(candidates.last().map(|candidate| candidate.token))
     }
+}
+
+/// The token that a lot falls on, from 0 to the probability of all of them; `None` beyond.
+fn draw(candidates: &[Candidate], mut lot: f32) -> Option<Token> {
+    let drawn = candidates.iter().find(|candidate| {
+        lot -= candidate.weight;
+        lot < 0.0
+    });
+    drawn.map(|candidate| candidate.token)
 }
 
 /// How far a logit lies below the largest, so that no temperature, however low, leaves the range of
@@ -296,40 +381,48 @@ mod tests {
         let mut sampler = sampler(sampling);
         let mut counts = vec![0; logits.len()];
         for _ in 0..draws {
-            counts[sampler.pick(logits).unwrap() as usize] += 1;
+            counts[sampler.pick(&mut logits.to_vec()).unwrap() as usize] += 1;
         }
         counts
     }
 
     #[test]
     fn without_temperature_the_likeliest_is_taken_and_the_first_of_equals() {
-        assert_eq!(sampler(Sampling::default()).pick(&[1.0, 3.0, 3.0]), Some(1));
+        assert_eq!(sampler(Sampling::default()).pick(&mut [1.0, 3.0, 3.0]), Some(1));
         for largest in 0..50 {
             let mut logits = [-1.0; 50];
             logits[largest] = 0.5;
-            assert_eq!(sampler(Sampling::default()).pick(&logits), Some(largest as Token));
+            assert_eq!(
+                sampler(Sampling::default()).pick(&mut logits.to_vec()),
+                Some(largest as Token)
+            );
         }
     }
 
     #[test]
     fn what_is_not_a_number_is_never_picked() {
         let logits = [f32::NAN, 1.0, f32::NEG_INFINITY];
-        assert_eq!(sampler(Sampling::default()).pick(&logits), Some(1));
-        assert_eq!(sampler(warm()).pick(&logits), Some(1));
-        assert_eq!(sampler(warm()).pick(&[f32::NAN; 3]), None);
-        assert_eq!(sampler(Sampling::default()).pick(&[f32::NAN; 3]), None);
+        assert_eq!(sampler(Sampling::default()).pick(&mut logits.to_vec()), Some(1));
+        assert_eq!(sampler(warm()).pick(&mut logits.to_vec()), Some(1));
+        assert_eq!(sampler(warm()).pick(&mut [f32::NAN; 3]), None);
+        assert_eq!(sampler(Sampling::default()).pick(&mut [f32::NAN; 3]), None);
     }
 
     #[test]
     fn any_temperature_leaves_a_token() {
         let logits = [1.0, 30.0, -1e30, f32::NEG_INFINITY];
         for temperature in [f32::MIN_POSITIVE, 1e-40, 1e-3] {
-            assert_eq!(sampler(Sampling { temperature, ..warm() }).pick(&logits), Some(1));
+            assert_eq!(
+                sampler(Sampling { temperature, ..warm() }).pick(&mut logits.to_vec()),
+                Some(1)
+            );
         }
         for temperature in [1e30, f32::MAX] {
-            assert!(sampler(Sampling { temperature, ..warm() }).pick(&logits).is_some());
+            assert!(
+                sampler(Sampling { temperature, ..warm() }).pick(&mut logits.to_vec()).is_some()
+            );
         }
-        assert_eq!(sampler(warm()).pick(&[0.0, f32::INFINITY]), Some(1));
+        assert_eq!(sampler(warm()).pick(&mut [0.0, f32::INFINITY]), Some(1));
     }
 
     #[test]
@@ -375,7 +468,7 @@ mod tests {
         let logits: Vec<f32> = (0..100_u8).map(|index| f32::from(index % 7)).collect();
         let draw = |seed| {
             let mut sampler = sampler(Sampling { seed, ..warm() });
-            (0..50).map(|_| sampler.pick(&logits).unwrap()).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.pick(&mut logits.clone()).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
@@ -391,5 +484,57 @@ mod tests {
         let mut logits = [4.0, 4.0, -4.0, 4.0];
         sampler.penalise(&mut logits);
         assert_eq!(logits.map(|logit| logit as i32), [4, 2, -8, 1]);
+    }
+
+    /// The likeliest so many tokens, and the logarithm that goes with them.
+    fn seen_from(logits: &[f32], most: usize, temperature: f32) -> (Vec<(Token, f32)>, f32) {
+        let mut found = Vec::new();
+        top(logits, most, &mut found);
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit / temperature).exp()).sum();
+        (found, sum.ln() as f32)
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_often_when_only_the_likeliest_are_seen() {
+        let logits = [0.4_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln(), 0.1_f32.ln()];
+        let (found, total) = seen_from(&logits, 2, 1.0);
+        let mut sampler = sampler(warm());
+        let mut counts = [0_usize; 4];
+        for _ in 0..10_000 {
+            let token = match sampler.draw_from(&found, total).unwrap() {
+                Pick::Token(token) => token,
+                _ => sampler.pick(&mut logits.to_vec()).unwrap(),
+            };
+            counts[token as usize] += 1;
+        }
+        for (count, expected) in counts.iter().zip([4000, 3000, 2000, 1000]) {
+            assert!(count.abs_diff(expected) < 250, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn all_logits_are_needed_only_where_the_likeliest_are_not_enough() {
+        let logits: Vec<f32> = (0..40_u8).map(|index| f32::from(index) / -4.0).collect();
+        let (found, total) = seen_from(&logits, 8, 0.5);
+        let drawn = |top_p, min_p| {
+            let sampling = Sampling { top_p, min_p, temperature: 0.5, ..Sampling::default() };
+            let mut two = [(); 2].map(|()| sampler(sampling.clone()));
+            let [seen, read] = &mut two;
+            let of_all = read.pick(&mut logits.clone());
+            match seen.draw_from(&found, total).unwrap() {
+                Pick::Token(token) => Some(Some(token) == of_all),
+                _ => None,
+            }
+        };
+        assert_eq!(drawn(0.9, 0.0), Some(true));
+        assert_eq!(drawn(0.999, 0.0), None);
+        assert_eq!(drawn(1.0, 0.2), Some(true));
+        assert_eq!(drawn(1.0, 1e-4), None);
+        // Every token is among those that are seen, and rounding leaves none without one.
+        let (found, total) = seen_from(&logits, 40, 0.5);
+        let mut sampler = sampler(Sampling { temperature: 0.5, ..Sampling::default() });
+        sampler.missed.extend(found.iter().map(|(token, _)| *token));
+        assert!(sampler.pick(&mut logits.clone()).is_some() && sampler.missed.is_empty());
+        assert!(sampler.draw_from(&found, total).is_some());
     }
 }

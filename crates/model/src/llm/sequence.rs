@@ -12,7 +12,7 @@ use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
 use super::response::{Finish, Outputs, Part};
-use super::sampler::Sampler;
+use super::sampler::{Pick, Sampler};
 use super::waiting::Urgency;
 
 /// A sequence that waits for a slot of the decoder, or has one.
@@ -190,14 +190,34 @@ impl Sequence {
         (&self.text[start..self.fed], wants)
     }
 
-    /// Takes the scores of the next token: picks it and gives the caller what is ready.
+    /// Picks the next token by its scores.
+    pub(crate) fn pick(&mut self, scores: Scores<'_>) -> Result<Pick> {
+        let picked = match scores {
+            Scores::Likeliest(token) => token.map(Pick::Token),
+            Scores::Top(tokens) => self.sampler.pick_from(tokens).map(Pick::Token),
+            Scores::Draw(tokens, total) => self.sampler.draw_from(tokens, total),
+            Scores::Logits(logits) => {
+                self.see(logits);
+                if let Some(guide) = &mut self.guide
+                    && guide.restrict(logits, &self.generation.end_ids)? == Left::End
+                {
+                    return Ok(Pick::End);
+                }
+                self.sampler.pick(logits).map(Pick::Token)
+            }
+        };
+        picked.ok_or_else(|| self.no_token())
+    }
+
+    /// Takes what was picked and gives the caller what is ready.
     ///
     /// The sequence is over when this gives how it ended.
-    pub(crate) fn advance(&mut self, scores: Scores<'_>) -> Result<Option<Finish>> {
+    pub(crate) fn advance(&mut self, picked: Pick) -> Result<Option<Finish>> {
         self.caller.release();
-        let finish = match self.pick(scores)? {
-            Some(token) => self.extend(token)?,
-            None => Some(Finish::Stop),
+        let finish = match picked {
+            Pick::Token(token) => self.extend(token)?,
+            Pick::End => Some(Finish::Stop),
+            Pick::NeedsLogits => return Err(Error::internal("all logits were not enough to pick")),
         };
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {
@@ -227,24 +247,6 @@ impl Sequence {
     /// Whether nothing may end it yet.
     fn is_too_short(&self) -> bool {
         self.generated().len() < self.generation.min_tokens
-    }
-
-    /// Picks the next token; `None` when its guide leaves nothing but the end.
-    fn pick(&mut self, scores: Scores<'_>) -> Result<Option<Token>> {
-        let picked = match scores {
-            Scores::Likeliest(token) => token,
-            Scores::Top(tokens) => self.sampler.pick_from(tokens),
-            Scores::Logits(logits) => {
-                self.see(logits);
-                if let Some(guide) = &mut self.guide
-                    && guide.restrict(logits, &self.generation.end_ids)? == Left::End
-                {
-                    return Ok(None);
-                }
-                self.sampler.pick(logits)
-            }
-        };
-        picked.map(Some).ok_or_else(|| self.no_token())
     }
 
     /// Notes the logits of the next token, and changes them by what the request says.

@@ -227,6 +227,8 @@ impl Shared {
         if self.asked.iter().any(|(_, wants)| Picker::serves(*wants))
             && let Some(picker) = &mut self.picker
         {
+            let places = self.asked.iter().map(|(place, wants)| (place - rows.0, *wants));
+            picker.ask(&mut self.buffers, places);
             let element = self.graph.logits.element;
             let logits = (self.blocks.logits, element, self.size.vocabulary);
             picker.find(&mut self.buffers, logits, rows)?;
@@ -235,10 +237,31 @@ impl Shared {
     }
 
     /// What was found for a row of the last run.
-    fn found(&mut self, index: usize) -> Result<Scores<'_>> {
+    fn found(&mut self, index: usize, wants: Wants) -> Result<Scores<'_>> {
         let picker = self.picker.as_mut();
         let picker = picker.ok_or_else(|| Error::internal("nothing finds the likeliest tokens"))?;
-        Ok(Scores::Top(picker.row(&mut self.buffers, index)))
+        Ok(picker.row(&mut self.buffers, (index, wants)))
+    }
+
+    /// All logits at a place of the last run.
+    fn logits_at(&mut self, place: usize) -> Result<Scores<'_>> {
+        let Size { vocabulary, .. } = self.size;
+        let element = self.graph.logits.element;
+        let Blocked::Packed(packed) = &self.blocks.integers else {
+            let logits = (element, place * vocabulary..(place + 1) * vocabulary);
+            let (buffers, block) = (&mut self.buffers, self.blocks.logits);
+            return logits::read(buffers, block, logits, &mut self.widened).map(Scores::Logits);
+        };
+        let from = Part {
+            block: self.blocks.logits,
+            offset: element.byte_size(place * vocabulary).unwrap_or(usize::MAX),
+            element,
+            shape: vec![vocabulary as i64],
+        };
+        let block = packed.fetch_row(&mut self.buffers, from);
+        let block = block.map_err(|error| self.failed(&error))?;
+        let logits = (element, 0..vocabulary);
+        logits::read(&mut self.buffers, block, logits, &mut self.widened).map(Scores::Logits)
     }
 
     fn failed(&self, error: &ort::Error) -> Error {
@@ -315,36 +338,29 @@ impl Decoder for Shared {
     }
 
     fn scores(&mut self, index: usize) -> Result<Scores<'_>> {
-        let (place, wants) = *self
-            .asked
-            .get(index)
-            .ok_or_else(|| Error::internal("the scores of a row were asked for that had no run"))?;
-        let Size { vocabulary, .. } = self.size;
-        let element = self.graph.logits.element;
+        let (place, wants) = *self.asked.get(index).ok_or_else(not_run)?;
         let Blocked::Packed(packed) = &self.blocks.integers else {
-            let logits = (element, place * vocabulary..(place + 1) * vocabulary);
-            let (buffers, block) = (&mut self.buffers, self.blocks.logits);
-            return logits::read(buffers, block, logits, &mut self.widened).map(Scores::Logits);
+            return self.logits_at(place);
         };
         if wants == Wants::Likeliest {
             return Ok(Scores::Likeliest(packed.chosen(&mut self.buffers, place - self.first)));
         }
         if Picker::serves(wants) && self.picker.is_some() {
-            return self.found(place - self.first);
+            return self.found(place - self.first, wants);
         }
-        let from = Part {
-            block: self.blocks.logits,
-            offset: element.byte_size(place * vocabulary).unwrap_or(usize::MAX),
-            element,
-            shape: vec![vocabulary as i64],
-        };
-        let block = packed.fetch_row(&mut self.buffers, from);
-        let block = block.map_err(|error| self.failed(&error))?;
-        let logits = (element, 0..vocabulary);
-        logits::read(&mut self.buffers, block, logits, &mut self.widened).map(Scores::Logits)
+        self.logits_at(place)
+    }
+
+    fn logits(&mut self, index: usize) -> Result<Scores<'_>> {
+        let place = self.asked.get(index).map(|(place, _)| *place);
+        self.logits_at(place.ok_or_else(not_run)?)
     }
 
     fn release(&mut self, slot: Slot) {
         self.rows.release(slot);
     }
+}
+
+fn not_run() -> Error {
+    Error::internal("the scores of a row were asked for that had no run")
 }
