@@ -44,7 +44,6 @@ mod number {
     pub(super) mod attribute {
         pub(crate) const NAME: u64 = 1;
         pub(crate) const INTEGER: u64 = 3;
-        pub(crate) const INTEGERS: u64 = 8;
         pub(crate) const TYPE: u64 = 20;
     }
     pub(super) mod tensor {
@@ -72,12 +71,12 @@ mod number {
 
 /// The logits that [`top`] reads, [rows, vocabulary].
 pub(crate) const SCORES: &str = "consort.scores";
-/// FP32[rows, 1]: what they are multiplied with before their exponentials are summed up.
+/// FP32[rows, 1]: what they are multiplied with before they are turned into probabilities.
 pub(crate) const COOLNESS: &str = "consort.coolness";
-/// FP32[rows, 1]: the logarithms of those sums.
-pub(crate) const TOTALS: &str = "consort.totals";
 /// FP32[rows, [`MOST`]]: the largest of them, from the largest down.
 pub(crate) const LARGEST_SCORES: &str = "consort.top";
+/// FP32[rows, [`MOST`]]: how probable their tokens are among all.
+pub(crate) const PROBABILITIES: &str = "consort.probabilities";
 /// INT64[rows, [`MOST`]]: whose they are.
 pub(crate) const TOP_TOKENS: &str = "consort.tokens";
 /// How many [`top`] finds: more than most requests ask for, and few enough to be found at once.
@@ -91,8 +90,6 @@ const LAST: u64 = u64::MAX;
 
 /// An attribute that holds a whole number, in `AttributeProto.AttributeType`.
 const INTEGER: u64 = 2;
-/// One that holds several.
-const INTEGERS: u64 = 7;
 /// The versions of the format and of the operators, old enough for every ONNX Runtime in use.
 const IR: u64 = 8;
 const OPSET: u64 = 17;
@@ -206,7 +203,8 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
         to_float(node("Cast", &["consort.found"], LARGEST_SCORES)),
         to_float(node("Cast", &[SCORES], "consort.wide")),
         node("Mul", &["consort.wide", COOLNESS], "consort.cooled"),
-        with_list(node("ReduceLogSumExp", &["consort.cooled"], TOTALS), "axes", LAST),
+        with(node("Softmax", &["consort.cooled"], "consort.likely"), "axis", LAST),
+        with(node("GatherElements", &["consort.likely", TOP_TOKENS], PROBABILITIES), "axis", LAST),
     ];
     let mut graph = Message::default().bytes(number::graph::NAME, "top");
     for node in nodes {
@@ -219,7 +217,7 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
         .bytes(number::graph::INPUT, value_of(COOLNESS, FLOAT, shape("consort.one")))
         .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")))
-        .bytes(number::graph::OUTPUT, value_of(TOTALS, FLOAT, shape("consort.one")));
+        .bytes(number::graph::OUTPUT, value_of(PROBABILITIES, FLOAT, shape("consort.kept")));
     let operators = Message::default().number(number::operators::VERSION, OPSET);
     let model = Message::default()
         .number(number::model::VERSION, IR)
@@ -245,15 +243,6 @@ fn with(node: Message, attribute: &str, integer: u64) -> Message {
         .bytes(number::attribute::NAME, attribute)
         .number(number::attribute::INTEGER, integer)
         .number(number::attribute::TYPE, INTEGER);
-    node.bytes(number::node::ATTRIBUTE, attribute)
-}
-
-/// A node with an attribute that is a list of one number.
-fn with_list(node: Message, attribute: &str, integer: u64) -> Message {
-    let attribute = Message::default()
-        .bytes(number::attribute::NAME, attribute)
-        .number(number::attribute::INTEGERS, integer)
-        .number(number::attribute::TYPE, INTEGERS);
     node.bytes(number::node::ATTRIBUTE, attribute)
 }
 

@@ -45,9 +45,9 @@ pub(crate) enum Scores<'a> {
     /// The likeliest tokens and their logits, from the likeliest down; as many as were wanted, or
     /// more. Likewise.
     Top(&'a [(Token, f32)]),
-    /// The same, and the logarithm of the sum of the exponentials of all logits over the
-    /// temperature.
-    Draw(&'a [(Token, f32)], f32),
+    /// Some of the likeliest tokens and how probable each is among all at the temperature, from the
+    /// likeliest down.
+    Draw(&'a [(Token, f32)]),
     /// The logit of each token, free to be changed.
     Logits(&'a mut [f32]),
 }

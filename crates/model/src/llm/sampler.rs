@@ -202,26 +202,19 @@ impl Sampler {
         self.sample_top()
     }
 
-    /// The next token, drawn from the likeliest, which come first, where that is enough: where they
-    /// hold all that `top_p` or `min_p` leaves, or where the lot falls on one of them.
+    /// The next token, drawn from the likeliest and their probabilities, where those are enough:
+    /// where they hold all that `top_p` or `min_p` leaves, or where the lot falls on one of them.
     ///
     /// Where it falls on none, [`pick`](Self::pick) draws from the others.
-    pub(crate) fn draw_from(&mut self, likeliest: &[(Token, f32)], total: f32) -> Option<Pick> {
-        let Sampling { top_p, min_p, temperature, .. } = self.sampling;
-        let (_, largest) = *likeliest.first()?;
-        let is_usual = largest.is_finite() && total.is_finite();
-        if !is_usual {
-            return Some(Pick::NeedsLogits);
-        }
-        self.weights.clear();
-        self.weights
-            .extend(likeliest.iter().map(|(_, logit)| (logit / temperature - total).min(0.0)));
-        exponentials(&mut self.weights);
+    pub(crate) fn draw_from(&mut self, likeliest: &[(Token, f32)]) -> Option<Pick> {
+        let Sampling { top_p, min_p, .. } = self.sampling;
         self.candidates.clear();
-        let weighed = likeliest.iter().map(|(token, _)| *token).zip(&self.weights);
-        let weighed = weighed.filter(|(_, weight)| **weight > 0.0);
-        self.candidates.extend(weighed.map(Candidate::from));
-        let least = self.candidates.last()?.weight;
+        let possible = likeliest.iter().filter(|(_, probability)| *probability > 0.0);
+        self.candidates.extend(possible.map(|(token, weight)| Candidate::from((*token, weight))));
+        // There is none where a logit is no number.
+        let Some(&Candidate { weight: least, .. }) = self.candidates.last() else {
+            return Some(Pick::NeedsLogits);
+        };
         if top_p < 1.0
             && let Some(kept) = reach(&self.candidates, top_p)
         {
@@ -486,22 +479,26 @@ mod tests {
         assert_eq!(logits.map(|logit| logit as i32), [4, 2, -8, 1]);
     }
 
-    /// The likeliest so many tokens, and the logarithm that goes with them.
-    fn seen_from(logits: &[f32], most: usize, temperature: f32) -> (Vec<(Token, f32)>, f32) {
+    /// The likeliest so many tokens and their probabilities.
+    fn seen_from(logits: &[f32], most: usize, temperature: f32) -> Vec<(Token, f32)> {
         let mut found = Vec::new();
         top(logits, most, &mut found);
-        let sum: f64 = logits.iter().map(|logit| f64::from(logit / temperature).exp()).sum();
-        (found, sum.ln() as f32)
+        let weight = |logit: f32| f64::from(logit / temperature).exp();
+        let sum: f64 = logits.iter().copied().map(weight).sum();
+        for (_, number) in &mut found {
+            *number = (weight(*number) / sum) as f32;
+        }
+        found
     }
 
     #[test]
     fn tokens_are_drawn_as_often_when_only_the_likeliest_are_seen() {
         let logits = [0.4_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln(), 0.1_f32.ln()];
-        let (found, total) = seen_from(&logits, 2, 1.0);
+        let found = seen_from(&logits, 2, 1.0);
         let mut sampler = sampler(warm());
         let mut counts = [0_usize; 4];
         for _ in 0..10_000 {
-            let token = match sampler.draw_from(&found, total).unwrap() {
+            let token = match sampler.draw_from(&found).unwrap() {
                 Pick::Token(token) => token,
                 _ => sampler.pick(&mut logits.to_vec()).unwrap(),
             };
@@ -515,13 +512,13 @@ mod tests {
     #[test]
     fn all_logits_are_needed_only_where_the_likeliest_are_not_enough() {
         let logits: Vec<f32> = (0..40_u8).map(|index| f32::from(index) / -4.0).collect();
-        let (found, total) = seen_from(&logits, 8, 0.5);
+        let found = seen_from(&logits, 8, 0.5);
         let drawn = |top_p, min_p| {
             let sampling = Sampling { top_p, min_p, temperature: 0.5, ..Sampling::default() };
             let mut two = [(); 2].map(|()| sampler(sampling.clone()));
             let [seen, read] = &mut two;
             let of_all = read.pick(&mut logits.clone());
-            match seen.draw_from(&found, total).unwrap() {
+            match seen.draw_from(&found).unwrap() {
                 Pick::Token(token) => Some(Some(token) == of_all),
                 _ => None,
             }
@@ -531,10 +528,10 @@ mod tests {
         assert_eq!(drawn(1.0, 0.2), Some(true));
         assert_eq!(drawn(1.0, 1e-4), None);
         // Every token is among those that are seen, and rounding leaves none without one.
-        let (found, total) = seen_from(&logits, 40, 0.5);
+        let found = seen_from(&logits, 40, 0.5);
         let mut sampler = sampler(Sampling { temperature: 0.5, ..Sampling::default() });
         sampler.missed.extend(found.iter().map(|(token, _)| *token));
         assert!(sampler.pick(&mut logits.clone()).is_some() && sampler.missed.is_empty());
-        assert!(sampler.draw_from(&found, total).is_some());
+        assert!(sampler.draw_from(&found).is_some());
     }
 }

@@ -195,7 +195,7 @@ impl Sequence {
         let picked = match scores {
             Scores::Likeliest(token) => token.map(Pick::Token),
             Scores::Top(tokens) => self.sampler.pick_from(tokens).map(Pick::Token),
-            Scores::Draw(tokens, total) => self.sampler.draw_from(tokens, total),
+            Scores::Draw(tokens) => self.sampler.draw_from(tokens),
             Scores::Logits(logits) => {
                 self.see(logits);
                 if let Some(guide) = &mut self.guide

@@ -10,7 +10,7 @@ use ort::value::TensorElementType;
 use super::Size;
 use super::inputs::no_memory;
 use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
-use crate::llm::choosing::{COOLNESS, LARGEST_SCORES, MOST, SCORES, TOP_TOKENS, TOTALS};
+use crate::llm::choosing::{COOLNESS, LARGEST_SCORES, MOST, PROBABILITIES, SCORES, TOP_TOKENS};
 use crate::llm::decoder::{Scores, Token, Wants};
 
 /// The graph's session, and what it found.
@@ -19,7 +19,7 @@ pub(super) struct Picker {
     /// The processor's blocks for what is found.
     largest: BlockId,
     tokens: BlockId,
-    totals: BlockId,
+    probabilities: BlockId,
     /// One over each row's temperature.
     coolness: BlockId,
     /// The prepared runs over so many rows, and the first of them.
@@ -35,13 +35,13 @@ impl Picker {
             |bytes: usize| buffers.allocate(bytes).ok_or_else(|| no_memory(size, bytes));
         let largest = allocate(numbers * size_of::<f32>())?;
         let tokens = allocate(numbers * size_of::<i64>())?;
-        let totals = allocate(size.slots * size_of::<f32>())?;
+        let probabilities = allocate(numbers * size_of::<f32>())?;
         let coolness = allocate(size.slots * size_of::<f32>())?;
         Ok(Self {
             session,
             largest,
             tokens,
-            totals,
+            probabilities,
             coolness,
             calls: BTreeMap::new(),
             found: Vec::new(),
@@ -102,7 +102,7 @@ impl Picker {
         let outputs = [
             (LARGEST_SCORES, part(self.largest, float, MOST)),
             (TOP_TOKENS, part(self.tokens, TensorElementType::Int64, MOST)),
-            (TOTALS, part(self.totals, float, 1)),
+            (PROBABILITIES, part(self.probabilities, float, MOST)),
         ];
         let call = buffers.prepare(&inputs, &outputs)?;
         self.calls.insert(count, (call, first));
@@ -119,13 +119,14 @@ impl Picker {
         let tokens = buffers.slice_mut::<i64>(self.tokens).get(row.clone()).unwrap_or_default();
         self.found.clear();
         self.found.extend(tokens.iter().map(|token| (*token as Token, 0.0)));
-        let largest = buffers.slice_mut::<f32>(self.largest).get(row).unwrap_or_default();
-        for ((_, found), logit) in self.found.iter_mut().zip(largest) {
-            *found = *logit;
+        let is_drawn = matches!(wants, Wants::Draw { .. });
+        let numbers = if is_drawn { self.probabilities } else { self.largest };
+        let numbers = buffers.slice_mut::<f32>(numbers).get(row).unwrap_or_default();
+        for ((_, found), number) in self.found.iter_mut().zip(numbers) {
+            *found = *number;
         }
-        if let Wants::Draw { .. } = wants {
-            let total = buffers.slice_mut::<f32>(self.totals).get(index);
-            return Scores::Draw(&self.found, total.copied().unwrap_or(f32::NAN));
+        if is_drawn {
+            return Scores::Draw(&self.found);
         }
         Scores::Top(&self.found)
     }
