@@ -33,6 +33,7 @@ mod waiting;
 mod word_list;
 
 pub(crate) use adapters::Adapters;
+pub(crate) use buffers::card_allocator;
 pub(crate) use cache::Memory;
 pub(crate) use choosing::{MOST as MOST_FOUND, add as add_choice, top as top_graph};
 pub(crate) use config::Config;

@@ -14,7 +14,7 @@ use ort::session::Session;
 
 use crate::llm::{
     Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs,
-    Runs, Steps,
+    Runs, Steps, card_allocator,
 };
 use crate::provider::Provider;
 use crate::session;
@@ -78,7 +78,7 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         }
         _ => return Err(no_kernel()),
     };
-    let runs = Arc::new(Runs::new(adapters(instance, opened.provider)?)?);
+    let runs = Arc::new(Runs::new(adapters(instance, &opened)?)?);
     let limits = Limits {
         adapters: runs.adapters().names().cloned().collect(),
         ..limits(instance, &opened.config, &opened.graph)?
@@ -149,15 +149,12 @@ fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {
 }
 
 /// The adapters in the version's folder and the model's.
-fn adapters(instance: &Instance<'_>, provider: Provider) -> Result<Adapters> {
-    let adapters = Adapters::load(&[instance.version_folder, instance.model_folder])?;
-    if provider != Provider::Cpu && adapters.names().len() > 0 {
-        return Err(Error::unsupported(
-            "the model has adapters, which only run on the processor; use `kind: KIND_CPU`, or \
-             merge one into its weights",
-        ));
-    }
-    Ok(adapters)
+fn adapters(instance: &Instance<'_>, opened: &Opened) -> Result<Adapters> {
+    let card = match opened.provider {
+        Provider::Cpu => None,
+        Provider::Cuda(index) => Some(card_allocator(&opened.session, index)?),
+    };
+    Adapters::load(&[instance.version_folder, instance.model_folder], card.as_ref())
 }
 
 /// Computes a token with each adapter, so that one that does not fit the graph is found now.

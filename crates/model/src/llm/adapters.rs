@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use consort_stage::{Error, Result};
+use ort::memory::Allocator;
 use ort::session::{Adapter, RunOptions};
+
+use super::shared::capture;
 
 /// The folder they lie in, within the version's or the model's.
 const FOLDER: &str = "adapters";
@@ -26,8 +29,9 @@ pub(crate) type AdapterId = Option<usize>;
 pub(crate) struct Adapters(Vec<(Arc<str>, Arc<RunOptions>)>);
 
 impl Adapters {
-    /// Reads those in some folders; a name in the first hides the same one in the next.
-    pub(crate) fn load(folders: &[&Path]) -> Result<Self> {
+    /// Reads those in some folders; a name in the first hides the same one in the next. Their weights
+    /// are kept on a card when there is one to keep them.
+    pub(crate) fn load(folders: &[&Path], card: Option<&Allocator>) -> Result<Self> {
         let mut files: Vec<(String, PathBuf)> = Vec::new();
         for folder in folders {
             for (name, path) in files_in(&folder.join(FOLDER))? {
@@ -38,7 +42,7 @@ impl Adapters {
         }
         files.sort();
         let load = |(name, path): (String, PathBuf)| {
-            let options = load(&path).map_err(|error| {
+            let options = load(&path, card).map_err(|error| {
                 Error::invalid(format!(
                     "adapter `{FOLDER}/{name}.{EXTENSION}`: {}",
                     error.message()
@@ -74,9 +78,10 @@ pub(crate) fn find(names: &[Arc<str>], name: &[u8]) -> Result<AdapterId> {
     Err(Error::invalid(format!("`{INPUT}` is `{asked}`, and the model's adapters are: {known}")))
 }
 
-fn load(path: &Path) -> ort::Result<RunOptions> {
-    let adapter = Adapter::from_file(path, None)?;
-    let mut options = RunOptions::new()?;
+fn load(path: &Path, card: Option<&Allocator>) -> ort::Result<RunOptions> {
+    let adapter = Adapter::from_file(path, card)?;
+    // A captured run would have the adapter that it was captured with.
+    let mut options = capture::uncaptured()?;
     options.add_adapter(&adapter)?;
     Ok(options)
 }

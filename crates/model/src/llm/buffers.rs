@@ -93,12 +93,9 @@ impl Buffers {
     /// No memory yet, on the processor and on the card that a session runs on.
     pub(crate) fn with_card(session: &Session, index: u32) -> Result<Self> {
         Runtime::get()?.copy_to_cards()?;
-        let card = || -> ort::Result<Card> {
-            let memory = memory_info(AllocationDevice::CUDA, index as i32)?;
-            let allocator = Allocator::new(session, memory.clone())?;
-            Ok(Card { memory, allocator })
-        };
-        let card = card().map_err(|error| unknown(&error))?;
+        let memory = memory_info(AllocationDevice::CUDA, index as i32);
+        let memory = memory.map_err(|error| unknown(&error))?;
+        let card = Card { memory, allocator: card_allocator(session, index)? };
         Ok(Self { card: Some(card), ..Self::new()? })
     }
 
@@ -315,6 +312,13 @@ impl Part {
 
 fn memory_info(device: AllocationDevice<'static>, index: i32) -> ort::Result<MemoryInfo<'static>> {
     MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
+}
+
+/// What allocates memory on the card that a session runs on.
+pub(crate) fn card_allocator(session: &Session, index: u32) -> Result<Allocator> {
+    let memory = memory_info(AllocationDevice::CUDA, index as i32);
+    let allocator = memory.and_then(|memory| Allocator::new(session, memory));
+    allocator.map_err(|error| unknown(&error))
 }
 
 fn unknown(error: &OrtError) -> Error {

@@ -8,7 +8,7 @@
 //! On a card it is the same, in the card's memory: what a step is told goes there in one copy, and
 //! the tokens that it chose come back in another.
 
-mod capture;
+pub(super) mod capture;
 mod inputs;
 mod packed;
 mod picker;
@@ -136,8 +136,9 @@ impl Shared {
     ) -> ort::Result<()> {
         self.blocks.send(&mut self.buffers, shapes)?;
         let call = self.call(rows, shapes)?;
+        let (current, has_adapter) = self.runs.options()?;
         let options = match &mut self.capture {
-            Some(capture) => {
+            Some(capture) if !has_adapter => {
                 let options = Arc::clone(capture.options(shapes, kind)?);
                 // A step that is stopped while it is captured could not be captured again.
                 if kind == capture::Kind::Prompt {
@@ -145,7 +146,7 @@ impl Shared {
                 }
                 options
             }
-            None => self.runs.options()?.0,
+            _ => current,
         };
         self.buffers.run(&mut self.session, call, Some(&options))
     }
