@@ -24,6 +24,7 @@ use self::mask::Mask;
 pub(crate) use self::source::{GUIDE, Source, TYPE};
 use self::workers::Workers;
 use super::decoder::Token;
+use super::fields::wrong;
 
 /// How many guides may be under way: more than the requests that the loop keeps in order, active
 /// or waiting, each of which has one task at most.
@@ -173,7 +174,7 @@ fn broken_down() -> Error {
 
 /// The error for a guide that cannot be followed any further, which takes more than its limits.
 fn lost(reason: &str) -> Error {
-    Error::invalid(format!("`{GUIDE}` cannot be followed any further: {}", source::brief(reason)))
+    wrong(GUIDE, format!("cannot be followed any further: {}", source::brief(reason)))
 }
 
 #[cfg(test)]

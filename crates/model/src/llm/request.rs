@@ -134,9 +134,8 @@ impl Generation {
         let min_tokens = fields.integer("min_length", |value| value >= 0, "0 or more")?;
         let is_streaming = fields.flag("streaming")?.unwrap_or(false);
         if is_streaming && !limits.is_decoupled {
-            return Err(Error::invalid(
-                "`streaming` needs a model with `model_transaction_policy { decoupled: true }`",
-            ));
+            let needed = "needs a model with `model_transaction_policy { decoupled: true }`";
+            return Err(wrong("streaming", needed));
         }
         Ok(Self {
             texts: fields.texts(limits)?,
@@ -188,10 +187,9 @@ impl Fields<'_> {
     }
 
     fn prompt(&self, limits: &Limits) -> Result<Vec<Token>> {
-        let tensor = self
-            .0
-            .input("input_ids")
-            .ok_or_else(|| Error::invalid("missing required input `input_ids`"))?;
+        let missing =
+            || Error::invalid("missing required input `input_ids`").of_input(Some("input_ids"));
+        let tensor = self.0.input("input_ids").ok_or_else(missing)?;
         if tensor.shape.iter().rev().skip(1).any(|dim| *dim != 1) {
             let shape = consort_stage::ShapeText(&tensor.shape);
             return Err(wrong("input_ids", format!("has shape {shape}; a request has one prompt")));
@@ -219,10 +217,13 @@ impl Fields<'_> {
         let is_valid = |value: i64| (1..=MOST_TEXTS).contains(&value);
         let texts = self.integer("num_return_sequences", is_valid, "1 to 128")?.unwrap_or(1);
         if texts > 1 && !limits.is_decoupled {
-            return Err(Error::invalid(format!(
-                "`num_return_sequences` is {texts}, and each sequence has responses of its own: \
-                 that needs a model with `model_transaction_policy {{ decoupled: true }}`"
-            )));
+            return Err(wrong(
+                "num_return_sequences",
+                format!(
+                    "is {texts}, and each sequence has responses of its own: that needs a model \
+                     with `model_transaction_policy {{ decoupled: true }}`"
+                ),
+            ));
         }
         Ok(texts as usize)
     }

@@ -8,6 +8,7 @@ use tracing::Span;
 use super::adapters::AdapterId;
 use super::caller::Caller;
 use super::decoder::{Row, Scores, Slot, Token, Wants};
+use super::fields::wrong;
 use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
@@ -284,11 +285,12 @@ impl Sequence {
     /// The error when every token is impossible.
     fn no_token(&self) -> Error {
         if self.guide.is_some() {
-            return Error::invalid(format!(
-                "`{GUIDE}` allows no token after {} of them that the model has and neither \
-                 `bad_words_list` nor a bias forbids",
-                self.generated().len()
-            ));
+            let generated = self.generated().len();
+            let how = format!(
+                "allows no token after {generated} of them that the model has and neither \
+                 `bad_words_list` nor a bias forbids"
+            );
+            return wrong(GUIDE, how);
         }
         Error::internal("the model left no token to pick: every logit is infinite or not a number")
     }
