@@ -209,21 +209,14 @@ impl Decoder for Padded {
     }
 
     fn prefill_tokens(&self) -> usize {
-        match self.parts.graph.cache_branch {
-            // A graph with a branch for the first step takes the whole prompt in it.
-            Some(_) => usize::MAX,
-            None => self.parts.prefill_tokens,
-        }
+        self.parts.prefill_tokens()
     }
 
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         let Parts { graph, memory, .. } = &self.parts;
         let mut cache = Cache::new(&self.session, graph, memory)?;
-        // A graph with a branch for the first step takes the whole prompt in it.
-        let beginning = match graph.cache_branch {
-            Some(_) => None,
-            None => self.beginning(prompt, adapter)?,
-        };
+        let beginning =
+            if graph.takes_prompts_whole() { None } else { self.beginning(prompt, adapter)? };
         let held = beginning.map_or(0, |(past, tokens)| {
             cache.set_past(past, tokens);
             tokens
