@@ -4,7 +4,6 @@ mod choosing;
 mod placement;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
@@ -116,22 +115,24 @@ impl Opened {
 
 fn open(instance: &Instance<'_>) -> Result<Opened> {
     let file = instance.version_folder.join(&instance.model.file_name);
-    let (session, provider, captures) = if let Some(opened) = choosing::open(instance, &file)? {
-        opened
-    } else {
-        let (session, provider) = session::open(instance, &file)?;
-        (session, provider, false)
+    let provider = session::provider(instance)?;
+    let beside = Config::read(&[instance.version_folder, instance.model_folder])?;
+    let is_described = beside.is_some();
+    let mut config = beside.unwrap_or_default();
+    let settings = &instance.model.settings;
+    let shares_buffer = settings.switch_or("past_present_share_buffer", config.shares_buffer)?;
+    config.shares_buffer = shares_buffer;
+    let place = (provider, &*file);
+    let (session, captures) = match choosing::open(instance, place, &config)? {
+        Some(opened) => opened,
+        None => (session::open(instance, provider, &file)?, false),
     };
-    let mut config = read_config(instance, &session)?;
-    config.shares_buffer = shares_buffer(instance, &config)?;
+    if !is_described {
+        config = Config { shares_buffer, ..carried_config(&session)? };
+    }
     let graph = Graph::read(&session, &config)?;
-    let picker = choosing::picker(instance, &file, &graph)?;
+    let picker = choosing::picker(instance, place, &graph)?;
     Ok(Opened { session, provider, config, graph, captures, picker })
-}
-
-/// Whether past and present of the cache are one buffer.
-fn shares_buffer(instance: &Instance<'_>, config: &Config) -> Result<bool> {
-    instance.model.settings.switch_or("past_present_share_buffer", config.shares_buffer)
 }
 
 fn no_kernel() -> Error {
@@ -142,10 +143,10 @@ fn no_kernel() -> Error {
     )
 }
 
-fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {
+/// What the graph itself carries of its checkpoint's configuration.
+fn carried_config(session: &Session) -> Result<Config> {
     let metadata = session.metadata().ok().and_then(|data| data.custom(METADATA));
-    let folders: [&Path; 2] = [instance.version_folder, instance.model_folder];
-    Config::read(&folders, metadata.as_deref())
+    metadata.map_or_else(|| Ok(Config::default()), |text| Config::of_metadata(&text))
 }
 
 /// The adapters in the version's folder and the model's.
