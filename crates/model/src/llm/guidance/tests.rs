@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use consort_stage::Code;
+
 use super::*;
 
 /// The token that ends a text.
@@ -168,8 +170,14 @@ fn without_a_tokenizer_or_with_one_of_another_kind_no_guide_can_be_followed() {
     assert!(error.is_some_and(|error| error.message().contains("no tokenizer")));
     let (_folder, path) = tokenizer();
     std::fs::write(&path, r#"{"decoder": {"type": "CTC"}, "model": {"vocab": {}}}"#).unwrap();
-    let error = compiled(&mut Guidance::new(Ok(path), VOCABULARY, 1), "regex", "a").err();
+    let mut guidance = Guidance::new(Ok(path.clone()), VOCABULARY, 1);
+    let error = compiled(&mut guidance, "regex", "a").err();
     assert!(error.is_some_and(|error| error.message().contains("the decoder `CTC`")));
+    std::fs::write(&path, b"\xff").unwrap();
+    let error = compiled(&mut guidance, "regex", "a").err().unwrap();
+    assert!(error.message().contains("cannot be read"), "{error}");
+    // It is the model's file that is wrong, not the request.
+    assert_eq!(error.code(), Code::Unsupported);
 }
 
 #[test]
