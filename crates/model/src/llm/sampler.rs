@@ -239,7 +239,7 @@ impl Sampler {
 
 /// How far a logit lies below the largest, so that no temperature, however low, leaves the range of
 /// numbers; what is not a number lies below every other.
-fn below(logit: f32, largest: f32) -> f32 {
+pub(super) fn below(logit: f32, largest: f32) -> f32 {
     if logit.is_nan() { f32::NEG_INFINITY } else { logit - largest }
 }
 
