@@ -92,7 +92,7 @@ impl Limits {
 }
 
 /// A request for text, checked.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Generation {
     /// The tokens to continue.
     pub(crate) prompt: Vec<Token>,
@@ -273,7 +273,7 @@ impl Fields<'_> {
 
     /// What is added to the logits: of every token in `embedding_bias`, of those in
     /// `logit_bias_ids` by name.
-    fn bias(&self, limits: &Limits) -> Result<Vec<(Token, f32)>> {
+    fn bias(&self, limits: &Limits) -> Result<Arc<[(Token, f32)]>> {
         let every = self.floats("embedding_bias")?;
         if !every.is_empty() && every.len() != limits.vocabulary {
             let (count, vocabulary) = (every.len(), limits.vocabulary);
@@ -298,7 +298,7 @@ impl Fields<'_> {
         for (id, weight) in ids.into_iter().zip(weights) {
             bias.push((token("logit_bias_ids", id, limits.vocabulary)?, weight));
         }
-        Ok(bias)
+        Ok(bias.into())
     }
 }
 

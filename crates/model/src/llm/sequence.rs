@@ -26,7 +26,7 @@ pub(crate) struct Sequence {
     /// Which of its caller's texts it is, from 0.
     index: usize,
     outputs: Outputs,
-    generation: Generation,
+    generation: Arc<Generation>,
     guide: Option<Guide>,
     sampler: Sampler,
     log_probs: LogProbs,
@@ -80,8 +80,9 @@ impl Sequence {
         let urgency = Urgency::new(limits.level(&job.request), job.request.context.deadline);
         let outputs = outputs.wanted_by(&job.request, &generation);
         let caller = Arc::new(Caller::new(job, generation.texts));
+        let generation = Arc::new(generation);
         let sequence = |(index, guide)| {
-            let generation: Generation = generation.clone();
+            let generation = Arc::clone(&generation);
             let sampling = generation.sampling.of_text(index);
             Self {
                 slot: Slot::MAX,
@@ -250,7 +251,7 @@ impl Sequence {
 
     /// Notes the logits of the next token, and changes them by what the request says.
     fn see(&mut self, logits: &mut [f32]) {
-        let Generation { end_ids, words, .. } = &self.generation;
+        let Generation { end_ids, words, .. } = &*self.generation;
         self.log_probs.see(logits);
         self.sampler.penalise(logits);
         let early = end_ids.iter().copied().filter(|_| self.is_too_short());
@@ -263,7 +264,7 @@ impl Sequence {
 
     /// Appends the next token, unless it ends the text.
     fn extend(&mut self, token: Token) -> Result<Option<Finish>> {
-        let Generation { end_ids, words, .. } = &self.generation;
+        let Generation { end_ids, words, .. } = &*self.generation;
         self.sampler.note(token);
         if end_ids.contains(&token) {
             return Ok(Some(Finish::Stop));

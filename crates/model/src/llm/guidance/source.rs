@@ -1,5 +1,7 @@
 //! What a request says its text must be: a schema, a regular expression, one of some choices.
 
+use std::sync::Arc;
+
 use consort_stage::{Error, Result};
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
@@ -63,7 +65,7 @@ const KINDS: [(&str, Kind); 6] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     kind: Kind,
-    text: String,
+    text: Arc<str>,
 }
 
 impl Source {
@@ -97,7 +99,7 @@ impl Source {
                 return Err(wrong(TYPE, how));
             }
         };
-        Ok(Some(Self { kind, text: text.to_owned() }))
+        Ok(Some(Self { kind, text: text.into() }))
     }
 
     /// The grammar that it asks for.
@@ -118,7 +120,7 @@ impl Source {
                 Ok(TopLevelGrammar::from_lark(format!("start: /{expression}/")))
             }
             Kind::Choice => Ok(TopLevelGrammar::from_lark(self.choices()?)),
-            Kind::Lark => Ok(TopLevelGrammar::from_lark(self.text.clone())),
+            Kind::Lark => Ok(TopLevelGrammar::from_lark(self.text.to_string())),
         }
     }
 
