@@ -10,7 +10,7 @@ mod vocabulary;
 mod workers;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use self::compiler::{Compiled, Compiler};
 pub(crate) use self::mask::Left;
 use self::mask::Mask;
 pub(crate) use self::source::{GUIDE, Source, TYPE};
-use self::workers::Workers;
+use self::workers::{Pending, Workers};
 use super::decoder::Token;
 use super::fields::wrong;
 
@@ -97,8 +97,8 @@ pub(crate) struct Guide {
 }
 
 enum State {
-    Compiling(Receiver<Result<Compiled>>),
-    Masking(Receiver<(Matcher, Result<Mask, String>)>),
+    Compiling(Pending<Result<Compiled>>),
+    Masking(Pending<(Matcher, Result<Mask, String>)>),
     Ready(Box<Compiled>),
     /// It failed, or gave up what it had for a moment.
     Lost,
@@ -110,7 +110,7 @@ impl Guide {
         let State::Compiling(result) = &self.state else {
             return Ok(true);
         };
-        let mut compiled = match result.try_recv() {
+        let mut compiled = match result.take() {
             Ok(compiled) => compiled?,
             Err(TryRecvError::Empty) => return Ok(false),
             Err(TryRecvError::Disconnected) => return Err(broken_down()),
@@ -125,11 +125,10 @@ impl Guide {
     /// which the limits of the matcher end within some tens of milliseconds, but not for ever.
     pub(crate) fn restrict(&mut self, logits: &mut [f32], end_ids: &[Token]) -> Result<Left> {
         if let State::Masking(result) = &self.state {
-            let (matcher, mask) =
-                result.recv_timeout(LONGEST_MASK).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => lost("the next token takes too long"),
-                    RecvTimeoutError::Disconnected => broken_down(),
-                })?;
+            let (matcher, mask) = result.wait(LONGEST_MASK).map_err(|error| match error {
+                RecvTimeoutError::Timeout => lost("the next token takes too long"),
+                RecvTimeoutError::Disconnected => broken_down(),
+            })?;
             let mask = mask.map_err(|error| lost(&error))?;
             self.state = State::Ready(Box::new(Compiled { matcher, mask }));
         }
