@@ -4,6 +4,7 @@ mod choosing;
 mod placement;
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
@@ -12,8 +13,8 @@ use consort_stage::{Error, Interrupt, Jobs, Result, Signature, StreamingBackend,
 use ort::session::Session;
 
 use crate::llm::{
-    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs,
-    Runs, Steps,
+    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, MOST_WAITING,
+    OUTPUTS, Outputs, Runs, Steps,
 };
 use crate::provider::Provider;
 use crate::session;
@@ -82,9 +83,12 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         adapters: runs.adapters().names().cloned().collect(),
         ..limits(instance, &opened.config, &opened.graph)?
     };
-    let guidance = guidance(instance, limits.vocabulary)?;
+    let tokenizer = tokenizer(instance)?;
     let mut decoder = placement::decoder(model, opened, (&limits, &runs))?;
     try_adapters(&mut *decoder, &runs)?;
+    let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
+    let texts = decoder.slots() + MOST_WAITING;
+    let guidance = Guidance::new((tokenizer, limits.vocabulary), (texts, threads));
     let names = model.signature.outputs.iter().map(|spec| Arc::clone(&spec.name));
     let outputs = Outputs::new(names, model.signature.is_batching());
     let engine = Engine::new(decoder, limits, outputs, (guidance, Arc::clone(&runs)))
@@ -180,18 +184,16 @@ fn try_adapters(decoder: &mut dyn Decoder, runs: &Runs) -> Result<()> {
     Ok(())
 }
 
-/// What keeps texts within bounds, with the model's tokenizer; a model without one generates all
-/// the same, but one whose configuration names a file has it.
-fn guidance(instance: &Instance<'_>, vocabulary: usize) -> Result<Guidance> {
+/// The tokenizer that keeps texts within bounds, or why there is none: a model without one generates
+/// all the same, but one whose configuration names a file has it.
+fn tokenizer(instance: &Instance<'_>) -> Result<Result<PathBuf>> {
     let tokenizer = instance.find_beside(TOKENIZER, TOKENIZER_FILE);
     if instance.model.settings.get(TOKENIZER).is_some() {
         tokenizer.as_ref().map_err(Error::clone)?;
     }
-    let tokenizer = tokenizer.map_err(|error| {
+    Ok(tokenizer.map_err(|error| {
         Error::unsupported(format!("`{GUIDE}` needs the model's tokenizer: {}", error.message()))
-    });
-    let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
-    Ok(Guidance::new(tokenizer, vocabulary, threads))
+    }))
 }
 
 /// Refuses tensors that the loop neither takes nor gives; inputs that a request may leave out are

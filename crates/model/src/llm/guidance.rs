@@ -26,10 +26,6 @@ use self::workers::{Pending, Workers};
 use super::decoder::Token;
 use super::fields::wrong;
 
-/// How many guides may be under way: more than the requests that the loop keeps in order, active
-/// or waiting, each of which has one task at most.
-const MOST_TASKS: usize = 4096;
-
 /// How long a step waits for the tokens that may come next in one of its texts: many times what
 /// the limits of the matcher allow on an idle machine, so that only a stuck one meets it.
 const LONGEST_MASK: Duration = Duration::from_secs(2);
@@ -40,6 +36,8 @@ pub(crate) struct Guidance {
     tokenizer: Result<PathBuf>,
     vocabulary: usize,
     threads: usize,
+    /// How many texts there can be at once, each of which has one task at most.
+    texts: usize,
     /// Started by the first request that has a guide.
     started: Option<Started>,
 }
@@ -52,9 +50,13 @@ struct Started {
 }
 
 impl Guidance {
-    /// Guides over the tokens of a `tokenizer.json`, followed on so many threads.
-    pub(crate) fn new(tokenizer: Result<PathBuf>, vocabulary: usize, threads: usize) -> Self {
-        Self { tokenizer, vocabulary, threads, started: None }
+    /// Guides over the tokens of a `tokenizer.json` for so many texts at once, followed on so many
+    /// threads.
+    pub(crate) fn new(
+        (tokenizer, vocabulary): (Result<PathBuf>, usize),
+        (texts, threads): (usize, usize),
+    ) -> Self {
+        Self { tokenizer, vocabulary, threads, texts, started: None }
     }
 
     /// Begins to compile a guide.
@@ -63,7 +65,7 @@ impl Guidance {
         let vocabulary = self.vocabulary;
         let Started { compiling, masking, compiler } = match &mut self.started {
             Some(started) => started,
-            none => none.insert(Started::new(self.threads)?),
+            none => none.insert(Started::new(self.texts, self.threads)?),
         };
         let compiler = Arc::clone(compiler);
         let compiled = compiling.submit(move || {
@@ -79,10 +81,10 @@ impl Guidance {
 }
 
 impl Started {
-    fn new(threads: usize) -> Result<Self> {
+    fn new(texts: usize, threads: usize) -> Result<Self> {
         Ok(Self {
-            compiling: Workers::start("guide_compile", 1, MOST_TASKS)?,
-            masking: Arc::new(Workers::start("guide_mask", threads, MOST_TASKS)?),
+            compiling: Workers::start("guide_compile", 1, texts)?,
+            masking: Arc::new(Workers::start("guide_mask", threads, texts)?),
             compiler: Arc::default(),
         })
     }

@@ -57,7 +57,7 @@ pub(crate) const INPUTS: &[Input] = &[
 const MOST_ALTERNATIVES: i64 = 20;
 
 /// How many texts a request may want: as many as clients of `OpenAI`'s protocol may ask for.
-const MOST_TEXTS: i64 = 128;
+pub(super) const MOST_TEXTS: i64 = 128;
 
 /// What every request to a model is held to.
 #[derive(Clone, Debug)]

@@ -33,6 +33,9 @@ fn tokenizer() -> (tempfile::TempDir, PathBuf) {
 
 const VOCABULARY: usize = 263;
 
+/// How many guides these tests have under way at most.
+const TEXTS: usize = 16;
+
 fn compiled(guidance: &mut Guidance, kind: &str, text: &str) -> Result<Guide> {
     let source = Source::read(Some(kind.as_bytes()), Some(text.as_bytes()))?.unwrap();
     let mut guide = guidance.guide(source)?;
@@ -46,7 +49,7 @@ fn compiled(guidance: &mut Guidance, kind: &str, text: &str) -> Result<Guide> {
 
 fn guidance() -> (tempfile::TempDir, Guidance) {
     let (folder, path) = tokenizer();
-    (folder, Guidance::new(Ok(path), VOCABULARY, 2))
+    (folder, Guidance::new((Ok(path), VOCABULARY), (TEXTS, 2)))
 }
 
 /// The tokens that may come next.
@@ -166,11 +169,11 @@ fn what_cannot_be_followed_is_refused_and_says_which_input_it_was() {
 #[test]
 fn without_a_tokenizer_or_with_one_of_another_kind_no_guide_can_be_followed() {
     let missing = Err(Error::unsupported("there is no tokenizer"));
-    let error = compiled(&mut Guidance::new(missing, VOCABULARY, 1), "regex", "a").err();
+    let error = compiled(&mut Guidance::new((missing, VOCABULARY), (TEXTS, 1)), "regex", "a").err();
     assert!(error.is_some_and(|error| error.message().contains("no tokenizer")));
     let (_folder, path) = tokenizer();
     std::fs::write(&path, r#"{"decoder": {"type": "CTC"}, "model": {"vocab": {}}}"#).unwrap();
-    let mut guidance = Guidance::new(Ok(path.clone()), VOCABULARY, 1);
+    let mut guidance = Guidance::new((Ok(path.clone()), VOCABULARY), (TEXTS, 1));
     let error = compiled(&mut guidance, "regex", "a").err();
     assert!(error.is_some_and(|error| error.message().contains("the decoder `CTC`")));
     std::fs::write(&path, b"\xff").unwrap();
@@ -201,4 +204,14 @@ fn end_tokens_come_only_at_an_end_whichever_they_are() {
     assert!(restrict(&mut guide).is_infinite());
     guide.advance(byte(b'a')).unwrap();
     assert!(restrict(&mut guide).is_finite());
+}
+
+#[test]
+fn there_is_room_for_the_guides_of_all_texts_that_there_can_be() {
+    let (_folder, path) = tokenizer();
+    let texts = 6000;
+    let mut guidance = Guidance::new((Ok(path), VOCABULARY), (texts, 1));
+    let source = Source::read(Some(b"json"), None).unwrap().unwrap();
+    let guides: Vec<_> = (0..texts).map(|_| guidance.guide(source.clone())).collect();
+    assert!(guides.iter().all(Result::is_ok));
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use consort_stage::{Error, Result};
+use consort_stage::{Code, Error, Result};
 
 /// What a thread needs for the recursion of the deepest guide that is taken.
 const STACK_SIZE: usize = 16 << 20;
@@ -56,7 +56,9 @@ impl Workers {
         match self.0.try_send(Task { wanted: Arc::downgrade(&wanted), work }) {
             Ok(()) => Ok(Pending { result, _wanted: wanted }),
             Err(TrySendError::Full(_)) => {
-                Err(Error::internal("more structured outputs are under way than there can be"))
+                // Beside those of every text there can be, some of callers who have left.
+                let full = "too many structured outputs are under way; try again later";
+                Err(Error::new(Code::Overloaded, full))
             }
             Err(TrySendError::Disconnected(_)) => {
                 Err(Error::internal("the threads of structured output have ended"))
@@ -112,7 +114,7 @@ mod tests {
         let (hold, held) = mpsc::channel::<()>();
         let first = workers.submit(move || held.recv()).unwrap();
         let refused = (0..3).map(|_| workers.submit(|| ())).find_map(Result::err);
-        assert!(refused.is_some_and(|error| error.message().contains("under way")));
+        assert!(refused.is_some_and(|error| error.code() == Code::Overloaded));
         drop(hold);
         assert!(first.wait(LONG).is_ok());
     }
