@@ -5,6 +5,7 @@ use std::fs;
 use consort_config::{Device, Model};
 use consort_stage::{Error, Result};
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider};
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 
 use crate::runtime::{CUDA_FILE, Runtime};
 
@@ -37,6 +38,15 @@ impl Provider {
                  use `kind: KIND_CPU`, or run it where there is one"
             ))),
         }
+    }
+
+    /// The memory that its runs read and write.
+    pub(crate) fn memory(self) -> ort::Result<MemoryInfo<'static>> {
+        let (device, index) = match self {
+            Self::Cpu => (AllocationDevice::CPU, 0),
+            Self::Cuda(index) => (AllocationDevice::CUDA, index as i32),
+        };
+        MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
     }
 
     /// The same as `ort` registers it, with these options, and over them the model's.

@@ -14,7 +14,7 @@ use std::ptr::{self, NonNull};
 use bytemuck::Pod;
 use consort_stage::{Error, Result};
 use ort::environment::Environment;
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{Allocator, MemoryInfo};
 use ort::session::{RunOptions, Session};
 use ort::sys::OrtValue;
 use ort::value::{Tensor, TensorElementType};
@@ -22,6 +22,7 @@ use ort::{AsPointer, Error as OrtError};
 
 use self::block::{Block, HostBlock};
 use self::copies::{Copies, Span};
+use crate::provider::Provider;
 use crate::runtime::Runtime;
 
 /// How many zeros are copied to a card at once, to begin with.
@@ -79,7 +80,7 @@ impl Buffers {
     /// No memory yet, on the processor.
     pub(crate) fn new() -> Result<Self> {
         let runtime = Runtime::get()?;
-        let host = memory_info(AllocationDevice::CPU, 0).map_err(|error| unknown(&error))?;
+        let host = Provider::Cpu.memory().map_err(|error| unknown(&error))?;
         Ok(Self {
             environment: &runtime.environment,
             host,
@@ -94,7 +95,7 @@ impl Buffers {
     pub(crate) fn with_card(session: &Session, index: u32) -> Result<Self> {
         Runtime::get()?.copy_to_cards()?;
         let card = || -> ort::Result<Card> {
-            let memory = memory_info(AllocationDevice::CUDA, index as i32)?;
+            let memory = Provider::Cuda(index).memory()?;
             let allocator = Allocator::new(session, memory.clone())?;
             Ok(Card { memory, allocator })
         };
@@ -311,10 +312,6 @@ impl Part {
             |left: &Self, right: &Self| left.offset.saturating_add(left.bytes()) <= right.offset;
         self.block == other.block && !ends_before(self, other) && !ends_before(other, self)
     }
-}
-
-fn memory_info(device: AllocationDevice<'static>, index: i32) -> ort::Result<MemoryInfo<'static>> {
-    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
 }
 
 fn unknown(error: &OrtError) -> Error {

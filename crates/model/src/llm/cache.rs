@@ -1,7 +1,7 @@
 //! What the model remembers of one sequence: its keys and values, bound to the session in place.
 
 use consort_stage::{Error, Result};
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{Allocator, MemoryInfo};
 use ort::session::{IoBinding, RunOptions, Session, SessionInputValue};
 use ort::value::{DynTensor, DynValue, Tensor};
 
@@ -66,18 +66,9 @@ pub(crate) struct Memory {
 impl Memory {
     /// The memory of the device that `provider` runs on.
     pub(crate) fn new(provider: Provider, context: usize) -> Result<Self> {
-        let host = || memory_info(AllocationDevice::CPU, 0);
-        let device = match provider {
-            Provider::Cpu => host()?,
-            Provider::Cuda(index) => memory_info(AllocationDevice::CUDA, index as i32)?,
-        };
-        Ok(Self { device, host: host()?, context })
+        let of = |provider: Provider| provider.memory().map_err(|error| failed(&error));
+        Ok(Self { device: of(provider)?, host: of(Provider::Cpu)?, context })
     }
-}
-
-fn memory_info(device: AllocationDevice<'static>, index: i32) -> Result<MemoryInfo<'static>> {
-    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
-        .map_err(|error| failed(&error))
 }
 
 impl Cache {
