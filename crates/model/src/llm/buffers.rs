@@ -284,15 +284,11 @@ impl Buffers {
     /// stay none where a mask multiplies them by zero.
     fn fill_with_zeros(&mut self, block: BlockId, bytes: usize) -> Option<()> {
         let zeros = self.allocate(bytes.min(ZEROS))?;
-        let part = |block, offset, length: usize| Part {
-            block,
-            offset,
-            element: TensorElementType::Uint8,
-            shape: vec![length as i64],
-        };
         for offset in (0..bytes).step_by(ZEROS) {
             let length = (bytes - offset).min(ZEROS);
-            self.copy_now(&[(part(zeros, 0, length), part(block, offset, length))]).ok()?;
+            let pair =
+                (Part::of_bytes((zeros, 0), length), Part::of_bytes((block, offset), length));
+            self.copy_now(&[pair]).ok()?;
         }
         // The block of zeros is the last, and nothing points into it any more.
         self.blocks.pop();
@@ -301,6 +297,20 @@ impl Buffers {
 }
 
 impl Part {
+    /// A tensor of this type and shape that begins so many bytes into a block.
+    pub(crate) fn new(
+        (block, offset): (BlockId, usize),
+        element: TensorElementType,
+        shape: &[usize],
+    ) -> Self {
+        Self { block, offset, element, shape: shape.iter().map(|dim| *dim as i64).collect() }
+    }
+
+    /// So many bytes of a block.
+    pub(crate) fn of_bytes(place: (BlockId, usize), length: usize) -> Self {
+        Self::new(place, TensorElementType::Uint8, &[length])
+    }
+
     /// How many bytes it has.
     fn bytes(&self) -> usize {
         let elements = self.shape.iter().product::<i64>() as usize;
@@ -358,8 +368,8 @@ impl Drop for View {
 mod tests {
     use super::*;
 
-    fn part(block: BlockId, offset: usize, length: i64) -> Part {
-        Part { block, offset, element: TensorElementType::Uint8, shape: vec![length] }
+    fn part(block: BlockId, offset: usize, length: usize) -> Part {
+        Part::of_bytes((block, offset), length)
     }
 
     #[test]
