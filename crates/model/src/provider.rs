@@ -108,21 +108,17 @@ fn check_accelerators(model: &Model) -> Result<()> {
     else {
         return Ok(());
     };
-    let cpu = lists.cpu_execution_accelerator.iter().map(|entry| {
-        let name = &entry.name;
-        format!(
-            "unknown execution provider `{name}` in `cpu_execution_accelerator`; known here: none, \
-             the CPU does without"
-        )
+    let cpu = ("cpu_execution_accelerator", &lists.cpu_execution_accelerator, None);
+    let gpu = ("gpu_execution_accelerator", &lists.gpu_execution_accelerator, Some(CUDA));
+    let problems = [cpu, gpu].into_iter().flat_map(|(field, entries, known)| {
+        let unknown = entries.iter().filter(move |entry| Some(&*entry.name) != known);
+        let known = known.map_or("none, the CPU does without".into(), |name| format!("`{name}`"));
+        unknown.map(move |entry| {
+            let name = &entry.name;
+            format!("unknown execution provider `{name}` in `{field}`; known here: {known}")
+        })
     });
-    let gpu = lists.gpu_execution_accelerator.iter().filter(|entry| entry.name != CUDA);
-    let gpu = gpu.map(|entry| {
-        let name = &entry.name;
-        format!(
-            "unknown execution provider `{name}` in `gpu_execution_accelerator`; known here: `{CUDA}`"
-        )
-    });
-    let problems: Vec<String> = cpu.chain(gpu).collect();
+    let problems: Vec<String> = problems.collect();
     if problems.is_empty() { Ok(()) } else { Err(Error::unsupported(problems.join("\n"))) }
 }
 
