@@ -27,7 +27,11 @@ const ASCII_CLASSES: &str = "dws";
 
 /// Kinds that TensorRT-LLM has and this backend does not, and what to use in their place.
 const ABSENT: [(&str, &str); 2] = [
-    ("ebnf_grammar", "write the grammar in Lark's notation and say `lark`"),
+    (
+        "ebnf_grammar",
+        "write the grammar in Lark's notation, as llguidance's `gbnf_to_lark.py` does, and say \
+         `lark`",
+    ),
     ("structural_tag", ""),
 ];
 
@@ -236,7 +240,8 @@ mod tests {
     #[test]
     fn what_is_wrong_at_first_sight_is_said() {
         assert!(refused("xml", "a").contains("must be one of `json`"));
-        assert!(refused("ebnf_grammar", "a").contains("`lark`"));
+        let absent = refused("ebnf_grammar", "root ::= \"a\"");
+        assert!(absent.contains("`gbnf_to_lark.py`") && absent.contains("say `lark`"), "{absent}");
         assert!(refused("structural_tag", "a").contains("not supported; there are"));
         assert!(refused("json", "{}").contains("`json_schema`"));
         assert!(refused("regex", "").contains("is missing"));
