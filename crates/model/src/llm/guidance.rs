@@ -61,7 +61,8 @@ impl Guidance {
 
     /// Begins to compile a guide.
     pub(crate) fn guide(&mut self, source: Source) -> Result<Guide> {
-        let tokenizer = self.tokenizer.clone()?;
+        let of_guide = |error: Error| error.of_input(Some(GUIDE));
+        let tokenizer = self.tokenizer.clone().map_err(of_guide)?;
         let vocabulary = self.vocabulary;
         let Started { compiling, masking, compiler } = match &mut self.started {
             Some(started) => started,
@@ -72,7 +73,10 @@ impl Guidance {
             let mut compiler = compiler.lock().unwrap_or_else(PoisonError::into_inner);
             match &mut *compiler {
                 Some(compiler) => compiler.compile(&source),
-                none => none.insert(Compiler::new(&tokenizer, vocabulary)?).compile(&source),
+                none => {
+                    let compiler = Compiler::new(&tokenizer, vocabulary).map_err(of_guide)?;
+                    none.insert(compiler).compile(&source)
+                }
             }
         })?;
         let state = State::Compiling(compiled);

@@ -168,19 +168,22 @@ fn what_cannot_be_followed_is_refused_and_says_which_input_it_was() {
 
 #[test]
 fn without_a_tokenizer_or_with_one_of_another_kind_no_guide_can_be_followed() {
+    let refused = |guidance: &mut Guidance| compiled(guidance, "regex", "a").err().unwrap();
     let missing = Err(Error::unsupported("there is no tokenizer"));
-    let error = compiled(&mut Guidance::new((missing, VOCABULARY), (TEXTS, 1)), "regex", "a").err();
-    assert!(error.is_some_and(|error| error.message().contains("no tokenizer")));
+    let missing = refused(&mut Guidance::new((missing, VOCABULARY), (TEXTS, 1)));
+    assert!(missing.message().contains("no tokenizer"), "{missing}");
     let (_folder, path) = tokenizer();
     std::fs::write(&path, r#"{"decoder": {"type": "CTC"}, "model": {"vocab": {}}}"#).unwrap();
     let mut guidance = Guidance::new((Ok(path.clone()), VOCABULARY), (TEXTS, 1));
-    let error = compiled(&mut guidance, "regex", "a").err();
-    assert!(error.is_some_and(|error| error.message().contains("the decoder `CTC`")));
+    let other = refused(&mut guidance);
+    assert!(other.message().contains("the decoder `CTC`"), "{other}");
     std::fs::write(&path, b"\xff").unwrap();
-    let error = compiled(&mut guidance, "regex", "a").err().unwrap();
-    assert!(error.message().contains("cannot be read"), "{error}");
-    // It is the model's file that is wrong, not the request.
-    assert_eq!(error.code(), Code::Unsupported);
+    let unreadable = refused(&mut guidance);
+    assert!(unreadable.message().contains("cannot be read"), "{unreadable}");
+    for error in [missing, other, unreadable] {
+        // It is the model's file that is wrong, not the request.
+        assert_eq!((error.code(), error.input()), (Code::Unsupported, Some(GUIDE)), "{error}");
+    }
 }
 
 #[test]
