@@ -33,7 +33,6 @@ mod waiting;
 mod word_list;
 
 pub(crate) use adapters::Adapters;
-pub(crate) use buffers::card_allocator;
 pub(crate) use cache::Memory;
 pub(crate) use choosing::{MOST as MOST_FOUND, add as add_choice, top as top_graph};
 pub(crate) use config::Config;
@@ -48,3 +47,4 @@ pub(crate) use runs::Runs;
 pub(crate) use serial::{Parts, Serial};
 pub(crate) use shared::{Home, Shared, Size};
 pub(crate) use steps::Steps;
+pub(crate) use waiting::MOST_WAITING;

@@ -33,7 +33,8 @@ struct OnnxRuntime {
 fn load(instance: &Instance<'_>) -> Result<Backend> {
     let model = instance.model;
     let file = instance.version_folder.join(&model.file_name);
-    let (session, provider) = session::open(instance, &file)?;
+    let provider = session::provider(instance)?;
+    let session = session::open(instance, provider, &file)?;
     let signature = model.backend_signature();
     agreement::check(&signature, &session)?;
     let outputs = &signature.outputs;

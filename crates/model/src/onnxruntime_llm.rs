@@ -4,7 +4,7 @@ mod choosing;
 mod placement;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
@@ -13,8 +13,8 @@ use consort_stage::{Error, Interrupt, Jobs, Result, Signature, StreamingBackend,
 use ort::session::Session;
 
 use crate::llm::{
-    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs,
-    Runs, Steps, card_allocator,
+    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, MOST_WAITING,
+    OUTPUTS, Outputs, Runs, Steps,
 };
 use crate::provider::Provider;
 use crate::session;
@@ -83,9 +83,12 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         adapters: runs.adapters().names().cloned().collect(),
         ..limits(instance, &opened.config, &opened.graph)?
     };
-    let guidance = guidance(instance, limits.vocabulary)?;
+    let tokenizer = tokenizer(instance)?;
     let mut decoder = placement::decoder(model, opened, (&limits, &runs))?;
     try_adapters(&mut *decoder, &runs)?;
+    let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
+    let texts = decoder.slots() + MOST_WAITING;
+    let guidance = Guidance::new((tokenizer, limits.vocabulary), (texts, threads));
     let names = model.signature.outputs.iter().map(|spec| Arc::clone(&spec.name));
     let outputs = Outputs::new(names, model.signature.is_batching());
     let engine = Engine::new(decoder, limits, outputs, (guidance, Arc::clone(&runs)))
@@ -116,22 +119,24 @@ impl Opened {
 
 fn open(instance: &Instance<'_>) -> Result<Opened> {
     let file = instance.version_folder.join(&instance.model.file_name);
-    let (session, provider, captures) = if let Some(opened) = choosing::open(instance, &file)? {
-        opened
-    } else {
-        let (session, provider) = session::open(instance, &file)?;
-        (session, provider, false)
+    let provider = session::provider(instance)?;
+    let beside = Config::read(&[instance.version_folder, instance.model_folder])?;
+    let is_described = beside.is_some();
+    let mut config = beside.unwrap_or_default();
+    let settings = &instance.model.settings;
+    let shares_buffer = settings.switch_or("past_present_share_buffer", config.shares_buffer)?;
+    config.shares_buffer = shares_buffer;
+    let place = (provider, &*file);
+    let (session, captures) = match choosing::open(instance, place, &config)? {
+        Some(opened) => opened,
+        None => (session::open(instance, provider, &file)?, false),
     };
-    let mut config = read_config(instance, &session)?;
-    config.shares_buffer = shares_buffer(instance, &config)?;
+    if !is_described {
+        config = Config { shares_buffer, ..carried_config(&session)? };
+    }
     let graph = Graph::read(&session, &config)?;
-    let picker = choosing::picker(instance, &file, &graph)?;
+    let picker = choosing::picker(instance, place, &graph)?;
     Ok(Opened { session, provider, config, graph, captures, picker })
-}
-
-/// Whether past and present of the cache are one buffer.
-fn shares_buffer(instance: &Instance<'_>, config: &Config) -> Result<bool> {
-    instance.model.settings.switch_or("past_present_share_buffer", config.shares_buffer)
 }
 
 fn no_kernel() -> Error {
@@ -142,17 +147,19 @@ fn no_kernel() -> Error {
     )
 }
 
-fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {
+/// What the graph itself carries of its checkpoint's configuration.
+fn carried_config(session: &Session) -> Result<Config> {
     let metadata = session.metadata().ok().and_then(|data| data.custom(METADATA));
-    let folders: [&Path; 2] = [instance.version_folder, instance.model_folder];
-    Config::read(&folders, metadata.as_deref())
+    metadata.map_or_else(|| Ok(Config::default()), |text| Config::of_metadata(&text))
 }
 
 /// The adapters in the version's folder and the model's.
 fn adapters(instance: &Instance<'_>, opened: &Opened) -> Result<Adapters> {
     let card = match opened.provider {
         Provider::Cpu => None,
-        Provider::Cuda(index) => Some(card_allocator(&opened.session, index)?),
+        card @ Provider::Cuda(_) => Some(card.allocator(&opened.session).map_err(|error| {
+            Error::internal(format!("the adapters cannot be kept on the card: {error}"))
+        })?),
     };
     Adapters::load(&[instance.version_folder, instance.model_folder], card.as_ref())
 }
@@ -176,18 +183,16 @@ fn try_adapters(decoder: &mut dyn Decoder, runs: &Runs) -> Result<()> {
     Ok(())
 }
 
-/// What keeps texts within bounds, with the model's tokenizer; a model without one generates all
-/// the same, but one whose configuration names a file has it.
-fn guidance(instance: &Instance<'_>, vocabulary: usize) -> Result<Guidance> {
+/// The tokenizer that keeps texts within bounds, or why there is none: a model without one generates
+/// all the same, but one whose configuration names a file has it.
+fn tokenizer(instance: &Instance<'_>) -> Result<Result<PathBuf>> {
     let tokenizer = instance.find_beside(TOKENIZER, TOKENIZER_FILE);
     if instance.model.settings.get(TOKENIZER).is_some() {
         tokenizer.as_ref().map_err(Error::clone)?;
     }
-    let tokenizer = tokenizer.map_err(|error| {
+    Ok(tokenizer.map_err(|error| {
         Error::unsupported(format!("`{GUIDE}` needs the model's tokenizer: {}", error.message()))
-    });
-    let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
-    Ok(Guidance::new(tokenizer, vocabulary, threads))
+    }))
 }
 
 /// Refuses tensors that the loop neither takes nor gives; inputs that a request may leave out are

@@ -9,6 +9,7 @@ use consort_stage::{Error, Result};
 use ort::memory::Allocator;
 use ort::session::{Adapter, RunOptions};
 
+use super::fields::wrong;
 use super::shared::capture;
 
 /// The folder they lie in, within the version's or the model's.
@@ -75,7 +76,7 @@ pub(crate) fn find(names: &[Arc<str>], name: &[u8]) -> Result<AdapterId> {
     let asked: String = String::from_utf8_lossy(name).chars().take(LONGEST_NAME).collect();
     let known: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Err(Error::invalid(format!("`{INPUT}` is `{asked}`, and the model's adapters are: {known}")))
+    Err(wrong(INPUT, format!("is `{asked}`, and the model's adapters are: {known}")))
 }
 
 fn load(path: &Path, card: Option<&Allocator>) -> ort::Result<RunOptions> {
@@ -119,6 +120,7 @@ mod tests {
         assert_eq!(find(&names, b"").unwrap(), None);
         let error = find(&names, b"three").unwrap_err();
         assert!(error.message().contains("`lora_name` is `three`"), "{error}");
+        assert_eq!(error.input(), Some(INPUT));
         assert!(error.message().contains("`one`, `two`"), "{error}");
         assert!(find(&[], &[0xff; 1000]).unwrap_err().message().len() < 500);
     }

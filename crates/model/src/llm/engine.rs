@@ -365,7 +365,7 @@ mod tests {
             priorities: None,
         };
         let outputs = Outputs::new(std::iter::once("output_ids".into()), true);
-        let guidance = Guidance::new(Err(Error::not_found("no tokenizer")), 4, 1);
+        let guidance = Guidance::new((Err(Error::not_found("no tokenizer")), 4), (2, 1));
         let runs = Arc::new(Runs::bare());
         let mut engine =
             Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs, (guidance, runs));

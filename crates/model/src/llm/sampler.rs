@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::decoder::{Token, Wants};
 use super::nucleus::{Candidate, Nucleus, reach};
@@ -24,7 +25,7 @@ pub(crate) struct Sampling {
     /// What makes tokens that were seen less likely.
     pub(crate) penalties: Penalties,
     /// What is added to the logits of some tokens.
-    pub(crate) bias: Vec<(Token, f32)>,
+    pub(crate) bias: Arc<[(Token, f32)]>,
     /// Where the random numbers start.
     pub(crate) seed: u64,
 }
@@ -38,7 +39,7 @@ impl Default for Sampling {
             typical_p: 1.0,
             temperature: 0.0,
             penalties: Penalties::default(),
-            bias: Vec::new(),
+            bias: Arc::default(),
             seed: 0,
         }
     }
@@ -125,7 +126,7 @@ impl Sampler {
 
     /// Changes the logits by the bias, then by the penalties for what was seen so far.
     pub(crate) fn penalise(&self, logits: &mut [f32]) {
-        for (token, bias) in &self.sampling.bias {
+        for (token, bias) in self.sampling.bias.iter() {
             if let Some(logit) = logits.get_mut(*token as usize) {
                 *logit += bias;
             }
@@ -317,7 +318,7 @@ fn draw(candidates: &[Candidate], mut lot: f32) -> Option<Token> {
 
 /// How far a logit lies below the largest, so that no temperature, however low, leaves the range of
 /// numbers; what is not a number lies below every other.
-fn below(logit: f32, largest: f32) -> f32 {
+pub(super) fn below(logit: f32, largest: f32) -> f32 {
     if logit.is_nan() { f32::NEG_INFINITY } else { logit - largest }
 }
 
@@ -448,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_bias_makes_tokens_likelier_or_impossible() {
-        let bias = vec![(0, f32::NEG_INFINITY), (2, 1.5), (9, 1.0)];
+        let bias = [(0, f32::NEG_INFINITY), (2, 1.5), (9, 1.0)].into();
         let sampler = sampler(Sampling { bias, ..Sampling::default() });
         let mut logits = [4.0, 1.0, 1.0];
         sampler.penalise(&mut logits);

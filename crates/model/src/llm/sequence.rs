@@ -8,6 +8,7 @@ use tracing::Span;
 use super::adapters::AdapterId;
 use super::caller::Caller;
 use super::decoder::{Row, Scores, Slot, Token, Wants};
+use super::fields::wrong;
 use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
@@ -25,7 +26,7 @@ pub(crate) struct Sequence {
     /// Which of its caller's texts it is, from 0.
     index: usize,
     outputs: Outputs,
-    generation: Generation,
+    generation: Arc<Generation>,
     guide: Option<Guide>,
     sampler: Sampler,
     log_probs: LogProbs,
@@ -79,8 +80,9 @@ impl Sequence {
         let urgency = Urgency::new(limits.level(&job.request), job.request.context.deadline);
         let outputs = outputs.wanted_by(&job.request, &generation);
         let caller = Arc::new(Caller::new(job, generation.texts));
+        let generation = Arc::new(generation);
         let sequence = |(index, guide)| {
-            let generation: Generation = generation.clone();
+            let generation = Arc::clone(&generation);
             let sampling = generation.sampling.of_text(index);
             Self {
                 slot: Slot::MAX,
@@ -251,7 +253,7 @@ impl Sequence {
 
     /// Notes the logits of the next token, and changes them by what the request says.
     fn see(&mut self, logits: &mut [f32]) {
-        let Generation { end_ids, words, .. } = &self.generation;
+        let Generation { end_ids, words, .. } = &*self.generation;
         self.log_probs.see(logits);
         self.sampler.penalise(logits);
         let early = end_ids.iter().copied().filter(|_| self.is_too_short());
@@ -264,7 +266,7 @@ impl Sequence {
 
     /// Appends the next token, unless it ends the text.
     fn extend(&mut self, token: Token) -> Result<Option<Finish>> {
-        let Generation { end_ids, words, .. } = &self.generation;
+        let Generation { end_ids, words, .. } = &*self.generation;
         self.sampler.note(token);
         if end_ids.contains(&token) {
             return Ok(Some(Finish::Stop));
@@ -286,11 +288,12 @@ impl Sequence {
     /// The error when every token is impossible.
     fn no_token(&self) -> Error {
         if self.guide.is_some() {
-            return Error::invalid(format!(
-                "`{GUIDE}` allows no token after {} of them that the model has and neither \
-                 `bad_words_list` nor a bias forbids",
-                self.generated().len()
-            ));
+            let generated = self.generated().len();
+            let how = format!(
+                "allows no token after {generated} of them that the model has and neither \
+                 `bad_words_list` nor a bias forbids"
+            );
+            return wrong(GUIDE, how);
         }
         Error::internal("the model left no token to pick: every logit is infinite or not a number")
     }

@@ -253,12 +253,8 @@ impl Shared {
             let (buffers, block) = (&mut self.buffers, self.blocks.logits);
             return logits::read(buffers, block, logits, &mut self.widened).map(Scores::Logits);
         };
-        let from = Part {
-            block: self.blocks.logits,
-            offset: element.byte_size(place * vocabulary).unwrap_or(usize::MAX),
-            element,
-            shape: vec![vocabulary as i64],
-        };
+        let offset = element.byte_size(place * vocabulary).unwrap_or(usize::MAX);
+        let from = Part::new((self.blocks.logits, offset), element, &[vocabulary]);
         let block = packed.fetch_row(&mut self.buffers, from);
         let block = block.map_err(|error| self.failed(&error))?;
         let logits = (element, 0..vocabulary);

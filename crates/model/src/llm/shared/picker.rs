@@ -78,12 +78,8 @@ impl Picker {
         (first, count): (usize, usize),
     ) -> ort::Result<()> {
         let (block, element, vocabulary) = logits;
-        let scores = Part {
-            block,
-            offset: element.byte_size(first * vocabulary).unwrap_or(usize::MAX),
-            element,
-            shape: vec![count as i64, vocabulary as i64],
-        };
+        let offset = element.byte_size(first * vocabulary).unwrap_or(usize::MAX);
+        let scores = Part::new((block, offset), element, &[count, vocabulary]);
         if let Some((call, before)) = self.calls.get_mut(&count) {
             if *before != first {
                 buffers.set_input(*call, 0, &scores)?;
@@ -91,12 +87,7 @@ impl Picker {
             }
             return buffers.run(&mut self.session, *call, None);
         }
-        let part = |block, element, width: usize| Part {
-            block,
-            offset: 0,
-            element,
-            shape: vec![count as i64, width as i64],
-        };
+        let part = |block, element, width| Part::new((block, 0), element, &[count, width]);
         let float = TensorElementType::Float32;
         let inputs = [(SCORES, scores), (COOLNESS, part(self.coolness, float, 1))];
         let outputs = [
