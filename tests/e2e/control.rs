@@ -87,6 +87,17 @@ fn an_ensemble_is_loaded_with_its_steps_and_unloaded_with_them() {
 }
 
 #[test]
+fn an_ensemble_named_at_the_start_brings_the_ensembles_that_it_calls() {
+    for layout in Layout::ALL {
+        let repository = chain().with_chain("outer", &["chain", "other"]);
+        let named = [EXPLICIT[0], ("CONSORT_LOAD_MODEL", "outer")];
+        let system = System::launch(layout, repository.path(), &named);
+        wait_until("the ensemble", || infer(&system, "outer").status == 200);
+        assert_answer(&infer(&system, "chain"), 200, "\"y\"");
+    }
+}
+
+#[test]
 fn an_ensemble_whose_reload_fails_keeps_serving_and_says_why() {
     for layout in Layout::ALL {
         let repository = chain();

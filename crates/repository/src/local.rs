@@ -38,7 +38,7 @@ pub const LOAD_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not 
 /// The changes that may wait for their turn; each may hold the files of a model.
 const MAX_WAITING: usize = 256;
 
-/// What becomes of models whose backend this process does not have.
+/// What becomes of models that nobody here has the backend of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
     /// Another service serves them.
@@ -97,12 +97,7 @@ impl Local {
             ControlMode::None | ControlMode::Explicit { .. } => None,
         };
         let all = Stated::all(&options.repositories)?;
-        let named = |name: &str| all.iter().find(|stated| stated.folder.name == name);
-        let mode = options
-            .mode
-            .clone()
-            .with_called(|name| named(name).map(Stated::steps).unwrap_or_default());
-        let options = LocalOptions { mode, ..options };
+        let options = LocalOptions { mode: options.mode.with_steps(&all), ..options };
         let local = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             runtime: Handle::current(),
