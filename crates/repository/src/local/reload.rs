@@ -10,8 +10,8 @@ use consort_stage::{Error, Result};
 use super::{Loaded, Local};
 use crate::control::{Override, failed_to_poll, load_failed};
 use crate::folder::{served_versions, versions_in};
-use crate::instances::Pulse;
-use crate::load::{Kept, Version, misconfigured};
+use crate::instances::{Pulse, Running};
+use crate::load::{Blueprint, Kept, Version, misconfigured};
 use crate::models::{Served, State};
 use crate::snapshot::Entry;
 use crate::stated::{Stated, no_version};
@@ -41,6 +41,13 @@ struct Refused {
     reason: String,
     /// For the caller.
     error: Error,
+}
+
+/// What was loaded beside what is served.
+struct Beside<'a> {
+    blueprint: Blueprint<'a>,
+    versions: Versions,
+    from: Loaded,
 }
 
 /// What came of each version.
@@ -82,10 +89,15 @@ impl Local {
         }
         let kept = entry.filter(|_| !before.is_empty());
         match self.load_beside(name, stated, &before) {
-            Ok((versions, mut from)) => {
+            Ok(Beside { blueprint, versions, mut from }) => {
+                let regrouped = regrouped(&versions);
                 let versions = regroup(name, versions, &mut from);
                 let next = Entry::of_versions(versions).with_optional(stated.is_optional());
-                self.exchange(name, kept, next, from)
+                let exchanged = self.exchange(name, kept, next, from);
+                if exchanged.is_ok() {
+                    settle(name, &blueprint, regrouped);
+                }
+                exchanged
             }
             Err(Refused { reason, error }) => {
                 tracing::error!(model = &**name, "failed to load: {reason}");
@@ -99,12 +111,12 @@ impl Local {
     }
 
     /// Loads the versions that are not as they were, and keeps those that are.
-    fn load_beside(
-        &self,
+    fn load_beside<'a>(
+        &'a self,
         name: &Arc<str>,
-        stated: &Stated,
+        stated: &'a Stated,
         before: &[Arc<Served>],
-    ) -> Result<(Versions, Loaded), Refused> {
+    ) -> Result<Beside<'a>, Refused> {
         let refused = |error: Error| {
             let reason = error.message().to_owned();
             Refused { error: stated.refusal(&reason), reason }
@@ -119,8 +131,10 @@ impl Local {
         }
         let from = Loaded::of(stated, draft, &wanted);
         let kept = self.kept(name, &from, before);
-        let versions = self.loader.load(&stated.folder, draft.clone(), &wanted, &kept);
-        Ok((versions.map_err(refused)?, from))
+        let blueprint = self.loader.complete(&stated.folder, draft.clone(), &wanted);
+        let blueprint = blueprint.map_err(refused)?;
+        let versions = blueprint.load(&wanted, &kept).map_err(refused)?;
+        Ok(Beside { blueprint, versions, from })
     }
 
     /// The versions that would be loaded from the same as they were.
@@ -268,4 +282,35 @@ fn regroup(
         (number, served)
     };
     versions.into_iter().map(each).collect()
+}
+
+/// The versions that are to run on other instances than before.
+fn regrouped(versions: &Versions) -> Vec<(u64, Arc<Running>)> {
+    let loaded =
+        versions.iter().filter_map(|(number, loaded)| Some((*number, loaded.as_ref().ok()?)));
+    let regrouped = loaded.filter(|(_, version)| version.regroup.is_some());
+    regrouped.map(|(number, version)| (number, version.running.clone())).collect()
+}
+
+/// Gives the instances that were there before a change of their number their share of the cores.
+fn settle(name: &str, blueprint: &Blueprint<'_>, regrouped: Vec<(u64, Arc<Running>)>) {
+    for (version, running) in regrouped {
+        match running.settle(blueprint.source(version)) {
+            Ok(0) => {}
+            Ok(opened) => {
+                tracing::info!(
+                    model = name,
+                    version,
+                    opened,
+                    "opened instances anew for their share of the cores"
+                );
+            }
+            // They serve on, slower or with more threads than there are cores.
+            Err(error) => tracing::warn!(
+                model = name,
+                version,
+                "instances keep the threads that they were opened with: {error}"
+            ),
+        }
+    }
 }

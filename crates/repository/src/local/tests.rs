@@ -1,11 +1,14 @@
 //! Tests of loading, reloading and unloading over backends that load when the test lets them.
 
+mod shares;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Weak};
 use std::time::Duration;
 
+use consort_scheduler::Limiter;
 use consort_stage::{Batch, InlineBackend, Request, Tensor, collect_one};
 use consort_telemetry::Metrics;
 use futures::FutureExt;
@@ -134,17 +137,21 @@ impl Repository {
     }
 
     fn open(&self, mode: ControlMode) -> Arc<Local> {
+        self.open_with(mode, None)
+    }
+
+    fn open_with(&self, mode: ControlMode, limiter: Option<Arc<Limiter>>) -> Arc<Local> {
         let repositories = vec![self.path().to_owned()];
         let options = LocalOptions { mode, ..LocalOptions::new(repositories, Foreign::Ignored) };
         let metrics = Metrics::new();
         Local::open(
             options,
             Loader {
-                kinds: [CONSTANT, crate::IDENTITY].into(),
+                kinds: [CONSTANT, shares::SHARING, crate::IDENTITY].into(),
                 metrics,
                 cores: LOAD_THREADS,
                 cache: None,
-                limiter: None,
+                limiter,
             },
         )
         .unwrap()
