@@ -1,6 +1,6 @@
 //! Tests of loading, reloading and unloading over backends that load when the test lets them.
 
-mod shares;
+mod instances;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -147,7 +147,7 @@ impl Repository {
         Local::open(
             options,
             Loader {
-                kinds: [CONSTANT, shares::SHARING, crate::IDENTITY].into(),
+                kinds: [CONSTANT, instances::SHARING, crate::IDENTITY].into(),
                 metrics,
                 cores: LOAD_THREADS,
                 cache: None,

@@ -1,4 +1,4 @@
-//! Instances whose share of the cores becomes another when their number does.
+//! Instances that come, go, move and share the cores anew while their model is served.
 
 use consort_stage::BatchBackend;
 
@@ -61,9 +61,13 @@ impl Model {
     }
 
     async fn change(&self, count: usize) {
+        self.regroup(&format!("count: {count} kind: KIND_CPU")).await;
+    }
+
+    async fn regroup(&self, group: &str) {
         let config = CONFIG.replace("constant", "sharing");
-        let group = format!("instance_group [ {{ count: {count} kind: KIND_CPU }} ]");
-        self.repository.write("m/config.pbtxt", &format!("{config} {group}"));
+        let config = format!("{config} instance_group [ {{ {group} }} ]");
+        self.repository.write("m/config.pbtxt", &config);
         load_model(&self.local, "m").await.unwrap();
         assert_eq!(rows(&self.local), ["m 1 READY"]);
     }
@@ -92,6 +96,10 @@ impl Model {
     fn stage(&self) -> Arc<dyn consort_stage::Stage> {
         self.local.get("m", None).unwrap().stage.clone()
     }
+}
+
+fn request() -> Request {
+    Request { inputs: vec![Tensor::from_vec("x", &[1], vec![0_i32])], ..Request::default() }
 }
 
 #[tokio::test]
@@ -134,4 +142,65 @@ async fn where_runs_are_limited_nobody_runs_beside_the_instances_that_are_stated
     model.has(&[4]).await;
     model.change(2).await;
     model.has(&[2, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_a_model_moves_to_another_device_and_back() {
+    let model = Model::load(2).await;
+    let local = model.local.clone();
+    let (stop, stopped) = watch::channel(false);
+    let caller = tokio::spawn(async move {
+        let mut asked = 0;
+        while !*stopped.borrow() {
+            let served = local.get("m", None).unwrap();
+            collect_one(served.stage.call(request())).await.unwrap();
+            asked += 1;
+        }
+        asked
+    });
+    for (group, threads) in [
+        ("count: 2 kind: KIND_GPU gpus: [ 0, 1 ]", &[1, 1, 1, 1, 4][..]),
+        ("count: 1 kind: KIND_CPU", &[4]),
+        ("count: 1 kind: KIND_GPU gpus: [ 1 ]", &[4]),
+        ("count: 4 kind: KIND_CPU", &[1, 1, 1, 1, 4]),
+    ] {
+        let before = model.stage();
+        model.regroup(group).await;
+        assert!(!Arc::ptr_eq(&model.stage(), &before), "{group}: it was loaded beside the old one");
+        drop(before);
+        model.has(threads).await;
+    }
+    stop.send_replace(true);
+    assert!(caller.await.unwrap() > 0);
+}
+
+#[tokio::test]
+async fn what_waits_when_all_instances_become_passive_is_answered_and_nobody_after_it() {
+    let repository = Repository::new();
+    let config = |more: &str| {
+        let groups = format!("{{ count: 1 kind: KIND_CPU {more} }}");
+        repository.write("m/config.pbtxt", &grouped(&groups).replace("\"1\"", "\"20\""));
+    };
+    config("");
+    repository.write("m/1/value", "1");
+    let local = repository.open(ControlMode::Explicit { at_start: AtStart::All });
+    settled(&local).await;
+    let ask = || local.get("m", None).unwrap().stage.call(request());
+    let mut calls: Vec<_> = (0..3).map(|_| ask()).collect();
+    for call in &mut calls {
+        assert!(futures::StreamExt::next(call).now_or_never().is_none());
+    }
+    config("passive: true");
+    load_model(&local, "m").await.unwrap();
+    let refused = collect_one(ask()).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unavailable, "the model has no instance")
+    );
+    for call in calls {
+        collect_one(call).await.unwrap();
+    }
+    config("");
+    load_model(&local, "m").await.unwrap();
+    collect_one(ask()).await.unwrap();
 }
