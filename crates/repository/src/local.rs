@@ -1,5 +1,6 @@
 //! The models of this process: loaded from their folders, listed and found by name.
 
+mod leaving;
 mod loaded;
 mod reload;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::stated::Stated;
 use crate::statistics;
 use crate::turns::Turns;
 use crate::watching::{Changes, Rounds, Watching};
+use leaving::Leaving;
 use loaded::Loaded;
 use reload::Task;
 
@@ -77,6 +79,8 @@ pub struct Local {
     generation: watch::Sender<u64>,
     /// What the models that are served were loaded from.
     loaded: Mutex<BTreeMap<Arc<str>, Loaded>>,
+    /// What is left of models that were unloaded.
+    leaving: Leaving,
     /// The models that were seen to be other people's.
     others: Mutex<BTreeSet<String>>,
     turns: Turns,
@@ -104,6 +108,7 @@ impl Local {
             snapshot: ArcSwap::default(),
             generation: watch::Sender::new(0),
             loaded: Mutex::default(),
+            leaving: Leaving::default(),
             others: Mutex::default(),
             turns: Turns::default(),
             threads: Semaphore::new(options.load_threads.get()),

@@ -10,10 +10,10 @@ use consort_stage::{Error, Result};
 use super::{Loaded, Local};
 use crate::control::{Override, failed_to_poll, load_failed};
 use crate::folder::{served_versions, versions_in};
-use crate::instances::{Pulse, Running};
+use crate::instances::Running;
 use crate::load::{Blueprint, Kept, Version, misconfigured};
 use crate::models::{Served, State};
-use crate::snapshot::Entry;
+use crate::snapshot::{Entry, Snapshot};
 use crate::stated::{Stated, no_version};
 
 /// How long an unload waits for the instances before it says that some are still at work: those
@@ -190,12 +190,16 @@ impl Local {
         let loaded = self.loaded.lock().remove(name);
         let pulses = loaded.as_ref().map(Loaded::pulses).unwrap_or_default();
         drop(loaded);
+        let is_watched = self.leaving.add(name, pulses);
         self.forget_meters(name, entry.versions(), &leaving);
         drop(entry);
         let until = Instant::now() + FAREWELL;
-        while !is_over(&pulses) {
+        while !self.leaving.is_gone(name) {
             if Instant::now() >= until {
-                self.watch_unload(name.clone(), pulses);
+                tracing::info!(model = &**name, "unloading: requests under way are being finished");
+                if !is_watched {
+                    self.watch_unload(name.clone());
+                }
                 return;
             }
             thread::sleep(Duration::from_millis(1));
@@ -204,29 +208,33 @@ impl Local {
     }
 
     /// Notes that a model is unloaded as soon as the last of what it has under way is over.
-    fn watch_unload(&self, name: Arc<str>, pulses: Vec<Pulse>) {
-        tracing::info!(model = &*name, "unloading: requests under way are being finished");
+    fn watch_unload(&self, name: Arc<str>) {
         let local = self.me.clone();
         self.runtime.spawn(async move {
-            while !is_over(&pulses) {
+            while let Some(local) = local.upgrade() {
+                if local.leaving.is_gone(&name) {
+                    return local.end_unload(&name);
+                }
+                drop(local);
                 tokio::time::sleep(GLANCE).await;
-            }
-            if let Some(local) = local.upgrade() {
-                local.end_unload(&name);
             }
         });
     }
 
-    /// Unless it has been loaded again meanwhile.
+    /// Lists a model as unloaded, unless it has been loaded again meanwhile or is listed so.
     fn end_unload(&self, name: &Arc<str>) {
-        self.snapshot.rcu(|snapshot| {
-            match snapshot.entry(name).filter(|entry| entry.is_unloading()) {
-                Some(entry) => Arc::new(snapshot.with(name.clone(), entry.unloaded())),
-                None => snapshot.clone(),
+        let is_unloading =
+            |snapshot: &Snapshot| snapshot.entry(name).is_some_and(Entry::is_unloading);
+        let before = self.snapshot.rcu(|snapshot| match snapshot.entry(name) {
+            Some(entry) if entry.is_unloading() => {
+                Arc::new(snapshot.with(name.clone(), entry.unloaded()))
             }
+            _ => snapshot.clone(),
         });
-        self.generation.send_modify(|generation| *generation += 1);
-        tracing::info!(model = &**name, "unloaded");
+        if is_unloading(&before) {
+            self.generation.send_modify(|generation| *generation += 1);
+            tracing::info!(model = &**name, "unloaded");
+        }
     }
 
     /// Forgets what was counted for versions that are served no longer.
@@ -255,10 +263,6 @@ fn log_new(name: &Arc<str>, next: &Entry, before: &Entry) {
     for old in before.ready().filter(|old| next.ready().all(|new| new.version != old.version)) {
         tracing::info!(model = &**name, version = old.version, "unloaded");
     }
-}
-
-fn is_over(pulses: &[Pulse]) -> bool {
-    pulses.iter().all(Pulse::is_over)
 }
 
 /// The versions for the index. Those that were kept and are to run on other instances do so from

@@ -454,6 +454,34 @@ async fn a_model_is_unloading_until_the_last_of_its_requests_is_answered() {
 }
 
 #[tokio::test]
+async fn a_model_that_is_unloaded_again_is_unloading_until_both_are_gone() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    for first_goes_first in [true, false] {
+        load_model(&local, "m").await.unwrap();
+        // Whoever has a request under way holds on to what answers it.
+        let first = local.get("m", None).unwrap();
+        unload_model(&local, "m").await.unwrap();
+        load_model(&local, "m").await.unwrap();
+        assert_eq!(rows(&local), ["m 1 READY"]);
+        let second = local.get("m", None).unwrap();
+        unload_model(&local, "m").await.unwrap();
+        let (goes, stays) = if first_goes_first { (first, second) } else { (second, first) };
+        drop(goes);
+        // Far longer than it takes to be seen.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let reason = "unloading: requests under way are being finished";
+        assert_eq!(rows(&local), [format!("m 1 UNLOADING {reason}")], "{first_goes_first}");
+        let mut generation = local.generation();
+        drop(stays);
+        while rows(&local) != ["m 1 UNAVAILABLE unloaded"] {
+            generation.changed().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn instances_that_cannot_be_added_change_nothing() {
     let repository = Repository::new();
     let config = |groups| repository.write("m/config.pbtxt", &grouped(groups));
