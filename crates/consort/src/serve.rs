@@ -54,6 +54,8 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     let options = CatalogOptions {
         repositories: server.model_repository.clone(),
         mode: server.control.mode()?,
+        // The local models are all there are, and list themselves.
+        foreign: Foreign::Ignored,
         cache,
     };
     let catalog = Catalog::open(options, local, metrics.clone())?;

@@ -38,11 +38,17 @@ const MOST_GUIDE_THREADS: usize = 4;
 struct OnnxRuntimeLlm {
     engine: Engine,
     runs: Arc<Runs>,
+    /// Whether the instance chose how many threads a run has, and not the configuration.
+    shares_threads: bool,
 }
 
 impl StreamingBackend for OnnxRuntimeLlm {
     fn run(&mut self, mut jobs: Jobs) {
         self.engine.run(&mut jobs);
+    }
+
+    fn gains_from_threads(&self) -> bool {
+        self.shares_threads
     }
 
     fn interrupt(&self) -> Option<Interrupt> {
@@ -84,6 +90,7 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         ..limits(instance, &opened.config, &opened.graph)?
     };
     let tokenizer = tokenizer(instance)?;
+    let shares_threads = session::shares_threads(model, opened.provider);
     let mut decoder = placement::decoder(model, opened, (&limits, &runs))?;
     try_adapters(&mut *decoder, &runs)?;
     let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
@@ -93,7 +100,7 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
     let outputs = Outputs::new(names, model.signature.is_batching());
     let engine = Engine::new(decoder, limits, outputs, (guidance, Arc::clone(&runs)))
         .named(Steps::of(model.name.clone(), instance.version));
-    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm { engine, runs })))
+    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm { engine, runs, shares_threads })))
 }
 
 /// A session, and what it was found to be.

@@ -65,6 +65,12 @@ fn builder(
         .map_err(|error| Error::unavailable(format!("the CUDA provider does not start: {error}")))
 }
 
+/// Whether a session of `model` runs on as many threads as its instance is given, and not on as
+/// many as the configuration says.
+pub(crate) fn shares_threads(model: &Model, provider: Provider) -> bool {
+    provider == Provider::Cpu && model.settings.get(THREADS).is_none()
+}
+
 /// Opens a model file for its tensors alone: nothing is optimised, and it is never run.
 pub(crate) fn open_unoptimised(file: &Path) -> Result<Session> {
     let runtime = Runtime::get()?;

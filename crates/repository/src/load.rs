@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,6 +60,14 @@ pub(crate) struct Version {
     pub(crate) regroup: Option<Regroup>,
 }
 
+/// A model whose configuration is complete, for its versions to be loaded.
+pub(crate) struct Blueprint<'a> {
+    loader: &'a Loader,
+    kind: &'a Kind,
+    folder: &'a Path,
+    model: Model,
+}
+
 /// A version before it is known which others there are.
 struct Loaded {
     served: Served,
@@ -72,41 +81,20 @@ impl Loader {
         self.kinds.iter().find(|kind| kind.name == name)
     }
 
-    /// Loads the versions of a model that are not `kept` from the time before, and the instances
-    /// that those lack, and gives what came of each.
+    /// The model in `folder`, whose configuration is completed from the newest of `versions`: the
+    /// ones to serve, ascending and at least one.
     ///
-    /// `versions` are the ones to serve, ascending and at least one. Errors when the configuration
-    /// is no good for any of them.
-    pub(crate) fn load(
-        &self,
-        folder: &ModelFolder,
+    /// Errors when the configuration is no good for any of them.
+    pub(crate) fn complete<'a>(
+        &'a self,
+        folder: &'a ModelFolder,
         draft: Draft,
         versions: &[u64],
-        kept: &BTreeMap<u64, Kept>,
-    ) -> Result<Vec<(u64, Result<Version>)>> {
+    ) -> Result<Blueprint<'a>> {
         let kind = self.kind(draft.backend()).ok_or_else(|| no_such_backend(&draft, self))?;
         let newest = versions.last().copied().unwrap_or_default();
         let model = complete(kind, folder, draft, newest)?;
-        let labels = Arc::new(ClassLabels::read(&model.wire, &folder.path)?);
-        let load = |&version: &u64| {
-            let folder = &folder.path;
-            let source = Source { loader: self, kind, folder, model: &model, version };
-            let loaded = match kept.get(&version) {
-                Some(kept) => self.keep(source, kept),
-                None => self.load_version(source),
-            };
-            (version, loaded)
-        };
-        let loaded: Vec<_> = versions.iter().map(load).collect();
-        let is_ready =
-            |(version, loaded): &(u64, Result<Loaded>)| loaded.is_ok().then_some(*version);
-        let ready: Vec<u64> = loaded.iter().filter_map(is_ready).collect();
-        let complete = |Loaded { served, running, regroup }| {
-            let (versions, labels) = (ready.clone(), labels.clone());
-            let served = Arc::new(Served { versions, labels, ..served });
-            Version { served, running, regroup }
-        };
-        Ok(loaded.into_iter().map(|(version, loaded)| (version, loaded.map(complete))).collect())
+        Ok(Blueprint { loader: self, kind, folder: &folder.path, model })
     }
 
     /// The version as it was served, with what its instances lack or have too many.
@@ -177,6 +165,44 @@ impl Loader {
     }
 }
 
+impl Blueprint<'_> {
+    /// Loads the versions of a model that are not `kept` from the time before, and the instances
+    /// that those lack, and gives what came of each.
+    ///
+    /// Errors when what is said of the model is no good for any of them.
+    pub(crate) fn load(
+        &self,
+        versions: &[u64],
+        kept: &BTreeMap<u64, Kept>,
+    ) -> Result<Vec<(u64, Result<Version>)>> {
+        let labels = Arc::new(ClassLabels::read(&self.model.wire, self.folder)?);
+        let load = |&version: &u64| {
+            let source = self.source(version);
+            let loaded = match kept.get(&version) {
+                Some(kept) => self.loader.keep(source, kept),
+                None => self.loader.load_version(source),
+            };
+            (version, loaded)
+        };
+        let loaded: Vec<_> = versions.iter().map(load).collect();
+        let is_ready =
+            |(version, loaded): &(u64, Result<Loaded>)| loaded.is_ok().then_some(*version);
+        let ready: Vec<u64> = loaded.iter().filter_map(is_ready).collect();
+        let complete = |Loaded { served, running, regroup }| {
+            let (versions, labels) = (ready.clone(), labels.clone());
+            let served = Arc::new(Served { versions, labels, ..served });
+            Version { served, running, regroup }
+        };
+        Ok(loaded.into_iter().map(|(version, loaded)| (version, loaded.map(complete))).collect())
+    }
+
+    /// What the instances of a version are loaded from.
+    pub(crate) fn source(&self, version: u64) -> Source<'_> {
+        let Self { loader, kind, folder, model } = self;
+        Source { loader, kind, folder, model, version }
+    }
+}
+
 fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -> Result<Model> {
     if !draft.names_tensors() {
         let path = folder.path.join(version.to_string()).join(draft.file_name());
@@ -213,7 +239,9 @@ fn start(
     }
     if streaming.is_empty() {
         let rules = rules(model, &batch)?;
-        let wide = if rules.runs_at_once() { source.wide_beside(&batch)? } else { None };
+        let gain = batch.iter().all(|backend| backend.gains_from_threads());
+        let wants_wide = gain && rules.runs_at_once() && source.wants_wide()?;
+        let wide = wants_wide.then(|| source.open_wide()).transpose()?;
         let stage = PoolStage::start(&model.name, batch, rules, counting).map_err(no_thread)?;
         if let Some(Backend::Batch(wide)) = wide.map(|wide| life.with(wide)) {
             stage.add_wide(wide).map_err(no_thread)?;

@@ -1,5 +1,6 @@
 //! The models of this process: loaded from their folders, listed and found by name.
 
+mod leaving;
 mod loaded;
 mod reload;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::stated::Stated;
 use crate::statistics;
 use crate::turns::Turns;
 use crate::watching::{Changes, Rounds, Watching};
+use leaving::Leaving;
 use loaded::Loaded;
 use reload::Task;
 
@@ -38,7 +40,7 @@ pub const LOAD_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not 
 /// The changes that may wait for their turn; each may hold the files of a model.
 const MAX_WAITING: usize = 256;
 
-/// What becomes of models whose backend this process does not have.
+/// What becomes of models that nobody here has the backend of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
     /// Another service serves them.
@@ -77,6 +79,8 @@ pub struct Local {
     generation: watch::Sender<u64>,
     /// What the models that are served were loaded from.
     loaded: Mutex<BTreeMap<Arc<str>, Loaded>>,
+    /// What is left of models that were unloaded.
+    leaving: Leaving,
     /// The models that were seen to be other people's.
     others: Mutex<BTreeSet<String>>,
     turns: Turns,
@@ -97,18 +101,14 @@ impl Local {
             ControlMode::None | ControlMode::Explicit { .. } => None,
         };
         let all = Stated::all(&options.repositories)?;
-        let named = |name: &str| all.iter().find(|stated| stated.folder.name == name);
-        let mode = options
-            .mode
-            .clone()
-            .with_called(|name| named(name).map(Stated::steps).unwrap_or_default());
-        let options = LocalOptions { mode, ..options };
+        let options = LocalOptions { mode: options.mode.with_steps(&all), ..options };
         let local = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             runtime: Handle::current(),
             snapshot: ArcSwap::default(),
             generation: watch::Sender::new(0),
             loaded: Mutex::default(),
+            leaving: Leaving::default(),
             others: Mutex::default(),
             turns: Turns::default(),
             threads: Semaphore::new(options.load_threads.get()),

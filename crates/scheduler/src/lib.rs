@@ -12,6 +12,7 @@ mod limiter;
 mod order;
 mod pool;
 mod queue;
+mod roster;
 mod sequence;
 mod streaming;
 mod ticket;

@@ -4,7 +4,6 @@ mod admission;
 mod answering;
 mod instance;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use self::admission::Admission;
 use self::answering::{Answering, Asked};
 use self::instance::Instance;
 use crate::Counting;
-use crate::pool::vacant;
+use crate::roster::Roster;
 
 /// The responses a caller may leave unread before its request pauses: enough to ride out a slow
 /// write, small enough that a stalled caller holds little.
@@ -33,7 +32,7 @@ pub struct StreamingStage {
 }
 
 struct Shared {
-    instances: RwLock<BTreeMap<usize, Arc<Instance>>>,
+    instances: RwLock<Roster<Arc<Instance>>>,
     counting: Counting,
 }
 
@@ -63,35 +62,19 @@ impl StreamingStage {
         added: Vec<Box<dyn StreamingBackend>>,
         retired: &[usize],
     ) -> io::Result<Vec<usize>> {
+        let start = |number, backend| Instance::start(&self.name, number, backend, self.queue_size);
         let mut instances = self.shared.instances.write();
-        let mut numbers = Vec::with_capacity(added.len());
-        for backend in added {
-            let number = vacant(&instances);
-            match Instance::start(&self.name, number, backend, self.queue_size) {
-                Ok(instance) => {
-                    instances.insert(number, instance);
-                    numbers.push(number);
-                }
-                Err(error) => {
-                    close(&mut instances, &numbers);
-                    return Err(error);
-                }
-            }
+        let (numbers, gone) = instances.change(added, retired, start);
+        for instance in gone {
+            instance.close();
         }
-        close(&mut instances, retired);
-        Ok(numbers)
-    }
-}
-
-fn close(instances: &mut BTreeMap<usize, Arc<Instance>>, numbers: &[usize]) {
-    for instance in numbers.iter().filter_map(|number| instances.remove(number)) {
-        instance.close();
+        numbers
     }
 }
 
 impl Drop for StreamingStage {
     fn drop(&mut self) {
-        for instance in self.shared.instances.read().values() {
+        for instance in self.shared.instances.read().members() {
             instance.close();
         }
     }
@@ -108,7 +91,7 @@ impl Shared {
     fn submit(&self, mut request: Request) -> Responses {
         // Held until the request is given over, so that no instance retires in between.
         let instances = self.instances.read();
-        let Some(instance) = instances.values().min_by_key(|instance| instance.in_flight()) else {
+        let Some(instance) = instances.members().min_by_key(|instance| instance.in_flight()) else {
             return fail(Error::unavailable("the model has no instance"));
         };
         if request.context.is_expired() {

@@ -10,10 +10,10 @@ use consort_stage::{Error, Result};
 use super::{Loaded, Local};
 use crate::control::{Override, failed_to_poll, load_failed};
 use crate::folder::{served_versions, versions_in};
-use crate::instances::Pulse;
-use crate::load::{Kept, Version, misconfigured};
+use crate::instances::Running;
+use crate::load::{Blueprint, Kept, Version, misconfigured};
 use crate::models::{Served, State};
-use crate::snapshot::Entry;
+use crate::snapshot::{Entry, Snapshot};
 use crate::stated::{Stated, no_version};
 
 /// How long an unload waits for the instances before it says that some are still at work: those
@@ -41,6 +41,13 @@ struct Refused {
     reason: String,
     /// For the caller.
     error: Error,
+}
+
+/// What was loaded beside what is served.
+struct Beside<'a> {
+    blueprint: Blueprint<'a>,
+    versions: Versions,
+    from: Loaded,
 }
 
 /// What came of each version.
@@ -82,10 +89,15 @@ impl Local {
         }
         let kept = entry.filter(|_| !before.is_empty());
         match self.load_beside(name, stated, &before) {
-            Ok((versions, mut from)) => {
+            Ok(Beside { blueprint, versions, mut from }) => {
+                let regrouped = regrouped(&versions);
                 let versions = regroup(name, versions, &mut from);
                 let next = Entry::of_versions(versions).with_optional(stated.is_optional());
-                self.exchange(name, kept, next, from)
+                let exchanged = self.exchange(name, kept, next, from);
+                if exchanged.is_ok() {
+                    settle(name, &blueprint, regrouped);
+                }
+                exchanged
             }
             Err(Refused { reason, error }) => {
                 tracing::error!(model = &**name, "failed to load: {reason}");
@@ -99,12 +111,12 @@ impl Local {
     }
 
     /// Loads the versions that are not as they were, and keeps those that are.
-    fn load_beside(
-        &self,
+    fn load_beside<'a>(
+        &'a self,
         name: &Arc<str>,
-        stated: &Stated,
+        stated: &'a Stated,
         before: &[Arc<Served>],
-    ) -> Result<(Versions, Loaded), Refused> {
+    ) -> Result<Beside<'a>, Refused> {
         let refused = |error: Error| {
             let reason = error.message().to_owned();
             Refused { error: stated.refusal(&reason), reason }
@@ -119,8 +131,10 @@ impl Local {
         }
         let from = Loaded::of(stated, draft, &wanted);
         let kept = self.kept(name, &from, before);
-        let versions = self.loader.load(&stated.folder, draft.clone(), &wanted, &kept);
-        Ok((versions.map_err(refused)?, from))
+        let blueprint = self.loader.complete(&stated.folder, draft.clone(), &wanted);
+        let blueprint = blueprint.map_err(refused)?;
+        let versions = blueprint.load(&wanted, &kept).map_err(refused)?;
+        Ok(Beside { blueprint, versions, from })
     }
 
     /// The versions that would be loaded from the same as they were.
@@ -176,12 +190,16 @@ impl Local {
         let loaded = self.loaded.lock().remove(name);
         let pulses = loaded.as_ref().map(Loaded::pulses).unwrap_or_default();
         drop(loaded);
+        let is_watched = self.leaving.add(name, pulses);
         self.forget_meters(name, entry.versions(), &leaving);
         drop(entry);
         let until = Instant::now() + FAREWELL;
-        while !is_over(&pulses) {
+        while !self.leaving.is_gone(name) {
             if Instant::now() >= until {
-                self.watch_unload(name.clone(), pulses);
+                tracing::info!(model = &**name, "unloading: requests under way are being finished");
+                if !is_watched {
+                    self.watch_unload(name.clone());
+                }
                 return;
             }
             thread::sleep(Duration::from_millis(1));
@@ -190,29 +208,33 @@ impl Local {
     }
 
     /// Notes that a model is unloaded as soon as the last of what it has under way is over.
-    fn watch_unload(&self, name: Arc<str>, pulses: Vec<Pulse>) {
-        tracing::info!(model = &*name, "unloading: requests under way are being finished");
+    fn watch_unload(&self, name: Arc<str>) {
         let local = self.me.clone();
         self.runtime.spawn(async move {
-            while !is_over(&pulses) {
+            while let Some(local) = local.upgrade() {
+                if local.leaving.is_gone(&name) {
+                    return local.end_unload(&name);
+                }
+                drop(local);
                 tokio::time::sleep(GLANCE).await;
-            }
-            if let Some(local) = local.upgrade() {
-                local.end_unload(&name);
             }
         });
     }
 
-    /// Unless it has been loaded again meanwhile.
+    /// Lists a model as unloaded, unless it has been loaded again meanwhile or is listed so.
     fn end_unload(&self, name: &Arc<str>) {
-        self.snapshot.rcu(|snapshot| {
-            match snapshot.entry(name).filter(|entry| entry.is_unloading()) {
-                Some(entry) => Arc::new(snapshot.with(name.clone(), entry.unloaded())),
-                None => snapshot.clone(),
+        let is_unloading =
+            |snapshot: &Snapshot| snapshot.entry(name).is_some_and(Entry::is_unloading);
+        let before = self.snapshot.rcu(|snapshot| match snapshot.entry(name) {
+            Some(entry) if entry.is_unloading() => {
+                Arc::new(snapshot.with(name.clone(), entry.unloaded()))
             }
+            _ => snapshot.clone(),
         });
-        self.generation.send_modify(|generation| *generation += 1);
-        tracing::info!(model = &**name, "unloaded");
+        if is_unloading(&before) {
+            self.generation.send_modify(|generation| *generation += 1);
+            tracing::info!(model = &**name, "unloaded");
+        }
     }
 
     /// Forgets what was counted for versions that are served no longer.
@@ -243,10 +265,6 @@ fn log_new(name: &Arc<str>, next: &Entry, before: &Entry) {
     }
 }
 
-fn is_over(pulses: &[Pulse]) -> bool {
-    pulses.iter().all(Pulse::is_over)
-}
-
 /// The versions for the index. Those that were kept and are to run on other instances do so from
 /// now on, unless one of the others failed and nothing is exchanged.
 fn regroup(
@@ -268,4 +286,35 @@ fn regroup(
         (number, served)
     };
     versions.into_iter().map(each).collect()
+}
+
+/// The versions that are to run on other instances than before.
+fn regrouped(versions: &Versions) -> Vec<(u64, Arc<Running>)> {
+    let loaded =
+        versions.iter().filter_map(|(number, loaded)| Some((*number, loaded.as_ref().ok()?)));
+    let regrouped = loaded.filter(|(_, version)| version.regroup.is_some());
+    regrouped.map(|(number, version)| (number, version.running.clone())).collect()
+}
+
+/// Gives the instances that were there before a change of their number their share of the cores.
+fn settle(name: &str, blueprint: &Blueprint<'_>, regrouped: Vec<(u64, Arc<Running>)>) {
+    for (version, running) in regrouped {
+        match running.settle(blueprint.source(version)) {
+            Ok(0) => {}
+            Ok(opened) => {
+                tracing::info!(
+                    model = name,
+                    version,
+                    opened,
+                    "opened instances anew for their share of the cores"
+                );
+            }
+            // They serve on, slower or with more threads than there are cores.
+            Err(error) => tracing::warn!(
+                model = name,
+                version,
+                "instances keep the threads that they were opened with: {error}"
+            ),
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! Tests of loading, reloading and unloading over backends that load when the test lets them.
 
+mod instances;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Weak};
 use std::time::Duration;
 
+use consort_scheduler::Limiter;
 use consort_stage::{Batch, InlineBackend, Request, Tensor, collect_one};
 use consort_telemetry::Metrics;
 use futures::FutureExt;
@@ -134,17 +137,21 @@ impl Repository {
     }
 
     fn open(&self, mode: ControlMode) -> Arc<Local> {
+        self.open_with(mode, None)
+    }
+
+    fn open_with(&self, mode: ControlMode, limiter: Option<Arc<Limiter>>) -> Arc<Local> {
         let repositories = vec![self.path().to_owned()];
         let options = LocalOptions { mode, ..LocalOptions::new(repositories, Foreign::Ignored) };
         let metrics = Metrics::new();
         Local::open(
             options,
             Loader {
-                kinds: [CONSTANT, crate::IDENTITY].into(),
+                kinds: [CONSTANT, instances::SHARING, crate::IDENTITY].into(),
                 metrics,
                 cores: LOAD_THREADS,
                 cache: None,
-                limiter: None,
+                limiter,
             },
         )
         .unwrap()
@@ -443,6 +450,34 @@ async fn a_model_is_unloading_until_the_last_of_its_requests_is_answered() {
     assert!(collect_one(answer).await.is_ok());
     while rows(&local) != ["m 1 UNAVAILABLE unloaded"] {
         generation.changed().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_unloaded_again_is_unloading_until_both_are_gone() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    for first_goes_first in [true, false] {
+        load_model(&local, "m").await.unwrap();
+        // Whoever has a request under way holds on to what answers it.
+        let first = local.get("m", None).unwrap();
+        unload_model(&local, "m").await.unwrap();
+        load_model(&local, "m").await.unwrap();
+        assert_eq!(rows(&local), ["m 1 READY"]);
+        let second = local.get("m", None).unwrap();
+        unload_model(&local, "m").await.unwrap();
+        let (goes, stays) = if first_goes_first { (first, second) } else { (second, first) };
+        drop(goes);
+        // Far longer than it takes to be seen.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let reason = "unloading: requests under way are being finished";
+        assert_eq!(rows(&local), [format!("m 1 UNLOADING {reason}")], "{first_goes_first}");
+        let mut generation = local.generation();
+        drop(stays);
+        while rows(&local) != ["m 1 UNAVAILABLE unloaded"] {
+            generation.changed().await.unwrap();
+        }
     }
 }
 
