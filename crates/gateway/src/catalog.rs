@@ -263,6 +263,11 @@ impl Models for Catalog {
         })
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        // The plans let go of the steps' models as those are unloaded.
+        self.leaves.close()
+    }
+
     fn generation(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }

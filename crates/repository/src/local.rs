@@ -322,6 +322,22 @@ impl Models for Local {
         })
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(local) = self.me.upgrade() else { return };
+            let names: Vec<_> = local.snapshot.load().names().cloned().collect();
+            let unload = |name: &Arc<str>| local.begin(name.clone(), Task::Unload);
+            let unloads: Vec<_> = names.iter().map(unload).collect();
+            for unload in unloads {
+                // One that ended in a panic has left its model as it was.
+                drop(unload.await);
+            }
+            for name in names {
+                local.gone(&name).await;
+            }
+        })
+    }
+
     fn generation(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }

@@ -221,6 +221,14 @@ impl Local {
         });
     }
 
+    /// Waits until nothing is left of a model that was unloaded.
+    pub(super) async fn gone(&self, name: &Arc<str>) {
+        while !self.leaving.is_gone(name) {
+            tokio::time::sleep(GLANCE).await;
+        }
+        self.end_unload(name);
+    }
+
     /// Lists a model as unloaded, unless it has been loaded again meanwhile or is listed so.
     fn end_unload(&self, name: &Arc<str>) {
         let is_unloading =

@@ -454,6 +454,26 @@ async fn a_model_is_unloading_until_the_last_of_its_requests_is_answered() {
 }
 
 #[tokio::test]
+async fn models_that_were_closed_have_left_the_memory() {
+    let repository = Repository::new();
+    let config = grouped("{ count: 1 kind: KIND_CPU }").replace("\"1\"", "\"400\"");
+    repository.write("busy/config.pbtxt", &config);
+    repository.write("busy/1/value", "1");
+    repository.model("idle", "2");
+    let local = repository.open(ControlMode::None);
+    settled(&local).await;
+    assert_eq!(repository.gate.living(), 1);
+    let inputs = vec![Tensor::from_vec("x", &[1], vec![0_i32])];
+    let request = Request { inputs, ..Request::default() };
+    let mut answer = local.get("busy", None).unwrap().stage.call(request);
+    assert!(futures::StreamExt::next(&mut answer).now_or_never().is_none());
+    let ((), answered) = tokio::join!(local.close(), collect_one(answer));
+    assert!(answered.is_ok());
+    assert_eq!(rows(&local), ["busy 1 UNAVAILABLE unloaded", "idle 1 UNAVAILABLE unloaded"]);
+    assert_eq!(repository.gate.living(), 0);
+}
+
+#[tokio::test]
 async fn a_model_that_is_unloaded_again_is_unloading_until_both_are_gone() {
     let repository = Repository::new();
     repository.model("m", "1");
