@@ -7,6 +7,7 @@ mod cache_options;
 mod control_options;
 mod grpc;
 mod healthcheck;
+mod http;
 mod identity;
 mod lifecycle;
 mod limit_options;

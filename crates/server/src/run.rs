@@ -1,6 +1,6 @@
 //! Runs a service: opens its ports, serves until it is told to stop, and lets requests finish.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
-use axum::serve::ListenerExt;
 use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
 use consort_repository::{Models, State};
 use consort_telemetry::{Metrics, Sampler};
@@ -25,7 +24,7 @@ use crate::grpc;
 use crate::lifecycle::Lifecycle;
 use crate::listen::listen;
 use crate::options::Options;
-use crate::{metrics, table};
+use crate::{http, metrics, table};
 
 /// A service to run.
 pub struct Service {
@@ -94,7 +93,7 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
         tracing::info!("Started Metrics Service at {}", listener.local_addr()?);
         let router = metrics::router(service.metrics.clone(), models.clone());
         // Not drained: it answers until the very end, so that the drain can be watched.
-        tokio::spawn(serve_http(listener, router, never()));
+        tokio::spawn(http::serve(listener, router, pending()));
     }
     let address = SocketAddr::new(options.grpc_address, options.grpc_port);
     let listener = listen(address, "--grpc-port").await?;
@@ -113,7 +112,7 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
                 // Answers at once that the server is overloaded when every place is taken.
                 .layer(LoadShed::new(Edge::Http, options.max_in_flight)),
         );
-        servers.spawn(serve_http(listener, router, stopped(stopping)));
+        servers.spawn(http::serve(listener, router, stopped(stopping)));
     }
     service.models.open();
     let must_load = options.control.exit_on_error && service.loads_models;
@@ -162,24 +161,6 @@ async fn serve_grpc(
     }
 }
 
-async fn serve_http(
-    listener: TcpListener,
-    router: Router,
-    until: impl Future<Output = ()> + Send + 'static,
-) {
-    // Answers are small and wanted at once, a streamed token above all.
-    let arrivals = Arrivals::default();
-    let counted = arrivals.clone();
-    let listener = listener.tap_io(move |stream| {
-        counted.note();
-        drop(stream.set_nodelay(true));
-    });
-    let until = arrivals.quiet_after(until);
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
-        tracing::error!("the HTTP front ended: {error}");
-    }
-}
-
 /// Waits until the server is told to stop; an error when a model cannot be loaded at the start
 /// although it `must_load`.
 async fn until_stopped(models: &Arc<Lifecycle>, must_load: bool) -> Result<()> {
@@ -213,10 +194,6 @@ async fn announce(models: &dyn Models) {
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // An error says that the sender is gone, and the server with it.
     let _ = stopping.wait_for(|stopping| *stopping).await;
-}
-
-async fn never() {
-    std::future::pending::<()>().await;
 }
 
 async fn told_to_stop() -> Result<()> {
