@@ -184,8 +184,8 @@ def container(deployment: Resource) -> dict:
 
 
 def pods_fit_their_programs(found: List[Resource], programs: Dict[str, Program]) -> Problems:
-    """Options exist, ports are the programs' defaults, probes ask the metrics port, stages are headless Services."""
-    headless = {resource.name for resource in found if resource.kind == "Service" and resource.body["spec"].get("clusterIP") == "None"}
+    """Options exist, ports are the programs' defaults, probes ask the metrics port, stages are headless Services that show every pod."""
+    headless = {resource.name for resource in found if resource.kind == "Service" and shows_every_pod(resource)}
     for deployment in (resource for resource in found if resource.kind == "Deployment"):
         program, pod = programs[deployment.name], container(deployment)
         if pod["image"] != deployment.name:
@@ -206,6 +206,12 @@ def pods_fit_their_programs(found: List[Resource], programs: Dict[str, Program])
         yield from is_locked_down(deployment, pod)
 
 
+def shows_every_pod(service: Resource) -> bool:
+    """Whether a Service's name resolves to all of its pods, those that are not ready among them."""
+    spec = service.body["spec"]
+    return spec.get("clusterIP") == "None" and spec.get("publishNotReadyAddresses") is True
+
+
 def is_locked_down(deployment: Resource, pod: dict) -> Problems:
     security, whole = pod["securityContext"], deployment.body["spec"]["template"]["spec"]["securityContext"]
     if not whole["runAsNonRoot"] or not security["readOnlyRootFilesystem"] or security["allowPrivilegeEscalation"]:
@@ -216,7 +222,7 @@ def stage_exists(where: str, value: str, names: set, programs: Dict[str, Program
     """`NAME=dns:///host:port` leads to one of `names`, at the gRPC port of its program."""
     target = re.fullmatch(r"(\w+)=dns:///([\w-]+):(\d+)", value)
     if not target or target[2] not in names:
-        yield f"{where}: stage `{value}` leads nowhere"
+        yield f"{where}: stage `{value}` leads to none of {sorted(names)}"
         return
     program = programs["consort-" + target[1]]
     if target[3] != program.options["grpc-port"]:
