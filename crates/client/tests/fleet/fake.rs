@@ -59,6 +59,8 @@ pub(crate) struct FakeState {
     pub(crate) changes: Mutex<Vec<String>>,
     /// Whether it refuses to load and unload.
     pub(crate) is_fixed: AtomicBool,
+    /// How many more changes of a model it refuses.
+    pub(crate) refusals: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Fake {
@@ -82,6 +84,7 @@ impl Fake {
             gate: Semaphore::new(0),
             changes: Mutex::default(),
             is_fixed: AtomicBool::new(false),
+            refusals: Mutex::default(),
         });
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         // `SO_REUSEADDR` is what lets a service come back on its old port.
@@ -128,7 +131,10 @@ impl FakeState {
         (state, reason): (&str, &str),
     ) -> Result<(), Status> {
         self.changes.lock().push(format!("{what} {model} {parameters}"));
-        if self.is_fixed.load(SeqCst) {
+        let mut refusals = self.refusals.lock();
+        let left = refusals.get_mut(model).filter(|left| **left > 0);
+        let is_refused = left.map(|left| *left -= 1).is_some();
+        if is_refused || self.is_fixed.load(SeqCst) {
             return Err(Status::unavailable("not while polling is enabled"));
         }
         let mut index = self.index.lock();
