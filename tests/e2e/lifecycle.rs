@@ -131,6 +131,25 @@ fn a_server_told_to_stop_finishes_what_is_running_and_exits_with_0() {
 }
 
 #[test]
+fn a_server_told_to_stop_twice_waits_for_nothing() {
+    let repository = Repository::new().with_delay("slow", 60_000);
+    let mut system = System::start(Layout::OneProcess, repository.path());
+    let metrics = counters(&mut system);
+    let url = format!("http://{}/v2/models/slow/infer", system.http);
+    thread::spawn(move || post(&url, INFER));
+    let taken = r#"consort_queue_duration_seconds_count{model="slow""#;
+    wait_for("the request", || counted(&metrics, taken) >= 1.0);
+    system.front.terminate();
+    assert!(system.front.line_with("stopping: ").contains("30s"));
+    let told_at = Instant::now();
+    system.front.terminate();
+    let (status, log) = system.front.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("told to stop once more"), "{log}");
+    assert!(told_at.elapsed() < Duration::from_secs(5), "{:?}", told_at.elapsed());
+}
+
+#[test]
 fn an_ensemble_whose_service_is_away_is_unavailable_until_it_comes_back() {
     let repository = Repository::new()
         .with_identity("quick")

@@ -15,6 +15,8 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
+use crate::http::{PING_EVERY, PING_LIMIT};
+
 /// Requests as large as the protocol can say, as Triton takes them.
 const MAX_MESSAGE: usize = i32::MAX as usize;
 
@@ -42,7 +44,8 @@ impl Grpc {
 /// A server with the transport settings of every Consort program.
 pub(crate) fn builder() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_LIMIT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
@@ -74,4 +77,28 @@ pub(crate) fn routes(models: Arc<dyn Models>) -> Routes {
         }
     }
     routes.routes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+    use tonic::transport::server::TcpIncoming;
+
+    use super::*;
+    use crate::http::tests::hang;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_say_that_it_is_there_is_left() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = builder().add_routes(Routes::default());
+        tokio::spawn(
+            served.serve_with_incoming_shutdown(TcpIncoming::from(listener), pending::<()>()),
+        );
+        let after = hang(address).await;
+        assert!((PING_EVERY + PING_LIMIT..2 * PING_EVERY).contains(&after), "{after:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The connections of an HTTP front: who may keep one for how long, and how they end when it stops.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, ready};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::serve::Listener;
+use futures::StreamExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -19,32 +19,36 @@ use tokio::time::sleep;
 use tower::ServiceExt;
 
 use crate::arrivals::Arrivals;
+use crate::incoming::incoming;
 
 /// How long a connection may be without a request whose head is whole: longer than the minute for
 /// which callers and balancers keep one open between two requests, so that it is they who close it.
 const LONGEST_SILENCE: Duration = Duration::from_secs(75);
 
+/// How often the other end of an HTTP/2 connection is asked whether it is there, and how long it has
+/// for the answer: one that hangs is noticed, which TCP alone does not see. Balancers end connections
+/// that are silent for a minute, and this keeps them.
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const PING_LIMIT: Duration = Duration::from_secs(20);
+
 /// Serves `router` until it is told to stop and requests in progress are answered.
 pub(crate) async fn serve(
-    mut listener: TcpListener,
+    listener: TcpListener,
     router: Router,
     until: impl Future<Output = ()> + Send + 'static,
 ) {
-    let arrivals = Arrivals::default();
-    let mut quiet = pin!(arrivals.clone().quiet_after(until));
     let (stop, stopping) = watch::channel(false);
-    loop {
-        // What is wrong with one connection is no reason to end: it tries again.
-        let (stream, _) = tokio::select! {
-            accepted = Listener::accept(&mut listener) => accepted,
-            () = &mut quiet => break,
-        };
-        arrivals.note();
-        // Answers are small and wanted at once, a streamed token above all.
-        drop(stream.set_nodelay(true));
+    let arrivals = Arrivals::default();
+    let connections = incoming(listener, arrivals.clone());
+    let serving = connections.for_each(|stream| {
         tokio::spawn(serve_connection(stream, router.clone(), stopping.clone()));
+        ready(())
+    });
+    // Whichever is over, the port is closed with the connections that were to come.
+    tokio::select! {
+        () = serving => {}
+        () = arrivals.quiet_after(until) => {}
     }
-    drop(listener);
     let _ = stop.send(true);
     drop(stopping);
     // Each connection has a receiver until it ends.
@@ -90,12 +94,13 @@ async fn silent(has_asked: &AtomicBool) {
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(LONGEST_SILENCE);
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_LIMIT);
     builder
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::ready;
+pub(crate) mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use axum::routing::get;
@@ -132,6 +137,17 @@ mod tests {
         (answer, begun_at.elapsed())
     }
 
+    /// Opens a connection of HTTP/2, sends nothing more, and gives the time until it is closed.
+    pub(crate) async fn hang(address: SocketAddr) -> Duration {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        let begun_at = Instant::now();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(PREFACE).await.unwrap();
+        // That it is reset is as good: what the server sent last was not read.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        begun_at.elapsed()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_whole_request_is_closed_after_a_while() {
         let (_serving, address) = front(Duration::ZERO, pending()).await;
@@ -142,6 +158,13 @@ mod tests {
             assert_eq!(answer, "", "{name}");
             assert!((LONGEST_SILENCE..2 * LONGEST_SILENCE).contains(&after), "{name}: {after:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_of_http2_that_does_not_say_that_it_is_there_is_left() {
+        let (_serving, address) = front(Duration::ZERO, pending()).await;
+        let after = hang(address).await;
+        assert!((PING_EVERY + PING_LIMIT..LONGEST_SILENCE).contains(&after), "{after:?}");
     }
 
     #[tokio::test(start_paused = true)]

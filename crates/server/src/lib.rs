@@ -9,6 +9,7 @@ mod grpc;
 mod healthcheck;
 mod http;
 mod identity;
+mod incoming;
 mod lifecycle;
 mod limit_options;
 mod listen;
@@ -16,6 +17,7 @@ mod metrics;
 mod metrics_config;
 mod options;
 mod run;
+mod signals;
 mod stage_main;
 mod table;
 
