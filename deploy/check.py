@@ -1,4 +1,4 @@
-"""Checks deploy/ and docker-compose.yml: schemas, cross references, and options and ports against the programs' --help."""
+"""Checks deploy/ and docker-compose.yml: schemas, cross references, and options and ports against the programs' --help; and the help against docs/."""
 
 from __future__ import annotations
 
@@ -251,6 +251,15 @@ def compose_fits_the_programs(programs: Dict[str, Program]) -> Problems:
                 yield f"{where} publishes {inside}, which is no port of its program"
 
 
+def options_are_documented(programs: Dict[str, Program]) -> Problems:
+    """Every option of a program stands in a page of docs/."""
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+    named = set(re.findall(r"--([a-z0-9-]+)", pages))
+    for program, read in sorted(programs.items()):
+        for option in sorted(set(read.options) - named - {"help", "version"}):
+            yield f"docs: no page tells of `--{option}` of `{program}`"
+
+
 def main() -> None:
     """Prints every problem; the exit status is 1 when there is one."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -266,6 +275,7 @@ def main() -> None:
         *names_lead_somewhere(found),
         *pods_fit_their_programs(found, programs),
         *compose_fits_the_programs(programs),
+        *options_are_documented(programs),
     ]
     print("\n".join(problems) or f"{len(found)} Kubernetes documents and docker-compose.yml fit the programs")
     sys.exit(1 if problems else 0)
