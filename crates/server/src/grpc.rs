@@ -17,7 +17,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::http::{PING_EVERY, PING_LIMIT};
 
-/// Requests as large as the protocol can say, as Triton takes them.
+/// Answers as large as the protocol can say, as Triton gives them.
 const MAX_MESSAGE: usize = i32::MAX as usize;
 
 /// What a sender may have on its way without hearing from us: a large tensor is not held up by
@@ -52,10 +52,10 @@ pub(crate) fn builder() -> Server {
         .http2_max_local_error_reset_streams(Some(MAX_RESETS))
 }
 
-/// Inference, health and reflection.
-pub(crate) fn routes(models: Arc<dyn Models>) -> Routes {
+/// Inference, health and reflection; no message may have more than `max_input_size` bytes.
+pub(crate) fn routes(models: Arc<dyn Models>, max_input_size: usize) -> Routes {
     let inference = GrpcInferenceServiceServer::new(Grpc::new(models.clone()))
-        .max_decoding_message_size(MAX_MESSAGE)
+        .max_decoding_message_size(max_input_size)
         .max_encoding_message_size(MAX_MESSAGE)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
         .accept_compressed(tonic::codec::CompressionEncoding::Deflate);
@@ -82,23 +82,79 @@ pub(crate) fn routes(models: Arc<dyn Models>) -> Routes {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
 
+    use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
+    use consort_protocol::{ModelInferRequest, ModelStatistics};
+    use consort_repository::{IndexEntry, Served};
+    use consort_stage::{Error, Result};
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
     use tokio::net::TcpListener;
+    use tokio::sync::watch;
+    use tonic::Code;
     use tonic::transport::server::TcpIncoming;
 
     use super::*;
     use crate::http::tests::hang;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_caller_that_does_not_say_that_it_is_there_is_left() {
+    /// No models.
+    struct Nothing;
+
+    impl Models for Nothing {
+        fn get(&self, _: &str, _: Option<u64>) -> Result<Arc<Served>> {
+            Err(Error::not_found("nothing is there"))
+        }
+
+        fn index(&self) -> Vec<IndexEntry> {
+            Vec::new()
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+
+        fn statistics(
+            &self,
+            _: &str,
+            _: Option<u64>,
+        ) -> BoxFuture<'_, Result<Vec<ModelStatistics>>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn generation(&self) -> watch::Receiver<u64> {
+            watch::channel(0).1
+        }
+    }
+
+    /// A front with these routes on a free port.
+    async fn front(routes: Routes) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = builder().add_routes(Routes::default());
+        let served = builder().add_routes(routes);
         tokio::spawn(
             served.serve_with_incoming_shutdown(TcpIncoming::from(listener), pending::<()>()),
         );
-        let after = hang(address).await;
+        address
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_larger_than_allowed_is_refused() {
+        let address = front(routes(Arc::new(Nothing), 1_000)).await;
+        let client = GrpcInferenceServiceClient::connect(format!("http://{address}")).await;
+        let mut client = client.unwrap();
+        for (size, is_refused) in [(900, false), (1_000, true)] {
+            let raw_input_contents = vec![vec![0; size].into()];
+            let request = ModelInferRequest { raw_input_contents, ..Default::default() };
+            // No model is there that would take the other.
+            let code = client.model_infer(request).await.unwrap_err().code();
+            assert_eq!(code == Code::OutOfRange, is_refused, "{size}: {code:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_say_that_it_is_there_is_left() {
+        let after = hang(front(Routes::default()).await).await;
         assert!((PING_EVERY + PING_LIMIT..2 * PING_EVERY).contains(&after), "{after:?}");
     }
 }

@@ -16,6 +16,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use crate::arrivals::Arrivals;
@@ -100,7 +101,8 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
     let address = SocketAddr::new(options.grpc_address, options.grpc_port);
     let listener = listen(address, "--grpc-port").await?;
     tracing::info!("Started GRPCInferenceService at {}", listener.local_addr()?);
-    servers.spawn(serve_grpc(listener, models.clone(), options.max_in_flight, stopping.clone()));
+    let routes = grpc::routes(models, options.grpc_max_input_size);
+    servers.spawn(serve_grpc(listener, routes, options.max_in_flight, stopping.clone()));
 
     if let Some((address, router)) = service.http {
         let listener = listen(address, "--http-port").await?;
@@ -157,7 +159,7 @@ async fn wind_down(mut servers: JoinSet<Result<()>>, models: &Lifecycle, limit: 
 
 async fn serve_grpc(
     listener: TcpListener,
-    models: Arc<dyn Models>,
+    routes: Routes,
     max_in_flight: usize,
     stopping: watch::Receiver<bool>,
 ) -> Result<()> {
@@ -173,7 +175,7 @@ async fn serve_grpc(
     let connections = incoming(listener, arrivals.clone()).map(io::Result::Ok);
     grpc::builder()
         .layer(layers)
-        .add_routes(grpc::routes(models))
+        .add_routes(routes)
         .serve_with_incoming_shutdown(connections, arrivals.quiet_after(stopped(stopping)))
         .await
         .context("the gRPC front ended")
