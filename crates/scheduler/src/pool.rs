@@ -182,11 +182,10 @@ impl Shared {
     async fn wait<T>(
         &self,
         mut answer: oneshot::Receiver<T>,
-        expiries: [Option<Instant>; 2],
+        mut expiries: [Option<Instant>; 2],
     ) -> Result<T, oneshot::error::RecvError> {
-        let mut expiries: Vec<_> = expiries.into_iter().flatten().collect();
         expiries.sort_unstable();
-        for at in expiries {
+        for at in expiries.into_iter().flatten() {
             tokio::select! {
                 biased;
                 answer = &mut answer => return answer,
