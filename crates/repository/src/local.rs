@@ -187,22 +187,19 @@ impl Local {
     /// Whether this process serves the model.
     fn is_ours(&self, stated: &Stated) -> bool {
         let name = &stated.folder.name;
-        match &stated.draft {
-            Ok(draft) => {
-                let is_ours = !draft.is_ensemble()
-                    && (self.options.foreign == Foreign::Reported
-                        || self.loader.kind(draft.backend()).is_some());
-                let mut others = self.others.lock();
-                if is_ours {
-                    others.remove(name);
-                } else {
-                    others.insert(name.clone());
-                }
-                is_ours
-            }
-            // Who would have served it may not be told, so everybody says what is wrong.
-            Err(_) => !self.others.lock().contains(name),
+        let mut others = self.others.lock();
+        // Who would have served it may not be told, so everybody says what is wrong.
+        let Ok(draft) = &stated.draft else { return !others.contains(name) };
+        let is_ours = !draft.is_ensemble()
+            && (self.options.foreign == Foreign::Reported
+                || self.loader.kind(draft.backend()).is_some());
+        if is_ours {
+            others.remove(name);
+        } else if !stated.is_given() {
+            // What a caller gives says nothing of a folder, which there need not be.
+            others.insert(name.clone());
         }
+        is_ours
     }
 
     /// Does what is to be done about a model when its turn comes, whoever waits for it.

@@ -85,6 +85,11 @@ impl Stated {
         }
     }
 
+    /// Whether a caller gave the configuration, with or without files.
+    pub(crate) fn is_given(&self) -> bool {
+        self.is_given
+    }
+
     /// Whether it is an ensemble; one whose configuration cannot be read does not count.
     pub fn is_ensemble(&self) -> bool {
         self.draft.as_ref().is_ok_and(Draft::is_ensemble)

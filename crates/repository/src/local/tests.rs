@@ -341,6 +341,20 @@ async fn a_configuration_and_files_of_the_callers_own_replace_the_folder() {
 }
 
 #[tokio::test]
+async fn what_a_caller_gives_says_nothing_of_whose_a_folder_is() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    let elsewhere = r#"{"backend": "elsewhere"}"#.to_owned();
+    let change = Change::load("m", Some(elsewhere), Vec::new()).unwrap();
+    let error = local.control(change).await.unwrap_err();
+    assert!(error.message().contains("failed to poll"), "{error}");
+    repository.write("m/config.pbtxt", "no configuration");
+    let error = load_model(&local, "m").await.unwrap_err();
+    assert!(error.message().starts_with("load failed for model 'm': "), "{error}");
+}
+
+#[tokio::test]
 async fn a_load_goes_on_when_its_caller_goes_away_and_other_models_do_not_wait() {
     let repository = Repository::new();
     repository.model("slow", "1");
