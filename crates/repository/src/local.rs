@@ -171,15 +171,13 @@ impl Local {
 
     /// Lists the models that are to be loaded at the start and are nowhere.
     fn list_missing(&self, all: &[Stated]) {
-        use crate::control::AtStart::Named;
-        let ControlMode::Explicit { at_start: Named(names) } = &self.options.mode else { return };
-        let is_missing = |name: &&String| all.iter().all(|stated| stated.folder.name != **name);
+        let is_missing = |name: &&str| all.iter().all(|stated| stated.folder.name != **name);
         if self.options.foreign == Foreign::Reported {
-            for name in names.iter().filter(is_missing) {
+            for name in self.options.mode.named_at_start().filter(is_missing) {
                 let error = failed_to_poll(name);
-                tracing::error!(model = &**name, "{error}; it is in no model repository");
+                tracing::error!(model = name, "{error}; it is in no model repository");
                 let entry = Entry::of_model(State::Unavailable, error.message());
-                self.replace(&name.as_str().into(), &entry);
+                self.replace(&name.into(), &entry);
             }
         }
     }
