@@ -125,3 +125,23 @@ fn polling_sees_a_model_come_whose_backend_nobody_has_and_change_and_go() {
         wait_until("readiness", || system.get("/v2/health/ready").status == 200);
     }
 }
+
+#[test]
+fn a_model_that_is_named_to_be_loaded_and_is_nowhere_is_listed_with_the_reason() {
+    let named =
+        [("CONSORT_MODEL_CONTROL_MODE", "explicit"), ("CONSORT_LOAD_MODEL", "first,nowhere")];
+    for layout in Layout::ALL {
+        let repository = Repository::new().with_identity("first");
+        let system = System::launch(layout, repository.path(), &named);
+        let why = "failed to load 'nowhere', failed to poll from model repository";
+        wait_for(&system, "nowhere", "UNAVAILABLE", why);
+        wait_until("the other model", || {
+            system.post("/v2/models/first/infer", INFER).status == 200
+        });
+        let answer = ["'nowhere' has no available versions (", why];
+        assert_post(&system, "/v2/models/nowhere/infer", INFER, 404, &answer);
+        assert_ne!(system.get("/v2/health/ready").status, 200, "{layout:?}");
+        let load = "/v2/repository/models/nowhere/load";
+        assert_post(&system, load, "", 500, &[why]);
+    }
+}

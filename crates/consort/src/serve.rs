@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use consort_gateway::{Catalog, CatalogOptions, FrontOptions, router};
 use consort_repository::{Foreign, IDENTITY, IndexEntry, Kind, Loader, Local, Models, State};
+use consort_scheduler::Threads;
 use consort_server::{Lifecycle, Options, Service, block_on, cores, finish, healthcheck, run};
 
 const NAME: &str = "consort";
@@ -49,6 +50,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         cores: cores(),
         cache: cache.clone(),
         limiter: server.limit.limiter(),
+        threads: Threads::default(),
     };
     let local = Local::open(server.local(Foreign::Reported)?, loader)?;
     let options = CatalogOptions {

@@ -264,7 +264,9 @@ impl Models for Catalog {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        // The plans let go of the steps' models as those are unloaded.
+        // The plans let go of the steps' models, and miss none of them.
+        let callable = Callable::among(&[], &ControlMode::None, self.options.foreign);
+        self.state(|statements| *statements = Statements { ensembles: BTreeMap::new(), callable });
         self.leaves.close()
     }
 

@@ -51,6 +51,15 @@ impl ControlMode {
         }
     }
 
+    /// The models that are loaded at the start because they are named, and none where all are.
+    pub fn named_at_start(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            Self::Explicit { at_start: AtStart::Named(names) } => Some(names),
+            Self::None | Self::Poll { .. } | Self::Explicit { at_start: AtStart::All } => None,
+        };
+        names.into_iter().flatten().map(String::as_str)
+    }
+
     /// The same, where the ensembles of `all` that are loaded at the start bring the models that
     /// their steps call.
     #[must_use]

@@ -227,7 +227,7 @@ fn warn_of_no_limit(placement: &Placement<'_>, backend: &Backend, is_limiting: b
 #[cfg(test)]
 mod tests {
     use consort_config::Resource;
-    use consort_scheduler::Supply;
+    use consort_scheduler::{Supply, Threads};
     use consort_stage::{Batch, Signature, Tensor};
     use consort_telemetry::Metrics;
 
@@ -267,6 +267,7 @@ mod tests {
             cores: NonZeroUsize::new(8).unwrap(),
             cache: None,
             limiter: limiter.map(Arc::new),
+            threads: Threads::default(),
         };
         let model = &Model { instances: groups, ..Model::plain("fake", Signature::default()) };
         let (loader, folder) = (&loader, Path::new("nowhere"));

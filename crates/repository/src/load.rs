@@ -1,28 +1,28 @@
 //! Loads one model: reads its configuration, completes and checks it, and starts its instances.
 
+mod start;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use consort_config::{Device, Draft, Model, Problems, Scheduling};
-use consort_scheduler::{
-    Counting, DEFAULT_QUEUE_SIZE, InlineStage, Limiter, PoolStage, Rules, StreamingStage,
-};
-use consort_stage::{BatchBackend, Error, Result, Stage};
+use consort_config::{Draft, Model, Problems};
+use consort_scheduler::{Counting, Limiter, Threads};
+use consort_stage::{Error, Result, Stage};
 use consort_telemetry::{Meter, Metrics};
 
 use crate::cached::Cached;
 use crate::checked::Checked;
 use crate::class_labels::ClassLabels;
 use crate::folder::ModelFolder;
-use crate::instances::{Instances, Life, Pool, Regroup, Running, Source, no_thread};
-use crate::kind::{Backend, Kind, ModelFile};
+use crate::instances::{Instances, Life, Regroup, Running, Source};
+use crate::kind::{Kind, ModelFile};
 use crate::models::Served;
 use crate::response_cache::ResponseCache;
-use crate::sequences;
 use crate::statistics;
+use start::start;
 
 /// What loading needs beside the folder.
 #[derive(Clone)]
@@ -37,6 +37,8 @@ pub struct Loader {
     pub cache: Option<Arc<ResponseCache>>,
     /// What the instances of all models share, when they wait for it.
     pub limiter: Option<Arc<Limiter>>,
+    /// The threads that the instances run on.
+    pub threads: Threads,
 }
 
 /// A version that was served before and whose files are the same.
@@ -126,7 +128,7 @@ impl Loader {
         let life = Life::default();
         let active = std::mem::take(&mut instances.active).into_iter();
         let active = active.map(|backend| life.with(backend)).collect();
-        let (stage, pool) = start(source, &life, active, counting)?;
+        let (stage, pool) = start(source, &life, (active, &self.threads), counting)?;
         let running = Arc::new(Running::new(pool, instances, meter.clone(), life));
         let stage = self.cached(model, stage, &meter);
         let checked =
@@ -212,76 +214,6 @@ fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -
         }
     }
     draft.check().map_err(|problems| misconfigured(&problems))
-}
-
-/// Lets requests reach these instances, which are part of `life`, as the configuration says.
-fn start(
-    source: Source<'_>,
-    life: &Life,
-    instances: Vec<Backend>,
-    counting: Counting,
-) -> Result<(Arc<dyn Stage>, Pool)> {
-    let model = source.model;
-    if let Scheduling::Sequence(batching) = &model.scheduling {
-        return sequences::start(model, batching, source.folder, instances, counting);
-    }
-    let mut batch = Vec::new();
-    let mut streaming = Vec::new();
-    for instance in instances {
-        match instance {
-            Backend::Inline(backend) => {
-                warn_of_no_batches(model);
-                return Ok((Arc::new(InlineStage::new(backend, counting)), Pool::Inline));
-            }
-            Backend::Batch(backend) => batch.push(backend),
-            Backend::Streaming(backend) => streaming.push(backend),
-        }
-    }
-    if streaming.is_empty() {
-        let rules = rules(model, &batch)?;
-        let gain = batch.iter().all(|backend| backend.gains_from_threads());
-        let wants_wide = gain && rules.runs_at_once() && source.wants_wide()?;
-        let wide = wants_wide.then(|| source.open_wide()).transpose()?;
-        let stage = PoolStage::start(&model.name, batch, rules, counting).map_err(no_thread)?;
-        if let Some(Backend::Batch(wide)) = wide.map(|wide| life.with(wide)) {
-            stage.add_wide(wide).map_err(no_thread)?;
-        }
-        let stage = Arc::new(stage);
-        let pool = Pool::Batch(Arc::downgrade(&stage));
-        return Ok((stage, pool));
-    }
-    let stage = StreamingStage::start(&model.name, streaming, queue_size(model), counting);
-    let stage = Arc::new(stage.map_err(no_thread)?);
-    let pool = Pool::Streaming(Arc::downgrade(&stage));
-    Ok((stage, pool))
-}
-
-/// A backend without a queue gathers no batches, however well that is described.
-fn warn_of_no_batches(model: &Model) {
-    if matches!(model.scheduling, Scheduling::Dynamic(_)) {
-        let backend = &model.backend;
-        let message = format!(
-            "`dynamic_batching` has no effect: backend `{backend}` runs each request where it is \
-             called"
-        );
-        let problem = model.problem("dynamic_batching", message);
-        tracing::warn!(model = &*model.name, "{problem}");
-    }
-}
-
-/// How the requests of a model with these instances are batched.
-fn rules(model: &Model, instances: &[Box<dyn BatchBackend>]) -> Result<Rules> {
-    let mut devices = model.instances.iter().flat_map(|group| &group.devices);
-    let is_gpu = devices.any(|device| *device != Device::Cpu);
-    Rules::of(model, is_gpu, instances.iter().all(|instance| instance.keeps_requests_apart()))
-}
-
-fn queue_size(model: &Model) -> usize {
-    let stated = match &model.scheduling {
-        Scheduling::Dynamic(batching) => batching.priorities.default_policy.max_queue_size,
-        _ => None,
-    };
-    stated.map_or(DEFAULT_QUEUE_SIZE, NonZeroUsize::get)
 }
 
 fn platform(model: &Model) -> String {

@@ -171,15 +171,13 @@ impl Local {
 
     /// Lists the models that are to be loaded at the start and are nowhere.
     fn list_missing(&self, all: &[Stated]) {
-        use crate::control::AtStart::Named;
-        let ControlMode::Explicit { at_start: Named(names) } = &self.options.mode else { return };
-        let is_missing = |name: &&String| all.iter().all(|stated| stated.folder.name != **name);
+        let is_missing = |name: &&str| all.iter().all(|stated| stated.folder.name != **name);
         if self.options.foreign == Foreign::Reported {
-            for name in names.iter().filter(is_missing) {
+            for name in self.options.mode.named_at_start().filter(is_missing) {
                 let error = failed_to_poll(name);
-                tracing::error!(model = &**name, "{error}; it is in no model repository");
+                tracing::error!(model = name, "{error}; it is in no model repository");
                 let entry = Entry::of_model(State::Unavailable, error.message());
-                self.replace(&name.as_str().into(), &entry);
+                self.replace(&name.into(), &entry);
             }
         }
     }
@@ -187,22 +185,19 @@ impl Local {
     /// Whether this process serves the model.
     fn is_ours(&self, stated: &Stated) -> bool {
         let name = &stated.folder.name;
-        match &stated.draft {
-            Ok(draft) => {
-                let is_ours = !draft.is_ensemble()
-                    && (self.options.foreign == Foreign::Reported
-                        || self.loader.kind(draft.backend()).is_some());
-                let mut others = self.others.lock();
-                if is_ours {
-                    others.remove(name);
-                } else {
-                    others.insert(name.clone());
-                }
-                is_ours
-            }
-            // Who would have served it may not be told, so everybody says what is wrong.
-            Err(_) => !self.others.lock().contains(name),
+        let mut others = self.others.lock();
+        // Who would have served it may not be told, so everybody says what is wrong.
+        let Ok(draft) = &stated.draft else { return !others.contains(name) };
+        let is_ours = !draft.is_ensemble()
+            && (self.options.foreign == Foreign::Reported
+                || self.loader.kind(draft.backend()).is_some());
+        if is_ours {
+            others.remove(name);
+        } else if !stated.is_given() {
+            // What a caller gives says nothing of a folder, which there need not be.
+            others.insert(name.clone());
         }
+        is_ours
     }
 
     /// Does what is to be done about a model when its turn comes, whoever waits for it.
@@ -335,6 +330,13 @@ impl Models for Local {
             for name in names {
                 local.gone(&name).await;
             }
+            // Their backends are gone, and they are about to end.
+            let threads = local.loader.threads.clone();
+            let join = move || {
+                threads.join();
+                Ok(())
+            };
+            drop(on_thread(join).await);
         })
     }
 

@@ -5,7 +5,6 @@ mod instance;
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use consort_stage::{BatchBackend, Error, Request, Response, Responses, Result, Stage, one};
@@ -20,6 +19,7 @@ use crate::batching::{Place, Rules};
 use crate::order::{Answer, Order};
 use crate::queue::{Dismissal, Queue, Queued, Seat};
 use crate::roster::Roster;
+use crate::threads::Threads;
 use crate::ticket::Ticket;
 
 /// A stage over the instances of a batch backend.
@@ -32,7 +32,7 @@ pub struct PoolStage {
 
 /// The instances by their numbers, and what tells each to go.
 struct Members {
-    name: String,
+    threads: Threads,
     dismissals: Mutex<Roster<Dismissal>>,
     /// The one for requests that come alone, while there is one.
     wide: Mutex<Option<Dismissal>>,
@@ -46,9 +46,9 @@ struct Shared {
 }
 
 impl PoolStage {
-    /// Starts a thread for each instance; `name` is the model's, for the threads' names.
+    /// Starts a thread of the model's for each instance.
     pub fn start(
-        name: &str,
+        threads: impl Into<Threads>,
         instances: Vec<Box<dyn BatchBackend>>,
         rules: Rules,
         counting: Counting,
@@ -56,8 +56,8 @@ impl PoolStage {
         let has_instances = !instances.is_empty();
         let (queue, order) = (Queue::new(rules), Order::default());
         let shared = Arc::new(Shared { queue, order, counting, has_instances });
-        let dismissals = Mutex::default();
-        let members = Members { name: name.to_owned(), dismissals, wide: Mutex::default() };
+        let (dismissals, wide) = (Mutex::default(), Mutex::default());
+        let members = Members { threads: threads.into(), dismissals, wide };
         let stage = Self { shared, members };
         stage.change(instances, &[])?;
         Ok(stage)
@@ -132,8 +132,7 @@ impl PoolStage {
         work: impl FnOnce(&Shared) + Send + 'static,
     ) -> io::Result<()> {
         let shared = self.shared.clone();
-        let name = format!("{}_{which}", self.members.name);
-        thread::Builder::new().name(name).spawn(move || work(&shared)).map(drop)
+        self.members.threads.start(which, move || work(&shared))
     }
 }
 
@@ -182,11 +181,10 @@ impl Shared {
     async fn wait<T>(
         &self,
         mut answer: oneshot::Receiver<T>,
-        expiries: [Option<Instant>; 2],
+        mut expiries: [Option<Instant>; 2],
     ) -> Result<T, oneshot::error::RecvError> {
-        let mut expiries: Vec<_> = expiries.into_iter().flatten().collect();
         expiries.sort_unstable();
-        for at in expiries {
+        for at in expiries.into_iter().flatten() {
             tokio::select! {
                 biased;
                 answer = &mut answer => return answer,

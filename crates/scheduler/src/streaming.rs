@@ -17,6 +17,7 @@ use self::answering::{Answering, Asked};
 use self::instance::Instance;
 use crate::Counting;
 use crate::roster::Roster;
+use crate::threads::Threads;
 
 /// The responses a caller may leave unread before its request pauses: enough to ride out a slow
 /// write, small enough that a stalled caller holds little.
@@ -27,7 +28,7 @@ const REPLY_CAPACITY: usize = 32;
 /// Dropping it ends the loops once what they admitted is answered.
 pub struct StreamingStage {
     shared: Arc<Shared>,
-    name: String,
+    threads: Threads,
     queue_size: usize,
 }
 
@@ -37,17 +38,17 @@ struct Shared {
 }
 
 impl StreamingStage {
-    /// Starts the loop of each instance on a thread; `name` is the model's.
+    /// Starts the loop of each instance on a thread of the model's.
     ///
     /// At most `queue_size` requests wait for each instance to admit them.
     pub fn start(
-        name: &str,
+        threads: impl Into<Threads>,
         instances: Vec<Box<dyn StreamingBackend>>,
         queue_size: usize,
         counting: Counting,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared { instances: RwLock::default(), counting });
-        let stage = Self { shared, name: name.to_owned(), queue_size };
+        let stage = Self { shared, threads: threads.into(), queue_size };
         stage.change(instances, &[])?;
         Ok(stage)
     }
@@ -62,7 +63,8 @@ impl StreamingStage {
         added: Vec<Box<dyn StreamingBackend>>,
         retired: &[usize],
     ) -> io::Result<Vec<usize>> {
-        let start = |number, backend| Instance::start(&self.name, number, backend, self.queue_size);
+        let Self { threads, queue_size, .. } = self;
+        let start = |number, backend| Instance::start(threads, number, backend, *queue_size);
         let mut instances = self.shared.instances.write();
         let (numbers, gone) = instances.change(added, retired, start);
         for instance in gone {

@@ -53,6 +53,7 @@ impl Catalog {
     async fn load_leaf(&self, change: Change, stated: Option<Stated>) -> Result<()> {
         let name = change.model.clone();
         let loaded = self.leaves.control(change).await;
+        let is_nowhere = stated.is_none();
         self.state(|Statements { ensembles, callable }| {
             if loaded.is_ok() {
                 // It may have been an ensemble's name until now.
@@ -63,7 +64,8 @@ impl Catalog {
             }
         });
         let own = self.own.load();
-        match own.entry(&name).filter(|_| loaded.is_err() && !self.is_stated(&name)) {
+        let may_tell_why = loaded.is_err() && !is_nowhere && !self.is_stated(&name);
+        match own.entry(&name).filter(|_| may_tell_why) {
             Some(unlisted) => Err(load_failed(&name, &unlisted.failures())),
             None => loaded,
         }

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use consort_repository::{ControlMode, Entry, Foreign, Models, State, Stated, UNLOADED};
+use consort_repository::{
+    ControlMode, Entry, Foreign, Models, State, Stated, UNLOADED, failed_to_poll,
+};
 
 /// The models that are stated and may be called, whoever serves them.
 pub(super) struct Callable {
@@ -27,6 +29,8 @@ enum Wish {
     Unloaded,
     /// It is to be served.
     Served,
+    /// It was named to be served from the start, and no repository has it.
+    Missing,
 }
 
 impl Callable {
@@ -34,6 +38,10 @@ impl Callable {
     /// they are others' business.
     pub(super) fn among(all: &[Stated], mode: &ControlMode, foreign: Foreign) -> Self {
         let mut callable = Self { foreign, models: BTreeMap::new() };
+        let is_stated = |name: &str| all.iter().any(|stated| stated.folder.name == name);
+        for name in mode.named_at_start().filter(|name| !is_stated(name)) {
+            callable.miss(name);
+        }
         for stated in all {
             let is_wanted = mode.loads_at_start(&stated.folder.name);
             callable.state(stated, if is_wanted { Wish::Served } else { Wish::Unknown });
@@ -44,6 +52,13 @@ impl Callable {
     /// Notes what `stated` says of a model that is to be served now.
     pub(super) fn serve(&mut self, stated: &Stated) {
         self.state(stated, Wish::Served);
+    }
+
+    fn miss(&mut self, name: &str) {
+        if self.foreign == Foreign::Reported {
+            let model = Model { wish: Wish::Missing, backend: String::new(), is_optional: false };
+            self.models.insert(name.into(), model);
+        }
     }
 
     fn state(&mut self, stated: &Stated, wish: Wish) {
@@ -62,7 +77,7 @@ impl Callable {
     /// Notes that somebody has unloaded a model.
     pub(super) fn unload(&mut self, name: &str) {
         if let Some(model) = self.models.get_mut(name)
-            && matches!(model.wish, Wish::Served)
+            && matches!(model.wish, Wish::Served | Wish::Missing)
         {
             model.wish = Wish::Unloaded;
         }
@@ -93,6 +108,9 @@ impl Model {
         let entry = match self.wish {
             Wish::Unknown => Entry::of_model(State::Unknown, ""),
             Wish::Unloaded => Entry::of_model(State::Unavailable, UNLOADED),
+            Wish::Missing => {
+                Entry::of_model(State::Unavailable, failed_to_poll(name).message().to_owned())
+            }
             Wish::Served => {
                 let backend = &self.backend;
                 let reason = format!(

@@ -1,9 +1,7 @@
-//! Carries out one change: loads beside what is served, exchanges it when ready, frees the old.
+//! Carries out one change: loads beside what is served and exchanges it when ready.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use consort_stage::{Error, Result};
 
@@ -13,15 +11,8 @@ use crate::folder::{served_versions, versions_in};
 use crate::instances::Running;
 use crate::load::{Blueprint, Kept, Version, misconfigured};
 use crate::models::{Served, State};
-use crate::snapshot::{Entry, Snapshot};
+use crate::snapshot::Entry;
 use crate::stated::{Stated, no_version};
-
-/// How long an unload waits for the instances before it says that some are still at work: those
-/// that have nothing to do are gone in a fraction of it.
-const FAREWELL: Duration = Duration::from_millis(50);
-
-/// How often it is looked whether the last request of an unloaded model is answered.
-const GLANCE: Duration = Duration::from_millis(20);
 
 /// What is to be done about a model.
 pub(super) enum Task {
@@ -179,74 +170,8 @@ impl Local {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Ends the service of a model; what is in flight is finished by whoever holds it.
-    fn unload(&self, name: &Arc<str>) {
-        let Some(entry) = self.snapshot.load().entry(name).cloned() else { return };
-        if entry.is_unknown() {
-            return;
-        }
-        let leaving = entry.unloading();
-        self.replace(name, &leaving);
-        let loaded = self.loaded.lock().remove(name);
-        let pulses = loaded.as_ref().map(Loaded::pulses).unwrap_or_default();
-        drop(loaded);
-        let is_watched = self.leaving.add(name, pulses);
-        self.forget_meters(name, entry.versions(), &leaving);
-        drop(entry);
-        let until = Instant::now() + FAREWELL;
-        while !self.leaving.is_gone(name) {
-            if Instant::now() >= until {
-                tracing::info!(model = &**name, "unloading: requests under way are being finished");
-                if !is_watched {
-                    self.watch_unload(name.clone());
-                }
-                return;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        self.end_unload(name);
-    }
-
-    /// Notes that a model is unloaded as soon as the last of what it has under way is over.
-    fn watch_unload(&self, name: Arc<str>) {
-        let local = self.me.clone();
-        self.runtime.spawn(async move {
-            while let Some(local) = local.upgrade() {
-                if local.leaving.is_gone(&name) {
-                    return local.end_unload(&name);
-                }
-                drop(local);
-                tokio::time::sleep(GLANCE).await;
-            }
-        });
-    }
-
-    /// Waits until nothing is left of a model that was unloaded.
-    pub(super) async fn gone(&self, name: &Arc<str>) {
-        while !self.leaving.is_gone(name) {
-            tokio::time::sleep(GLANCE).await;
-        }
-        self.end_unload(name);
-    }
-
-    /// Lists a model as unloaded, unless it has been loaded again meanwhile or is listed so.
-    fn end_unload(&self, name: &Arc<str>) {
-        let is_unloading =
-            |snapshot: &Snapshot| snapshot.entry(name).is_some_and(Entry::is_unloading);
-        let before = self.snapshot.rcu(|snapshot| match snapshot.entry(name) {
-            Some(entry) if entry.is_unloading() => {
-                Arc::new(snapshot.with(name.clone(), entry.unloaded()))
-            }
-            _ => snapshot.clone(),
-        });
-        if is_unloading(&before) {
-            self.generation.send_modify(|generation| *generation += 1);
-            tracing::info!(model = &**name, "unloaded");
-        }
-    }
-
     /// Forgets what was counted for versions that are served no longer.
-    fn forget_meters(&self, name: &str, gone: Vec<u64>, entry: &Entry) {
+    pub(super) fn forget_meters(&self, name: &str, gone: Vec<u64>, entry: &Entry) {
         for version in gone {
             if entry.ready().all(|served| served.version != version) {
                 self.loader.metrics.remove_meter(name, &version.to_string());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Weak};
 use std::time::Duration;
 
-use consort_scheduler::Limiter;
+use consort_scheduler::{Limiter, Threads};
 use consort_stage::{Batch, InlineBackend, Request, Tensor, collect_one};
 use consort_telemetry::Metrics;
 use futures::FutureExt;
@@ -152,6 +152,7 @@ impl Repository {
                 cores: LOAD_THREADS,
                 cache: None,
                 limiter,
+                threads: Threads::default(),
             },
         )
         .unwrap()
@@ -338,6 +339,20 @@ async fn a_configuration_and_files_of_the_callers_own_replace_the_folder() {
     let error = local.control(empty.unwrap()).await.unwrap_err();
     assert!(error.message().starts_with("failed to load 'm', no version is available"), "{error}");
     assert_eq!(value_of(&local, "m"), 1);
+}
+
+#[tokio::test]
+async fn what_a_caller_gives_says_nothing_of_whose_a_folder_is() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    let elsewhere = r#"{"backend": "elsewhere"}"#.to_owned();
+    let change = Change::load("m", Some(elsewhere), Vec::new()).unwrap();
+    let error = local.control(change).await.unwrap_err();
+    assert!(error.message().contains("failed to poll"), "{error}");
+    repository.write("m/config.pbtxt", "no configuration");
+    let error = load_model(&local, "m").await.unwrap_err();
+    assert!(error.message().starts_with("load failed for model 'm': "), "{error}");
 }
 
 #[tokio::test]
