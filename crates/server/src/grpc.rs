@@ -84,48 +84,15 @@ mod tests {
     use std::future::pending;
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use consort_protocol::ModelInferRequest;
     use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
-    use consort_protocol::{ModelInferRequest, ModelStatistics};
-    use consort_repository::{IndexEntry, Served};
-    use consort_stage::{Error, Result};
-    use futures::FutureExt;
-    use futures::future::BoxFuture;
     use tokio::net::TcpListener;
-    use tokio::sync::watch;
     use tonic::Code;
     use tonic::transport::server::TcpIncoming;
 
     use super::*;
     use crate::http::tests::hang;
-
-    /// No models.
-    struct Nothing;
-
-    impl Models for Nothing {
-        fn get(&self, _: &str, _: Option<u64>) -> Result<Arc<Served>> {
-            Err(Error::not_found("nothing is there"))
-        }
-
-        fn index(&self) -> Vec<IndexEntry> {
-            Vec::new()
-        }
-
-        fn is_ready(&self) -> bool {
-            true
-        }
-
-        fn statistics(
-            &self,
-            _: &str,
-            _: Option<u64>,
-        ) -> BoxFuture<'_, Result<Vec<ModelStatistics>>> {
-            async { Ok(Vec::new()) }.boxed()
-        }
-
-        fn generation(&self) -> watch::Receiver<u64> {
-            watch::channel(0).1
-        }
-    }
+    use crate::nothing::Nothing;
 
     /// A front with these routes on a free port.
     async fn front(routes: Routes) -> SocketAddr {
@@ -140,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_that_is_larger_than_allowed_is_refused() {
-        let address = front(routes(Arc::new(Nothing), 1_000)).await;
+        let address = front(routes(Arc::<Nothing>::default(), 1_000)).await;
         let client = GrpcInferenceServiceClient::connect(format!("http://{address}")).await;
         let mut client = client.unwrap();
         for (size, is_refused) in [(900, false), (1_000, true)] {

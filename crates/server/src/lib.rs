@@ -15,6 +15,8 @@ mod limit_options;
 mod listen;
 mod metrics;
 mod metrics_config;
+#[cfg(test)]
+mod nothing;
 mod options;
 mod run;
 mod signals;
