@@ -226,7 +226,7 @@ fn a_replica_that_joins_late_or_comes_back_gets_the_same_models() {
     let port = format!("--grpc-port={}", two.rsplit(':').next().expect("an address has a port"));
     let start = || {
         let arguments = [argument.clone(), port.clone()];
-        let mut program = Program::start_on(&arguments, "consort-preprocess", &EXPLICIT);
+        let mut program = Program::start_on("consort-preprocess", &arguments, &EXPLICIT);
         program.address("GRPCInferenceService");
         program
     };

@@ -190,7 +190,7 @@ fn an_ensemble_whose_service_is_away_is_unavailable_until_it_comes_back() {
     // What its service has is known from before: this is not there.
     assert_eq!(early.post("/v2/models/none/infer", INFER).status, 404);
     let port = format!("--grpc-port={}", address.rsplit(':').next().unwrap_or_default());
-    let _back = Program::start_on(&[argument.as_str(), &port], "consort-preprocess", &[]);
+    let _back = Program::start_on("consort-preprocess", &[argument.as_str(), &port], &[]);
     for system in [&early, &late] {
         system.wait_until_ready();
         assert_eq!(system.post("/v2/models/chain/infer", INFER).status, 200);

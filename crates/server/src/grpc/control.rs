@@ -21,7 +21,7 @@ use consort_protocol::{
     SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse, parse_version,
     repository_index_response,
 };
-use consort_repository::{Change, IndexEntry, Labels, State};
+use consort_repository::{Change, IndexEntry, Labels, Served, State};
 use consort_stage::{Code, Context, Error};
 use consort_telemetry::{Protocol, request_span};
 use futures::Stream;
@@ -245,11 +245,7 @@ impl Grpc {
         change.map_err(|error| refused(&error, &Labels::default()))
     }
 
-    fn find(
-        &self,
-        name: &str,
-        version: &str,
-    ) -> Result<std::sync::Arc<consort_repository::Served>, Status> {
+    fn find(&self, name: &str, version: &str) -> Result<Arc<Served>, Status> {
         let version = parse_version(version);
         let found = version.and_then(|version| self.models.get(name, version));
         found.map_err(|error| refused(&error, &Labels::of_model(name)))
