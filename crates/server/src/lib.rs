@@ -15,6 +15,7 @@ mod limit_options;
 mod listen;
 mod metrics;
 mod metrics_config;
+pub mod not_offered;
 #[cfg(test)]
 mod nothing;
 mod options;
