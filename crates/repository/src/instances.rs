@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn kind(load: fn(&Instance<'_>) -> Result<Backend>) -> Kind {
-        Kind { name: "fake", signature: |_| Ok(None), load }
+        Kind { name: "fake", signature: |_| Ok(None), tells: |_| Ok(Vec::new()), load }
     }
 
     fn group(name: &str, count: usize) -> InstanceGroup {

@@ -23,13 +23,14 @@ const REVEALED: [(&str, &[&str]); 10] = [
 ];
 
 /// Optional inputs that are revealed, by the names that models have for them.
-const ASKED: [&str; 6] = [
+const ASKED: [&str; 7] = [
     "logit_bias_ids",
     "logit_bias_weights",
     "return_log_probs",
     "top_logprobs",
     "guided_decoding_guide_type",
     "guided_decoding_guide",
+    "lora_name",
 ];
 
 /// What one step tells and another takes, where it takes any.

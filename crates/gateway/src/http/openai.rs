@@ -1,5 +1,6 @@
 //! OpenAI's API over ensembles that continue text or embed it.
 
+mod adapters;
 mod answer;
 mod caller;
 mod characters;

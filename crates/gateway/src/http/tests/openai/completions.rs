@@ -419,13 +419,13 @@ fn models_say_which_routes_they_are_for() {
     shown(
         "/v1/models",
         &expect![[
-            r#"200 {"object":"list","data":[{"id":"generate","object":"model","owned_by":"consort","routes":["/v1/completions"]},{"id":"embed","object":"model","owned_by":"consort","routes":["/v1/embeddings"]}]}"#
+            r#"200 {"object":"list","data":[{"id":"generate","object":"model","owned_by":"consort","root":"generate","parent":null,"routes":["/v1/completions"]},{"id":"embed","object":"model","owned_by":"consort","root":"embed","parent":null,"routes":["/v1/embeddings"]}]}"#
         ]],
     );
     shown(
         "/v1/models/embed",
         &expect![[
-            r#"200 {"id":"embed","object":"model","owned_by":"consort","routes":["/v1/embeddings"]}"#
+            r#"200 {"id":"embed","object":"model","owned_by":"consort","root":"embed","parent":null,"routes":["/v1/embeddings"]}"#
         ]],
     );
     shown(
