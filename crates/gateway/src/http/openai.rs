@@ -18,7 +18,6 @@ mod models;
 mod record;
 mod sampling;
 mod sse;
-mod stop;
 mod template;
 mod templates;
 mod text_model;

@@ -1,5 +1,7 @@
 //! One choice of an answer: a model's responses as text, ended where it should end, its tokens counted.
 
+use std::sync::Arc;
+
 use consort_stage::{Error, Response, Responses};
 use consort_telemetry::Pace;
 use futures::{Stream, StreamExt, stream};
@@ -8,8 +10,8 @@ use super::characters::Characters;
 use super::counts::{self, Usage};
 use super::log_probs::{LogProbs, Token};
 use super::sampling::Sampling;
-use super::stop::Stop;
 use super::text_model::TEXT_OUTPUT;
+use crate::stop::{Stop, Words};
 
 /// What a choice gives.
 #[derive(Debug, PartialEq)]
@@ -45,7 +47,7 @@ impl Choice {
         Self {
             responses: Some(responses),
             characters: Characters::default(),
-            stop: Stop::new(sampling.stop.clone()),
+            stop: Stop::new(Arc::new(Words::new(&sampling.stop))),
             log_probs: sampling.log_probs.map(|_| LogProbs::default()),
             pace: Some(pace),
             echo,
@@ -120,13 +122,19 @@ impl Choice {
         if let Some(log_probs) = &mut self.log_probs {
             log_probs.read(response, &text)?;
         }
-        let (text, is_over) = self.stop.push(&text);
+        let (text, is_over) = self.before_stop(text);
         if is_over {
             self.responses = None;
             self.is_cut = true;
             self.ends_with("stop");
         }
         Ok(text)
+    }
+
+    /// What can be shown with one more piece, and whether the text ends there.
+    fn before_stop(&mut self, piece: String) -> (String, bool) {
+        let (text, is_over) = self.stop.push(piece.into_bytes());
+        (whole(text), is_over)
     }
 
     fn count(&mut self, response: &Response) {
@@ -149,10 +157,10 @@ impl Choice {
     fn finish(&mut self) -> String {
         self.responses = None;
         let rest = self.characters.finish();
-        let (mut text, is_over) = self.stop.push(&rest);
+        let (mut text, is_over) = self.before_stop(rest);
         self.is_cut = is_over;
         if !is_over {
-            text += &self.stop.finish();
+            text += &whole(self.stop.finish());
         }
         let is_full = || {
             let most = self.max_tokens.and_then(|most| u64::try_from(most).ok());
@@ -175,4 +183,10 @@ impl Choice {
             pace.ended();
         }
     }
+}
+
+/// Text that is cut nowhere but at stop words, so between characters.
+fn whole(text: Vec<u8>) -> String {
+    String::from_utf8(text)
+        .unwrap_or_else(|cut| String::from_utf8_lossy(cut.as_bytes()).into_owned())
 }
