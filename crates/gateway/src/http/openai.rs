@@ -6,6 +6,7 @@ mod caller;
 mod characters;
 mod chat;
 mod choice;
+mod chunks;
 mod completions;
 mod counts;
 mod embeddings;

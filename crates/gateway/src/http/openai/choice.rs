@@ -87,7 +87,7 @@ impl Choice {
             };
             match text {
                 Ok(text) if text.is_empty() && self.responses.is_some() => {}
-                Ok(text) => match self.show(&text) {
+                Ok(text) => match self.show(text) {
                     Some(event) => return Some(Ok(event)),
                     None => return self.end.take().map(Ok),
                 },
@@ -100,15 +100,17 @@ impl Choice {
     }
 
     /// More of the text, with its tokens; nothing when there is neither.
-    fn show(&mut self, text: &str) -> Option<Event> {
+    fn show(&mut self, mut text: String) -> Option<Event> {
         let has_ended = self.responses.is_none() && !self.is_cut;
         let tokens = self.log_probs.as_mut().map(|log_probs| {
-            let mut tokens = log_probs.shown(text);
+            let mut tokens = log_probs.shown(&text);
             // Only what was cut off at a stop word is not told.
             tokens.extend(has_ended.then(|| log_probs.finish()).into_iter().flatten());
             tokens
         });
-        let text = std::mem::take(&mut self.echo) + text;
+        if !self.echo.is_empty() {
+            text.insert_str(0, &std::mem::take(&mut self.echo));
+        }
         let has_tokens = tokens.as_ref().is_some_and(|tokens| !tokens.is_empty());
         (has_tokens || !text.is_empty()).then_some(Event::Text(text, tokens))
     }
