@@ -9,10 +9,11 @@ use consort_ensemble::{Edge, Spec, StepSpec};
 use consort_stage::{Signature, TensorSpec};
 
 /// What is revealed: the name it gets, and what models call it, in any case.
-const REVEALED: [(&str, &[&str]); 10] = [
+const REVEALED: [(&str, &[&str]); 11] = [
     ("input_ids", &["input_ids", "input_id"]),
     ("input_lengths", &["input_lengths", "input_length", "request_input_len"]),
     ("attention_mask", &["attention_mask", "input_mask"]),
+    ("cached_tokens", &["cached_tokens"]),
     ("output_ids", &["output_ids"]),
     ("finish_reason", &["finish_reason"]),
     ("output_log_probs", &["output_log_probs"]),

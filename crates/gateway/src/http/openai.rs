@@ -22,6 +22,7 @@ mod sse;
 mod template;
 mod templates;
 mod text_model;
+mod vllm;
 
 use axum::Router;
 use axum::extract::Request;

@@ -52,7 +52,7 @@ impl Choice {
             pace: Some(pace),
             echo,
             max_tokens: sampling.max_tokens,
-            usage: Usage { prompt: None, completion: None },
+            usage: Usage::UNKNOWN,
             is_cut: false,
             finish: None,
             end: None,
@@ -141,6 +141,7 @@ impl Choice {
 
     fn count(&mut self, response: &Response) {
         self.usage.prompt = self.usage.prompt.or_else(|| counts::prompt_tokens(response));
+        self.usage.cached = self.usage.cached.or_else(|| counts::cached_tokens(response));
         if let Some(tokens) = counts::completion_tokens(response) {
             *self.usage.completion.get_or_insert(0) += tokens;
             if let Some(pace) = &mut self.pace {

@@ -153,8 +153,11 @@ impl TextModel {
         let signature = &self.revealed.signature;
         let probable = log_probs.map(|alternatives| log_probs::outputs(signature, alternatives));
         let probable = probable.transpose()?.unwrap_or_default();
-        let more = [counts::prompt_output(signature), Some("output_ids"), Some("finish_reason")];
-        let more = more.into_iter().flatten().filter(|name| signature.output(name).is_some());
+        let more = [counts::CACHED, "output_ids", "finish_reason"];
+        let more = counts::prompt_output(signature)
+            .into_iter()
+            .chain(more)
+            .filter(|name| signature.output(name).is_some());
         let more = more.chain(probable.iter().copied());
         Ok(std::iter::once(TEXT_OUTPUT).chain(more).map(Arc::from).collect())
     }
