@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::clients::python;
-use crate::program::Program;
+use crate::program::{Program, checkout};
 use crate::repository::{INFER, Repository};
 use crate::system::{Answer, Layout, System, post, start_stage, wait_until};
 
@@ -83,6 +83,17 @@ fn an_ensemble_is_loaded_with_its_steps_and_unloaded_with_them() {
         }
         assert_eq!(system.get("/v2/health/ready").status, 200, "{}", system.index());
         assert!(system.metric("nv_inference_count{model=\"chain\"") < 0.5);
+    }
+}
+
+#[test]
+fn an_ensemble_named_at_the_start_brings_the_ensembles_that_it_calls() {
+    for layout in Layout::ALL {
+        let repository = chain().with_chain("outer", &["chain", "other"]);
+        let named = [EXPLICIT[0], ("CONSORT_LOAD_MODEL", "outer")];
+        let system = System::launch(layout, repository.path(), &named);
+        wait_until("the ensemble", || infer(&system, "outer").status == 200);
+        assert_answer(&infer(&system, "chain"), 200, "\"y\"");
     }
 }
 
@@ -326,6 +337,42 @@ fn the_number_of_instances_changes_under_traffic_without_a_reload() {
         assert!((now - took).abs() < f64::EPSILON, "the model was loaded again");
         let shown = system.get("/v2/models/slow/config").json();
         assert_eq!(shown["instance_group"][0]["count"], 2);
+    }
+}
+
+#[test]
+fn instances_share_the_cores_anew_when_their_number_changes() {
+    let cores = thread::available_parallelism().expect("it is known").get();
+    let config = |count: usize| {
+        format!(
+            r#"backend: "onnxruntime" max_batch_size: 8
+            instance_group [ {{ count: {count} kind: KIND_CPU }} ]"#
+        )
+    };
+    let graph = fs::read(checkout().join("crates/model/tests/graphs/add_sub.onnx"));
+    let repository = Repository::new().with("m", &config(1));
+    let repository = repository.with_file("m", "1/model.onnx", graph.expect("it is there"));
+    let named = [EXPLICIT[0], ("CONSORT_LOAD_MODEL", "m")];
+    let system = System::launch(Layout::OneProcess, repository.path(), &named);
+    system.wait_until_ready();
+    // The runtime has threads of its own, which the first load starts.
+    let mut helpers_of_one = usize::MAX;
+    wait_until("the end of the first load", || {
+        let before = std::mem::replace(&mut helpers_of_one, threads(&system.front, "load"));
+        before == helpers_of_one
+    });
+    let of_the_runtime = helpers_of_one + 1 - cores;
+    for count in [1, 2, cores + 1, 1] {
+        fs::write(repository.path().join("m/config.pbtxt"), config(count)).expect("it is written");
+        assert_answer(&load(&system, "m", ""), 200, "");
+        let share = (cores / count).max(1);
+        let wide = usize::from(count > 1 && share < cores);
+        // The threads of a session are named after the one that opens it, which is one of them.
+        let helpers = count * (share - 1) + wide * (cores - 1);
+        wait_until(&format!("{count} instances of {share} threads"), || {
+            threads(&system.front, "m_") == count + wide
+                && threads(&system.front, "load") == of_the_runtime + helpers
+        });
     }
 }
 

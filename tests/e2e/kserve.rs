@@ -31,10 +31,11 @@ fn twice(versions: [i64; 2]) -> String {
     )
 }
 
-fn gateway(server: &Server, repository: &Repository) -> System {
+fn gateway(server: &Server, repository: &Repository, mode: &str) -> System {
     let options = [
         format!("--stage=scaling={}", server.address),
         format!("--model-repository={}", repository.path().display()),
+        format!("--model-control-mode={mode}"),
     ];
     System::of(Program::start("consort-gateway", &options), Vec::new())
 }
@@ -53,7 +54,7 @@ fn a_server_that_can_only_be_asked_by_name_serves_the_steps_that_name_its_model(
         .with("twice", &twice([-1, 1]))
         .with("other", &twice([-1, 7]))
         .with("none", &twice([-1, -1]).replace("scale", "none"));
-    let system = gateway(&server, &repository);
+    let system = gateway(&server, &repository, "none");
     wait_for("the model", || infer(&system, "twice", 1.0).status == 200);
     let answer = infer(&system, "twice", 1.0).json();
     let expected: Vec<f64> = (1..=8).map(|value| f64::from(value) * 100.0).collect();
@@ -86,7 +87,7 @@ fn a_server_that_can_only_be_asked_by_name_serves_the_steps_that_name_its_model(
 fn the_versions_that_its_metadata_lists_can_be_asked_for() {
     let server = serve(&["2", "3"]);
     let repository = Repository::new().with("twice", &twice([2, -1]));
-    let system = gateway(&server, &repository);
+    let system = gateway(&server, &repository, "none");
     system.wait_until_ready();
     let answer = infer(&system, "twice", 1.0).json();
     assert_eq!(answer["outputs"][0]["data"][0], json!(6.0), "{answer}");
@@ -95,4 +96,36 @@ fn the_versions_that_its_metadata_lists_can_be_asked_for() {
     let versions: Vec<&Value> =
         rows.filter(|row| row["name"] == "scale").map(|row| &row["version"]).collect();
     assert_eq!(versions, ["2", "3"]);
+}
+
+#[test]
+fn what_a_caller_loads_is_asked_for_before_it_is_decided_whether_it_is_there() {
+    let server = serve(&[]);
+    let repository = Repository::new()
+        .with("twice", &twice([-1, 1]))
+        .with("lacking", &twice([-1, -1]).replace("scale", "none"));
+    let system = gateway(&server, &repository, "explicit");
+    system.wait_until_ready();
+    let change = |model: &str, what: &str| {
+        system.post(&format!("/v2/repository/models/{model}/{what}"), "{}")
+    };
+    assert_eq!(infer(&system, "twice", 1.0).status, 404);
+    let loaded = change("twice", "load");
+    assert_eq!(loaded.status, 200, "{}", loaded.text);
+    let answer = infer(&system, "twice", 1.0);
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let refused = change("lacking", "load");
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(refused.text.contains("failed to load 'none', failed to poll"), "{}", refused.text);
+
+    // It is there without its ensemble, too, once somebody has loaded it, and cannot be unloaded.
+    assert_eq!(change("twice", "unload").status, 200);
+    assert_eq!(change("scale", "load").status, 200);
+    let x = json!({"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]});
+    let body = json!({"inputs": [x]}).to_string();
+    assert_eq!(system.post("/v2/models/scale/infer", &body).status, 200);
+    let refused = change("scale", "unload");
+    assert_eq!(refused.status, 501, "{}", refused.text);
+    assert!(refused.text.contains("service 'scaling' ("), "{}", refused.text);
+    assert_eq!(system.post("/v2/models/scale/infer", &body).status, 200);
 }

@@ -123,10 +123,16 @@ fn a_server_told_to_stop_finishes_what_is_running_and_exits_with_0() {
         assert_eq!(answer.status, 200, "{layout:?}: {}", answer.text);
         let (status, log) = system.front.wait();
         assert_eq!(status.code(), Some(0), "{layout:?}: {log}");
+        let (_, end) = log.split_once("stopping").expect("it said so");
+        assert!(!end.contains("not ready"), "{layout:?}: {log}");
+        let mut unloaded = end.matches("unloaded").count();
         for (_, stage, _) in system.stages {
             stage.terminate();
-            assert_eq!(stage.wait().0.code(), Some(0));
+            let (status, log) = stage.wait();
+            assert_eq!(status.code(), Some(0), "{log}");
+            unloaded += log.matches("unloaded").count();
         }
+        assert!(unloaded >= 1, "whoever has the model unloads it: {log}");
     }
 }
 

@@ -8,6 +8,7 @@ mod batching;
 mod classes;
 mod clients;
 mod control;
+mod foreign;
 mod generate;
 mod instances;
 mod kserve;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::failure;
 use crate::fleet::Shared;
+use crate::plain::is_unknown_call;
 use crate::probe::look_again;
 use crate::replica::Replica;
 
@@ -49,14 +50,18 @@ impl Shared {
         };
         let mut replicas = listing();
         if replicas.is_empty() {
-            // It may have been put into their repository a moment ago.
+            // It may have been put into their repository a moment ago, or they list nothing at all.
+            self.expect_loaded(change);
             let all = self.replicas.load_full();
             join_all(all.iter().map(|replica| look_again(replica, model))).await;
             replicas = listing();
         }
         if replicas.is_empty() {
             return match change.action {
-                Action::Load(_) => Err(failed_to_poll(model)),
+                Action::Load(_) => {
+                    self.expected.send_if_modified(|expected| expected.unload(model));
+                    Err(failed_to_poll(model))
+                }
                 // What nobody has is not loaded.
                 Action::Unload { .. } => Ok(replicas),
             };
@@ -67,6 +72,13 @@ impl Shared {
             return Err(Error::unavailable(text));
         }
         Ok(replicas)
+    }
+
+    /// Has replicas that do not list what they have asked for what somebody wants loaded.
+    fn expect_loaded(&self, Change { model, action }: &Change) {
+        if matches!(action, Action::Load(_)) {
+            self.expected.send_if_modified(|expected| expected.load(model));
+        }
     }
 
     /// Waits until what the replicas have said by now is what callers see.
@@ -97,7 +109,18 @@ pub(crate) async fn ask_for(replica: &Replica, change: &Change) -> Result<()> {
             client.repository_model_unload(request).await.map(drop)
         }
     };
-    answer.map_err(|status| replica.locate(failure::of_call(&status, &Context::default())))
+    match answer {
+        Err(status) if is_unknown_call(&status) && is_loaded(replica, change) => Ok(()),
+        answer => {
+            answer.map_err(|status| replica.locate(failure::of_call(&status, &Context::default())))
+        }
+    }
+}
+
+/// Whether a replica is as `change` would make it: one that cannot load models has those that it
+/// has.
+fn is_loaded(replica: &Replica, change: &Change) -> bool {
+    change.action == Action::Load(None) && replica.report().has_ready(&change.model)
 }
 
 fn parameters(given: &Override) -> impl Iterator<Item = (String, ModelRepositoryParameter)> {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::discovery::{Discovery, Dns};
+use crate::expected::Expected;
 use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use crate::supervisor::Supervisor;
@@ -61,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) turns: Turns,
     /// The models that are called by name, which a service may not list by itself.
-    pub(crate) expected: watch::Sender<BTreeSet<Arc<str>>>,
+    pub(crate) expected: watch::Sender<Expected>,
     /// Asks the supervisor to publish what the replicas have said.
     pub(crate) refresh: mpsc::Sender<oneshot::Sender<()>>,
 }
@@ -128,11 +129,7 @@ impl Models for Fleet {
     }
 
     fn expect(&self, models: BTreeSet<Arc<str>>) {
-        self.shared.expected.send_if_modified(|expected| {
-            let is_news = *expected != models;
-            *expected = models;
-            is_news
-        });
+        self.shared.expected.send_if_modified(|expected| expected.call(models));
     }
 
     fn index(&self) -> Vec<IndexEntry> {

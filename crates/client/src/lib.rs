@@ -9,6 +9,7 @@ mod call;
 mod connection;
 mod control;
 mod discovery;
+mod expected;
 mod failure;
 mod fleet;
 mod keeper;

@@ -105,7 +105,7 @@ async fn ask(replica: &Replica, again: Again<'_>) -> Option<Result<Report, Statu
             Ok((ready, models))
         }
         (Ok(ready), Err(status)) if plain::is_unknown_call(&status) => {
-            let expected = replica.expected.borrow().clone();
+            let expected = replica.expected.borrow().names();
             let listed = timeout(ANSWER_TIMEOUT, plain::list(&mut client, &expected)).await.ok()?;
             listed.map(|models| (ready, models))
         }

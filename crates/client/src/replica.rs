@@ -1,6 +1,6 @@
 //! One process of a stage's service: the channel to it, its calls in flight and how it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::client::Grpc;
 
 use crate::connection::Connection;
+use crate::expected::Expected;
 use crate::report::{Health, Report};
 
 /// The client of one replica; a clone is cheap and shares the connection.
@@ -44,7 +45,7 @@ pub(crate) struct Replica {
     /// Wakes the supervisor then.
     changed: Arc<Notify>,
     /// The models that are called by name, for a replica that does not list what it has.
-    pub(crate) expected: watch::Receiver<BTreeSet<Arc<str>>>,
+    pub(crate) expected: watch::Receiver<Expected>,
     /// Held while it is asked how it is, so that no older answer is noted after a newer one.
     pub(crate) asking: tokio::sync::Mutex<()>,
     client: Client,
@@ -63,7 +64,7 @@ impl Replica {
         address: SocketAddr,
         meter: Arc<UpstreamMeter>,
         changed: Arc<Notify>,
-        expected: watch::Receiver<BTreeSet<Arc<str>>>,
+        expected: watch::Receiver<Expected>,
     ) -> Result<Self> {
         let lost = Arc::<Notify>::default();
         let connection = Connection::lazy(address, lost.clone());

@@ -94,6 +94,11 @@ impl Report {
         }
     }
 
+    /// Whether some version of a model is ready.
+    pub(crate) fn has_ready(&self, name: &str) -> bool {
+        self.models.iter().any(|model| &*model.name == name && model.state == State::Ready)
+    }
+
     /// What was last known of a model version.
     pub(crate) fn find(&self, name: &str, version: Option<u64>) -> Option<&Reported> {
         self.models.iter().find(|model| &*model.name == name && model.version == version)

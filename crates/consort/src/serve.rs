@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use consort_gateway::{Catalog, CatalogOptions, FrontOptions, router};
 use consort_repository::{Foreign, IDENTITY, IndexEntry, Kind, Loader, Local, Models, State};
+use consort_scheduler::Threads;
 use consort_server::{Lifecycle, Options, Service, block_on, cores, finish, healthcheck, run};
 
 const NAME: &str = "consort";
@@ -49,11 +50,14 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         cores: cores(),
         cache: cache.clone(),
         limiter: server.limit.limiter(),
+        threads: Threads::default(),
     };
     let local = Local::open(server.local(Foreign::Reported)?, loader)?;
     let options = CatalogOptions {
         repositories: server.model_repository.clone(),
         mode: server.control.mode()?,
+        // The local models are all there are, and list themselves.
+        foreign: Foreign::Ignored,
         cache,
     };
     let catalog = Catalog::open(options, local, metrics.clone())?;

@@ -7,6 +7,7 @@ mod assemble;
 mod change;
 mod reveal;
 mod statement;
+mod unlisted;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use consort_protocol::ModelStatistics;
 use consort_repository::{
-    Change, ControlMode, Entry, IndexEntry, Models, ResponseCache, Rounds, Served, Snapshot,
-    Stated, Turns, Watching, statistics,
+    Change, ControlMode, Entry, Foreign, IndexEntry, Models, ResponseCache, Rounds, Served,
+    Snapshot, Stated, Turns, Watching, statistics,
 };
 use consort_stage::{Error, Result};
 use consort_telemetry::Metrics;
@@ -24,16 +25,19 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use assemble::Assembly;
+use assemble::{Assembly, Leaves};
 use statement::Statement;
+use unlisted::Callable;
 
 /// Where the ensembles lie and what decides which of them are served.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct CatalogOptions {
     /// The model repositories.
     pub repositories: Vec<PathBuf>,
     /// What decides which ensembles are served.
     pub mode: ControlMode,
+    /// What becomes of models in the repositories that are no ensembles and that nobody lists.
+    pub foreign: Foreign,
     /// Where the responses of ensembles are kept, when they are.
     pub cache: Option<Arc<ResponseCache>>,
 }
@@ -44,11 +48,18 @@ pub struct Catalog {
     options: CatalogOptions,
     leaves: Arc<dyn Models>,
     /// Held while the plans are made, so that a later state is never overwritten by an earlier.
-    statements: Mutex<BTreeMap<Arc<str>, Statement>>,
+    statements: Mutex<Statements>,
     metrics: Arc<Metrics>,
-    ensembles: ArcSwap<Snapshot>,
+    /// What it answers for itself: the ensembles, and the models that no service lists.
+    own: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
     turns: Turns,
+}
+
+/// What the repositories state, and what callers have made of it.
+struct Statements {
+    ensembles: BTreeMap<Arc<str>, Statement>,
+    callable: Callable,
 }
 
 impl Catalog {
@@ -65,14 +76,16 @@ impl Catalog {
             ControlMode::Poll { every } => Some((every, Watching::begin(&options.repositories)?)),
             ControlMode::None | ControlMode::Explicit { .. } => None,
         };
-        let statements = statements(&options)?;
+        let all = Stated::all(&options.repositories)?;
+        let options = CatalogOptions { mode: options.mode.with_steps(&all), ..options };
+        let statements = Statements::of(&all, &options);
         let catalog = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             options,
             leaves,
             statements: Mutex::new(statements),
             metrics,
-            ensembles: ArcSwap::default(),
+            own: ArcSwap::default(),
             generation: watch::Sender::new(0),
             turns: Turns::default(),
         });
@@ -89,12 +102,12 @@ impl Catalog {
     pub fn misstated(&self) -> Vec<String> {
         let statements = self.statements.lock();
         let problems =
-            statements.values().filter_map(|statement| statement.model()?.as_ref().err());
+            statements.ensembles.values().filter_map(|statement| statement.model()?.as_ref().err());
         problems.cloned().collect()
     }
 
     fn is_stated(&self, name: &str) -> bool {
-        self.statements.lock().contains_key(name)
+        self.statements.lock().ensembles.contains_key(name)
     }
 
     /// Makes the plans anew over the models as they are now.
@@ -103,27 +116,32 @@ impl Catalog {
     }
 
     /// Changes what is stated and makes the plans anew.
-    fn state(&self, change: impl FnOnce(&mut BTreeMap<Arc<str>, Statement>)) {
+    fn state(&self, change: impl FnOnce(&mut Statements)) {
         let mut statements = self.statements.lock();
         change(&mut statements);
         self.publish(self.assembled(&statements));
     }
 
-    fn assembled(&self, statements: &BTreeMap<Arc<str>, Statement>) -> BTreeMap<Arc<str>, Entry> {
-        let specs = statements.values().filter_map(Statement::spec);
+    fn assembled(&self, statements: &Statements) -> BTreeMap<Arc<str>, Entry> {
+        let Statements { ensembles, callable } = statements;
+        let specs = ensembles.values().filter_map(Statement::spec);
         let steps = specs.flat_map(|spec| &spec.steps).map(|step| step.model.clone());
-        self.leaves.expect(steps.filter(|model| !statements.contains_key(model)).collect());
+        self.leaves.expect(steps.filter(|model| !ensembles.contains_key(model)).collect());
+        let unlisted = callable.unlisted(&*self.leaves);
+        let leaves = Leaves { listed: &*self.leaves, unlisted: Snapshot::new(unlisted.clone()) };
         let cache = self.options.cache.as_ref();
-        Assembly::new(statements, &*self.leaves, &self.metrics, cache).all()
+        let mut entries = Assembly::new(ensembles, leaves, &self.metrics, cache).all();
+        entries.extend(unlisted);
+        entries
     }
 
     /// Makes these plans the ones that are served; the statements they follow from are locked.
     fn publish(&self, entries: BTreeMap<Arc<str>, Entry>) {
-        let before = self.ensembles.load();
+        let before = self.own.load();
         let snapshot = Snapshot::new(entries);
         for row in snapshot.index() {
             if row.is_trouble() && !before.index().contains(&row) {
-                tracing::warn!(ensemble = &*row.name, "not ready: {}", row.reason);
+                tracing::warn!(model = &*row.name, "not ready: {}", row.reason);
             }
         }
         let served = |snapshot: &Snapshot| snapshot.select("", None).unwrap_or_default();
@@ -131,7 +149,7 @@ impl Catalog {
             warn_of_no_cache(&served(&before), &served(&snapshot));
         }
         assemble::forget_meters(&self.metrics, &served(&before), &served(&snapshot));
-        self.ensembles.store(Arc::new(snapshot));
+        self.own.store(Arc::new(snapshot));
         self.generation.send_modify(|generation| *generation += 1);
     }
 }
@@ -151,21 +169,22 @@ fn warn_of_no_cache(before: &[Arc<Served>], now: &[Arc<Served>]) {
     }
 }
 
-/// What the repositories state of their ensembles.
-///
-/// A configuration that cannot be read counts as an ensemble's only where it says so; the service
-/// of its backend reports the others.
-fn statements(options: &CatalogOptions) -> Result<BTreeMap<Arc<str>, Statement>> {
-    let all = Stated::all(&options.repositories)?;
-    let ensembles = all.iter().filter(|stated| stated.is_ensemble());
-    let state = |stated: &Stated| {
-        let name = stated.folder.name.as_str();
-        let is_wanted = options.mode.loads_at_start(name);
-        let statement =
-            if is_wanted { Statement::served(stated) } else { Statement::unknown(stated) };
-        (Arc::from(name), statement)
-    };
-    Ok(ensembles.map(state).collect())
+impl Statements {
+    /// What `all` state.
+    ///
+    /// A configuration that cannot be read counts as an ensemble's only where it says so; the
+    /// service of its backend reports the others.
+    fn of(all: &[Stated], CatalogOptions { mode, foreign, .. }: &CatalogOptions) -> Self {
+        let state = |stated: &Stated| {
+            let name = stated.folder.name.as_str();
+            let is_wanted = mode.loads_at_start(name);
+            let statement =
+                if is_wanted { Statement::served(stated) } else { Statement::unknown(stated) };
+            (Arc::from(name), statement)
+        };
+        let ensembles = all.iter().filter(|stated| stated.is_ensemble()).map(state).collect();
+        Self { ensembles, callable: Callable::among(all, mode, *foreign) }
+    }
 }
 
 /// Assembles the ensembles again whenever the models change, for as long as the catalog lives.
@@ -194,7 +213,7 @@ async fn poll(catalog: Weak<Catalog>, mut rounds: Rounds) {
 
 impl Models for Catalog {
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {
-        let ensembles = self.ensembles.load();
+        let ensembles = self.own.load();
         if ensembles.entry(name).is_some() {
             return ensembles.get(name, version);
         }
@@ -202,7 +221,7 @@ impl Models for Catalog {
     }
 
     fn index(&self) -> Vec<IndexEntry> {
-        let ensembles = self.ensembles.load();
+        let ensembles = self.own.load();
         let mut rows = self.leaves.index();
         rows.retain(|row| ensembles.entry(&row.name).is_none());
         rows.extend(ensembles.index());
@@ -211,7 +230,7 @@ impl Models for Catalog {
     }
 
     fn is_ready(&self) -> bool {
-        self.leaves.is_ready() && self.ensembles.load().is_ready()
+        self.leaves.is_ready() && self.own.load().is_ready()
     }
 
     fn statistics(
@@ -221,7 +240,7 @@ impl Models for Catalog {
     ) -> BoxFuture<'_, Result<Vec<ModelStatistics>>> {
         let name = name.to_owned();
         Box::pin(async move {
-            let snapshot = self.ensembles.load_full();
+            let snapshot = self.own.load_full();
             let ensembles = snapshot.select(&name, version);
             let read = |served: &Arc<Served>| statistics::of(&self.metrics, served);
             if snapshot.entry(&name).is_some() {
@@ -242,6 +261,13 @@ impl Models for Catalog {
             let done = tokio::spawn(catalog.carry_out(change));
             done.await.unwrap_or_else(|_| Err(Error::internal("the change was cut short")))
         })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        // The plans let go of the steps' models, and miss none of them.
+        let callable = Callable::among(&[], &ControlMode::None, self.options.foreign);
+        self.state(|statements| *statements = Statements { ensembles: BTreeMap::new(), callable });
+        self.leaves.close()
     }
 
     fn generation(&self) -> watch::Receiver<u64> {

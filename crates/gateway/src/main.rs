@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use consort_client::{Fleet, FleetOptions, StageAddress};
 use consort_gateway::{Catalog, CatalogOptions, FrontOptions, router};
+use consort_repository::Foreign;
 use consort_server::{Lifecycle, Options, Service, block_on, finish, healthcheck, run};
 
 #[global_allocator]
@@ -51,6 +52,7 @@ async fn serve(program: &Program) -> Result<()> {
     let options = CatalogOptions {
         repositories: program.server.model_repository.clone(),
         mode: control.mode()?,
+        foreign: Foreign::Reported,
         cache: program.server.cache.cache(),
     };
     let catalog = Catalog::open(options, fleet, metrics.clone())?;

@@ -1,5 +1,7 @@
 //! The GPUs of the machine as Triton's metrics show them, through NVML where the driver has it.
 
+use std::env;
+
 use consort_telemetry::semconv::{Family, label, triton};
 use consort_telemetry::{Reading, Sampler};
 use nvml_wrapper::error::NvmlError;
@@ -17,6 +19,12 @@ const READINGS: [(Family, Read); 6] = [
     (triton::GPU_POWER_LIMIT, |gpu| Ok(f64::from(gpu.enforced_power_limit()?) / 1000.0)),
     (triton::ENERGY_CONSUMPTION, joules),
 ];
+
+/// The variable that says which GPUs CUDA shows to this process, and in which order: their numbers,
+/// or unique names.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+/// What the unique names of GPUs and of parts of them begin with.
+const NAMES: [&str; 2] = ["GPU-", "MIG-"];
 
 /// Every GPU that the driver shows to this process.
 struct Gpus {
@@ -41,11 +49,45 @@ pub fn gpus() -> Option<Box<dyn Sampler>> {
     (!gpus.is_empty()).then(|| Box::new(Gpus { nvml, gpus }) as Box<_>)
 }
 
-/// How many bytes of a GPU's memory nobody has; `None` where the driver does not tell.
+/// How many bytes nobody has of the memory of the GPU that CUDA calls so in this process; `None`
+/// where the driver does not tell.
 pub(crate) fn free_memory(index: u32) -> Option<usize> {
     let nvml = Nvml::init().ok()?;
-    let free = nvml.device_by_index(index).ok()?.memory_info().ok()?.free;
-    usize::try_from(free).ok()
+    let visible = env::var(VISIBLE).ok();
+    let gpu = match physical(visible.as_deref(), index)? {
+        Physical::Index(index) => nvml.device_by_index(index).ok()?,
+        Physical::Name(name) => named(&nvml, name)?,
+    };
+    usize::try_from(gpu.memory_info().ok()?.free).ok()
+}
+
+/// What the driver calls a GPU, whatever a process is shown.
+#[derive(Debug, PartialEq, Eq)]
+enum Physical<'a> {
+    Index(u32),
+    /// A unique name or its beginning, of a GPU or a part of one.
+    Name(&'a str),
+}
+
+/// The GPU that CUDA calls by `index` where it is shown those that [`VISIBLE`] lists: NVML counts all
+/// there are. `None` when it is shown no such one.
+///
+/// Both count in the order of the bus, as CUDA does where the GPUs are alike.
+fn physical(visible: Option<&str>, index: u32) -> Option<Physical<'_>> {
+    let Some(visible) = visible else {
+        return Some(Physical::Index(index));
+    };
+    let entry = visible.split(',').nth(index as usize)?.trim();
+    let is_name = NAMES.iter().any(|name| entry.starts_with(name));
+    if is_name { Some(Physical::Name(entry)) } else { entry.parse().ok().map(Physical::Index) }
+}
+
+/// The GPU with a unique name, or with one that begins so.
+fn named<'a>(nvml: &'a Nvml, name: &str) -> Option<Device<'a>> {
+    let mut all = (0..nvml.device_count().ok()?).filter_map(|gpu| nvml.device_by_index(gpu).ok());
+    let whole = all.find(|gpu| gpu.uuid().is_ok_and(|uuid| uuid.starts_with(name)));
+    // A part of one is not among them.
+    whole.or_else(|| nvml.device_by_uuid(name).ok())
 }
 
 fn find(nvml: &Nvml, index: u32) -> Option<Gpu> {
@@ -82,6 +124,17 @@ impl Sampler for Gpus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_is_found_among_those_that_the_process_is_shown() {
+        assert_eq!(physical(None, 1), Some(Physical::Index(1)));
+        assert_eq!(physical(Some("3, 2"), 1), Some(Physical::Index(2)));
+        assert_eq!(physical(Some("GPU-5fd4f087,MIG-1"), 0), Some(Physical::Name("GPU-5fd4f087")));
+        assert_eq!(physical(Some("GPU-5fd4f087,MIG-1"), 1), Some(Physical::Name("MIG-1")));
+        for (hidden, index) in [("", 0), ("0", 1), ("-1", 0), ("NoDevFiles", 0)] {
+            assert_eq!(physical(Some(hidden), index), None, "{hidden}");
+        }
+    }
 
     #[test]
     fn a_machine_tells_of_its_gpus_or_has_none() {

@@ -47,3 +47,4 @@ pub(crate) use runs::Runs;
 pub(crate) use serial::{Parts, Serial};
 pub(crate) use shared::{Home, Shared, Size};
 pub(crate) use steps::Steps;
+pub(crate) use waiting::MOST_WAITING;

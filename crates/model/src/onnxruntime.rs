@@ -8,7 +8,6 @@ use consort_stage::{Batch, BatchBackend, Error, Interrupt, Result, Tensor};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 
 use crate::agreement;
-use crate::provider::Provider;
 use crate::run_error::RunError;
 use crate::termination::{Run, Running};
 use crate::{session, signature, values};
@@ -34,7 +33,8 @@ struct OnnxRuntime {
 fn load(instance: &Instance<'_>) -> Result<Backend> {
     let model = instance.model;
     let file = instance.version_folder.join(&model.file_name);
-    let (session, provider) = session::open(instance, &file)?;
+    let provider = session::provider(instance)?;
+    let session = session::open(instance, provider, &file)?;
     let signature = model.backend_signature();
     agreement::check(&signature, &session)?;
     let outputs = &signature.outputs;
@@ -43,7 +43,7 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         model: Arc::clone(&model.name),
         outputs: outputs.iter().map(|spec| Arc::clone(&spec.name)).collect(),
         shrink: model.settings.get(SHRINK).map(str::to_owned),
-        shares_threads: provider == Provider::Cpu && model.settings.get(session::THREADS).is_none(),
+        shares_threads: session::shares_threads(model, provider),
         running: Running::default(),
     })))
 }

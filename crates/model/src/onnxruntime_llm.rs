@@ -4,7 +4,7 @@ mod choosing;
 mod placement;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
@@ -13,8 +13,8 @@ use consort_stage::{Error, Interrupt, Jobs, Result, Signature, StreamingBackend,
 use ort::session::Session;
 
 use crate::llm::{
-    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, OUTPUTS, Outputs,
-    Runs, Steps, adapter_names,
+    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, MOST_WAITING,
+    OUTPUTS, Outputs, Runs, Steps, adapter_names,
 };
 use crate::provider::Provider;
 use crate::session;
@@ -38,11 +38,17 @@ const MOST_GUIDE_THREADS: usize = 4;
 struct OnnxRuntimeLlm {
     engine: Engine,
     runs: Arc<Runs>,
+    /// Whether the instance chose how many threads a run has, and not the configuration.
+    shares_threads: bool,
 }
 
 impl StreamingBackend for OnnxRuntimeLlm {
     fn run(&mut self, mut jobs: Jobs) {
         self.engine.run(&mut jobs);
+    }
+
+    fn gains_from_threads(&self) -> bool {
+        self.shares_threads
     }
 
     fn interrupt(&self) -> Option<Interrupt> {
@@ -84,19 +90,23 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         }
         _ => return Err(no_kernel()),
     };
-    let runs = Arc::new(Runs::new(adapters(instance, opened.provider)?)?);
+    let runs = Arc::new(Runs::new(adapters(instance, &opened)?)?);
     let limits = Limits {
         adapters: runs.adapters().names().cloned().collect(),
         ..limits(instance, &opened.config, &opened.graph)?
     };
-    let guidance = guidance(instance, limits.vocabulary)?;
+    let tokenizer = tokenizer(instance)?;
+    let shares_threads = session::shares_threads(model, opened.provider);
     let mut decoder = placement::decoder(model, opened, (&limits, &runs))?;
     try_adapters(&mut *decoder, &runs)?;
+    let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
+    let texts = decoder.slots() + MOST_WAITING;
+    let guidance = Guidance::new((tokenizer, limits.vocabulary), (texts, threads));
     let names = model.signature.outputs.iter().map(|spec| Arc::clone(&spec.name));
     let outputs = Outputs::new(names, model.signature.is_batching());
     let engine = Engine::new(decoder, limits, outputs, (guidance, Arc::clone(&runs)))
         .named(Steps::of(model.name.clone(), instance.version));
-    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm { engine, runs })))
+    Ok(Backend::Streaming(Box::new(OnnxRuntimeLlm { engine, runs, shares_threads })))
 }
 
 /// A session, and what it was found to be.
@@ -122,22 +132,24 @@ impl Opened {
 
 fn open(instance: &Instance<'_>) -> Result<Opened> {
     let file = instance.version_folder.join(&instance.model.file_name);
-    let (session, provider, captures) = if let Some(opened) = choosing::open(instance, &file)? {
-        opened
-    } else {
-        let (session, provider) = session::open(instance, &file)?;
-        (session, provider, false)
+    let provider = session::provider(instance)?;
+    let beside = Config::read(&[instance.version_folder, instance.model_folder])?;
+    let is_described = beside.is_some();
+    let mut config = beside.unwrap_or_default();
+    let settings = &instance.model.settings;
+    let shares_buffer = settings.switch_or("past_present_share_buffer", config.shares_buffer)?;
+    config.shares_buffer = shares_buffer;
+    let place = (provider, &*file);
+    let (session, captures) = match choosing::open(instance, place, &config)? {
+        Some(opened) => opened,
+        None => (session::open(instance, provider, &file)?, false),
     };
-    let mut config = read_config(instance, &session)?;
-    config.shares_buffer = shares_buffer(instance, &config)?;
+    if !is_described {
+        config = Config { shares_buffer, ..carried_config(&session)? };
+    }
     let graph = Graph::read(&session, &config)?;
-    let picker = choosing::picker(instance, &file, &graph)?;
+    let picker = choosing::picker(instance, place, &graph)?;
     Ok(Opened { session, provider, config, graph, captures, picker })
-}
-
-/// Whether past and present of the cache are one buffer.
-fn shares_buffer(instance: &Instance<'_>, config: &Config) -> Result<bool> {
-    instance.model.settings.switch_or("past_present_share_buffer", config.shares_buffer)
 }
 
 fn no_kernel() -> Error {
@@ -148,22 +160,21 @@ fn no_kernel() -> Error {
     )
 }
 
-fn read_config(instance: &Instance<'_>, session: &Session) -> Result<Config> {
+/// What the graph itself carries of its checkpoint's configuration.
+fn carried_config(session: &Session) -> Result<Config> {
     let metadata = session.metadata().ok().and_then(|data| data.custom(METADATA));
-    let folders: [&Path; 2] = [instance.version_folder, instance.model_folder];
-    Config::read(&folders, metadata.as_deref())
+    metadata.map_or_else(|| Ok(Config::default()), |text| Config::of_metadata(&text))
 }
 
 /// The adapters in the version's folder and the model's.
-fn adapters(instance: &Instance<'_>, provider: Provider) -> Result<Adapters> {
-    let adapters = Adapters::load(&[instance.version_folder, instance.model_folder])?;
-    if provider != Provider::Cpu && adapters.names().len() > 0 {
-        return Err(Error::unsupported(
-            "the model has adapters, which only run on the processor; use `kind: KIND_CPU`, or \
-             merge one into its weights",
-        ));
-    }
-    Ok(adapters)
+fn adapters(instance: &Instance<'_>, opened: &Opened) -> Result<Adapters> {
+    let card = match opened.provider {
+        Provider::Cpu => None,
+        card @ Provider::Cuda(_) => Some(card.allocator(&opened.session).map_err(|error| {
+            Error::internal(format!("the adapters cannot be kept on the card: {error}"))
+        })?),
+    };
+    Adapters::load(&[instance.version_folder, instance.model_folder], card.as_ref())
 }
 
 /// Computes a token with each adapter, so that one that does not fit the graph is found now.
@@ -185,18 +196,16 @@ fn try_adapters(decoder: &mut dyn Decoder, runs: &Runs) -> Result<()> {
     Ok(())
 }
 
-/// What keeps texts within bounds, with the model's tokenizer; a model without one generates all
-/// the same, but one whose configuration names a file has it.
-fn guidance(instance: &Instance<'_>, vocabulary: usize) -> Result<Guidance> {
+/// The tokenizer that keeps texts within bounds, or why there is none: a model without one generates
+/// all the same, but one whose configuration names a file has it.
+fn tokenizer(instance: &Instance<'_>) -> Result<Result<PathBuf>> {
     let tokenizer = instance.find_beside(TOKENIZER, TOKENIZER_FILE);
     if instance.model.settings.get(TOKENIZER).is_some() {
         tokenizer.as_ref().map_err(Error::clone)?;
     }
-    let tokenizer = tokenizer.map_err(|error| {
+    Ok(tokenizer.map_err(|error| {
         Error::unsupported(format!("`{GUIDE}` needs the model's tokenizer: {}", error.message()))
-    });
-    let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
-    Ok(Guidance::new(tokenizer, vocabulary, threads))
+    }))
 }
 
 /// Refuses tensors that the loop neither takes nor gives; inputs that a request may leave out are

@@ -5,6 +5,8 @@ use std::fs;
 use consort_config::{Device, Model};
 use consort_stage::{Error, Result};
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider};
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
 
 use crate::runtime::{CUDA_FILE, Runtime};
 
@@ -37,6 +39,20 @@ impl Provider {
                  use `kind: KIND_CPU`, or run it where there is one"
             ))),
         }
+    }
+
+    /// The memory that its runs read and write.
+    pub(crate) fn memory(self) -> ort::Result<MemoryInfo<'static>> {
+        let (device, index) = match self {
+            Self::Cpu => (AllocationDevice::CPU, 0),
+            Self::Cuda(index) => (AllocationDevice::CUDA, index as i32),
+        };
+        MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
+    }
+
+    /// What allocates such memory for a session.
+    pub(crate) fn allocator(self, session: &Session) -> ort::Result<Allocator> {
+        Allocator::new(session, self.memory()?)
     }
 
     /// The same as `ort` registers it, with these options, and over them the model's.
@@ -98,21 +114,17 @@ fn check_accelerators(model: &Model) -> Result<()> {
     else {
         return Ok(());
     };
-    let cpu = lists.cpu_execution_accelerator.iter().map(|entry| {
-        let name = &entry.name;
-        format!(
-            "unknown execution provider `{name}` in `cpu_execution_accelerator`; known here: none, \
-             the CPU does without"
-        )
+    let cpu = ("cpu_execution_accelerator", &lists.cpu_execution_accelerator, None);
+    let gpu = ("gpu_execution_accelerator", &lists.gpu_execution_accelerator, Some(CUDA));
+    let problems = [cpu, gpu].into_iter().flat_map(|(field, entries, known)| {
+        let unknown = entries.iter().filter(move |entry| Some(&*entry.name) != known);
+        let known = known.map_or("none, the CPU does without".into(), |name| format!("`{name}`"));
+        unknown.map(move |entry| {
+            let name = &entry.name;
+            format!("unknown execution provider `{name}` in `{field}`; known here: {known}")
+        })
     });
-    let gpu = lists.gpu_execution_accelerator.iter().filter(|entry| entry.name != CUDA);
-    let gpu = gpu.map(|entry| {
-        let name = &entry.name;
-        format!(
-            "unknown execution provider `{name}` in `gpu_execution_accelerator`; known here: `{CUDA}`"
-        )
-    });
-    let problems: Vec<String> = cpu.chain(gpu).collect();
+    let problems: Vec<String> = problems.collect();
     if problems.is_empty() { Ok(()) } else { Err(Error::unsupported(problems.join("\n"))) }
 }
 

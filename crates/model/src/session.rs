@@ -29,21 +29,21 @@ pub(crate) fn provider(instance: &Instance<'_>) -> Result<Provider> {
     Provider::choose(instance.device, Runtime::get()?)
 }
 
-/// Opens the model file of an instance.
-pub(crate) fn open(instance: &Instance<'_>, file: &Path) -> Result<(Session, Provider)> {
-    let provider = provider(instance)?;
-    Ok((commit(&mut builder(instance, provider, &[])?, file)?, provider))
+/// Opens the model file of an instance, for what [`provider`] chose.
+pub(crate) fn open(instance: &Instance<'_>, provider: Provider, file: &Path) -> Result<Session> {
+    commit(&mut builder(instance, provider, &[])?, file)
 }
 
 /// Opens a model that was read from a file of an instance and changed, with these options for its
 /// provider where the configuration says nothing else.
 pub(crate) fn open_changed(
     instance: &Instance<'_>,
+    provider: Provider,
     (file, model): (&Path, &[u8]),
     defaults: &[(&str, &str)],
 ) -> Result<Session> {
     let folder = file.parent().unwrap_or(Path::new(".")).to_string_lossy();
-    let builder = builder(instance, provider(instance)?, defaults)?;
+    let builder = builder(instance, provider, defaults)?;
     let builder = builder.with_config_entry(WEIGHTS_FOLDER, &*folder);
     let mut builder = builder.map_err(|error| unexpected(&error.into()))?;
     builder.commit_from_memory(model).map_err(|error| refused(file, &error))
@@ -63,6 +63,12 @@ fn builder(
     builder
         .with_execution_providers([dispatch])
         .map_err(|error| Error::unavailable(format!("the CUDA provider does not start: {error}")))
+}
+
+/// Whether a session of `model` runs on as many threads as its instance is given, and not on as
+/// many as the configuration says.
+pub(crate) fn shares_threads(model: &Model, provider: Provider) -> bool {
+    provider == Provider::Cpu && model.settings.get(THREADS).is_none()
 }
 
 /// Opens a model file for its tensors alone: nothing is optimised, and it is never run.

@@ -117,15 +117,17 @@ impl BatchBackend for TokenizerBackend {
                 self.text,
                 texts.len(),
                 pairs.len()
-            )));
+            ))
+            .of_input(Some(&*self.text)));
         }
         let mut outputs = Vec::with_capacity(self.columns.len() + self.word_lists.len());
         if self.columns.iter().any(|column| batch.wants(&column.name)) {
             let rows = self.encode(&texts, pairs.as_deref())?;
-            let length = self.padding.length(rows.iter().map(Encoding::len));
-            let length = length.map_err(|error| error.of_input(Some(&*self.text)))?;
+            let of_text = |error: Error| error.of_input(Some(&*self.text));
+            let length = self.padding.length(rows.iter().map(Encoding::len)).map_err(of_text)?;
             for column in self.columns.iter().filter(|column| batch.wants(&column.name)) {
-                outputs.push(column.fill(&rows, &tensor.shape, (&self.padding, length))?);
+                let filled = column.fill(&rows, &tensor.shape, (&self.padding, length));
+                outputs.push(filled.map_err(of_text)?);
             }
         }
         let count = tensor.shape.first().map_or(1, |count| *count as usize);
@@ -339,6 +341,7 @@ mod tests {
         let two = Tensor::from_strings("QUERY", &[2], &["a", "b"]);
         let error = run(&mut backend, vec![two]).unwrap_err();
         assert!(error.message().contains("do not fit output `tokens`"), "{error}");
+        assert_eq!(error.input(), Some("QUERY"));
     }
 
     #[test]
@@ -356,7 +359,8 @@ mod tests {
         let one = vec![texts("question", &["crab"])];
         assert_eq!(values(&run(&mut backend, one).unwrap()[0]), [0, 0, 0]);
         let uneven = vec![texts("question", &["crab"]), texts("answer", &["a", "a"])];
-        assert_eq!(run(&mut backend, uneven).unwrap_err().code(), Code::InvalidInput);
+        let error = run(&mut backend, uneven).unwrap_err();
+        assert_eq!((error.code(), error.input()), (Code::InvalidInput, Some("question")));
     }
 
     #[test]

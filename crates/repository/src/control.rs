@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use consort_stage::{Error, Result};
 
+use crate::stated::Stated;
+
 /// What decides which models are loaded, as Triton's `--model-control-mode`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ControlMode {
@@ -49,10 +51,25 @@ impl ControlMode {
         }
     }
 
-    /// The same, where the models that are loaded at the start bring those that they call:
-    /// `called_by` gives them by name, none for most models.
+    /// The models that are loaded at the start because they are named, and none where all are.
+    pub fn named_at_start(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            Self::Explicit { at_start: AtStart::Named(names) } => Some(names),
+            Self::None | Self::Poll { .. } | Self::Explicit { at_start: AtStart::All } => None,
+        };
+        names.into_iter().flatten().map(String::as_str)
+    }
+
+    /// The same, where the ensembles of `all` that are loaded at the start bring the models that
+    /// their steps call.
     #[must_use]
-    pub(crate) fn with_called<'a>(self, called_by: impl Fn(&str) -> Vec<&'a str>) -> Self {
+    pub fn with_steps(self, all: &[Stated]) -> Self {
+        let named = |name: &str| all.iter().find(|stated| stated.folder.name == name);
+        self.with_called(|name| named(name).map(Stated::steps).unwrap_or_default())
+    }
+
+    /// The same, where `called_by` gives what a model brings, by name: nothing for most models.
+    fn with_called<'a>(self, called_by: impl Fn(&str) -> Vec<&'a str>) -> Self {
         let Self::Explicit { at_start: AtStart::Named(names) } = self else { return self };
         let mut all = BTreeSet::new();
         let mut new: Vec<String> = names.into_iter().collect();

@@ -1,7 +1,7 @@
 //! The folders of a model repository: which models there are, and which versions of each.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use consort_config::VersionPolicy;
 use consort_stage::{Error, Result};
@@ -32,6 +32,18 @@ pub fn models_in(repository: &Path) -> Result<Vec<ModelFolder>> {
         .collect();
     folders.sort_by(|left, right| left.name.cmp(&right.name));
     Ok(folders)
+}
+
+/// The folder of the model `name` in a repository, if it is one of [`models_in`], without a look at
+/// the others.
+pub(crate) fn model_in(repository: &Path, name: &str) -> Option<ModelFolder> {
+    // Names come from callers and from the steps of ensembles.
+    let mut parts = Path::new(name).components();
+    let is_name = matches!(parts.next(), Some(Component::Normal(part)) if part == name)
+        && parts.next().is_none();
+    let path = repository.join(name);
+    let is_model = is_name && !name.starts_with('.') && path.is_dir() && looks_like_a_model(&path);
+    is_model.then(|| ModelFolder { name: name.to_owned(), path })
 }
 
 /// The version folders in a model's folder, ascending.
@@ -92,6 +104,24 @@ mod tests {
         assert_eq!(version_number("12"), Some(12));
         for name in ["0", "01", "1a", "", "-1", "99999999999999999999"] {
             assert_eq!(version_number(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_model_is_found_by_its_name_as_among_all_and_nothing_outside_is() {
+        let root = tempfile::tempdir().unwrap();
+        let repository = root.path().join("repository");
+        for folder in ["repository/m/1", "repository/empty", "repository/.hidden/1", "outside/1"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        fs::write(repository.join("file"), "").unwrap();
+        let found = model_in(&repository, "m").unwrap();
+        assert_eq!(models_in(&repository).unwrap(), [found]);
+        let outside = root.path().join("outside").display().to_string();
+        for name in
+            ["empty", ".hidden", "file", "none", "", ".", "..", "../outside", "m/", "m/1", &outside]
+        {
+            assert!(model_in(&repository, name).is_none(), "{name}");
         }
     }
 

@@ -23,10 +23,18 @@ pub(crate) use running::{Pool, Regroup, Running, no_thread};
 pub(crate) struct Instances {
     /// Those that are given requests; an inline backend is one for all.
     pub(crate) active: Vec<Backend>,
-    /// What each of them is for.
-    active_posts: Vec<Post>,
+    /// What each of them is for, and with what.
+    profiles: Vec<Profile>,
     /// Those of `passive` groups.
     passive: Vec<(Post, Backend)>,
+}
+
+/// What an instance that is given requests was opened for, and with what.
+#[derive(Clone, Debug)]
+struct Profile {
+    post: Post,
+    /// Its share of the cores; `None` where that makes no difference to it.
+    threads: Option<NonZeroUsize>,
 }
 
 /// What makes an instance another one than its neighbour in a group of the same kind.
@@ -57,19 +65,23 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Loads an instance beside `active` that has the threads of all of them, where it would run a
-    /// lone request sooner than any of them; `None` where it would not or is not wanted.
-    pub(crate) fn wide_beside(self, active: &[Box<dyn BatchBackend>]) -> Result<Option<Backend>> {
-        let gains = active.iter().all(|backend| backend.gains_from_threads());
-        let cores = self.loader.cores;
-        let is_wanted = self.model.settings.switch_or(WIDE_INSTANCE, true)?;
+    /// Whether an instance beside the active ones that has the threads of all of them is wanted,
+    /// if it would run a lone request sooner than any of them.
+    pub(crate) fn wants_wide(self) -> Result<bool> {
+        let Self { loader, model, .. } = self;
+        let is_wanted = model.settings.switch_or(WIDE_INSTANCE, true)?;
+        // Whoever limits what runs at a time has not counted on one more.
+        let is_limited = loader.limiter.is_some();
+        let shares = active_count(&model.instances) > 1 && self.share() < loader.cores;
+        Ok(is_wanted && shares && !is_limited)
+    }
+
+    /// Loads that instance.
+    pub(crate) fn open_wide(self) -> Result<Backend> {
         let groups = self.model.instances.iter().filter(|group| !group.is_passive);
-        let Some(device) = groups.flat_map(|group| &group.devices).next() else { return Ok(None) };
-        if !is_wanted || !gains || active.len() < 2 || self.share() >= cores {
-            return Ok(None);
-        }
+        let device = groups.flat_map(|group| &group.devices).next().copied();
         let warm_up = WarmUp::prepare(self.model, self.folder)?;
-        self.open(*device, cores, &warm_up).map(Some)
+        self.open(device.unwrap_or(Device::Cpu), self.loader.cores, &warm_up)
     }
 
     /// The threads of each instance that is given requests.
@@ -118,11 +130,11 @@ impl Instances {
         if placements.is_empty() {
             return Ok(instances);
         }
-        let warm_up = WarmUp::prepare(model, source.folder)?;
+        let (warm_up, share) = (WarmUp::prepare(model, source.folder)?, source.share());
         for placement in placements {
-            let backend = source.open(placement.device, source.share(), &warm_up)?;
+            let backend = source.open(placement.device, share, &warm_up)?;
             tracing::debug!(model = &*model.name, version, "loaded instance {}", placement.name);
-            if instances.add(&placement, backend, loader.limiter.as_ref())? {
+            if instances.add(&placement, share, backend, loader.limiter.as_ref())? {
                 break;
             }
         }
@@ -133,6 +145,7 @@ impl Instances {
     fn add(
         &mut self,
         placement: &Placement<'_>,
+        share: NonZeroUsize,
         backend: Backend,
         limiter: Option<&Arc<Limiter>>,
     ) -> Result<bool> {
@@ -140,7 +153,8 @@ impl Instances {
             self.passive.push((placement.post(), backend));
             return Ok(false);
         }
-        self.active_posts.push(placement.post());
+        let threads = backend.gains_from_threads().then_some(share);
+        self.profiles.push(Profile { post: placement.post(), threads });
         let serves_everybody = matches!(backend, Backend::Inline(_));
         self.active.push(match (limiter, backend) {
             (Some(limiter), Backend::Batch(backend)) => {
@@ -213,7 +227,7 @@ fn warn_of_no_limit(placement: &Placement<'_>, backend: &Backend, is_limiting: b
 #[cfg(test)]
 mod tests {
     use consort_config::Resource;
-    use consort_scheduler::Supply;
+    use consort_scheduler::{Supply, Threads};
     use consort_stage::{Batch, Signature, Tensor};
     use consort_telemetry::Metrics;
 
@@ -253,6 +267,7 @@ mod tests {
             cores: NonZeroUsize::new(8).unwrap(),
             cache: None,
             limiter: limiter.map(Arc::new),
+            threads: Threads::default(),
         };
         let model = &Model { instances: groups, ..Model::plain("fake", Signature::default()) };
         let (loader, folder) = (&loader, Path::new("nowhere"));

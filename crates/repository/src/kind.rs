@@ -73,3 +73,14 @@ pub enum Backend {
     /// A loop of its own that answers many times.
     Streaming(Box<dyn StreamingBackend>),
 }
+
+impl Backend {
+    /// Whether an instance with more threads would answer sooner.
+    pub(crate) fn gains_from_threads(&self) -> bool {
+        match self {
+            Self::Inline(_) => false,
+            Self::Batch(backend) => backend.gains_from_threads(),
+            Self::Streaming(backend) => backend.gains_from_threads(),
+        }
+    }
+}

@@ -1,28 +1,29 @@
 //! Loads one model: reads its configuration, completes and checks it, and starts its instances.
 
+mod start;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use consort_config::{Device, Draft, Model, Problems, Scheduling};
+use consort_config::{Draft, Model, Problems};
 use consort_protocol::{ModelConfig, ModelParameter};
-use consort_scheduler::{
-    Counting, DEFAULT_QUEUE_SIZE, InlineStage, Limiter, PoolStage, Rules, StreamingStage,
-};
-use consort_stage::{BatchBackend, Error, Result, Stage};
+use consort_scheduler::{Counting, Limiter, Threads};
+use consort_stage::{Error, Result, Stage};
 use consort_telemetry::{Meter, Metrics};
 
 use crate::cached::Cached;
 use crate::checked::Checked;
 use crate::class_labels::ClassLabels;
 use crate::folder::ModelFolder;
-use crate::instances::{Instances, Life, Pool, Regroup, Running, Source, no_thread};
-use crate::kind::{Backend, Kind, ModelFile, VersionFiles};
+use crate::instances::{Instances, Life, Regroup, Running, Source};
+use crate::kind::{Kind, ModelFile, VersionFiles};
 use crate::models::Served;
 use crate::response_cache::ResponseCache;
-use crate::sequences;
 use crate::statistics;
+use start::start;
 
 /// What loading needs beside the folder.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub struct Loader {
     pub cache: Option<Arc<ResponseCache>>,
     /// What the instances of all models share, when they wait for it.
     pub limiter: Option<Arc<Limiter>>,
+    /// The threads that the instances run on.
+    pub threads: Threads,
 }
 
 /// A version that was served before and whose files are the same.
@@ -60,6 +63,14 @@ pub(crate) struct Version {
     pub(crate) regroup: Option<Regroup>,
 }
 
+/// A model whose configuration is complete, for its versions to be loaded.
+pub(crate) struct Blueprint<'a> {
+    loader: &'a Loader,
+    kind: &'a Kind,
+    folder: &'a Path,
+    model: Model,
+}
+
 /// A version before it is known which others there are.
 struct Loaded {
     served: Served,
@@ -73,41 +84,20 @@ impl Loader {
         self.kinds.iter().find(|kind| kind.name == name)
     }
 
-    /// Loads the versions of a model that are not `kept` from the time before, and the instances
-    /// that those lack, and gives what came of each.
+    /// The model in `folder`, whose configuration is completed from the newest of `versions`: the
+    /// ones to serve, ascending and at least one.
     ///
-    /// `versions` are the ones to serve, ascending and at least one. Errors when the configuration
-    /// is no good for any of them.
-    pub(crate) fn load(
-        &self,
-        folder: &ModelFolder,
+    /// Errors when the configuration is no good for any of them.
+    pub(crate) fn complete<'a>(
+        &'a self,
+        folder: &'a ModelFolder,
         draft: Draft,
         versions: &[u64],
-        kept: &BTreeMap<u64, Kept>,
-    ) -> Result<Vec<(u64, Result<Version>)>> {
+    ) -> Result<Blueprint<'a>> {
         let kind = self.kind(draft.backend()).ok_or_else(|| no_such_backend(&draft, self))?;
         let newest = versions.last().copied().unwrap_or_default();
         let model = complete(kind, folder, draft, newest)?;
-        let labels = Arc::new(ClassLabels::read(&model.wire, &folder.path)?);
-        let load = |&version: &u64| {
-            let folder = &folder.path;
-            let source = Source { loader: self, kind, folder, model: &model, version };
-            let loaded = match kept.get(&version) {
-                Some(kept) => self.keep(source, kept),
-                None => self.load_version(source),
-            };
-            (version, loaded)
-        };
-        let loaded: Vec<_> = versions.iter().map(load).collect();
-        let is_ready =
-            |(version, loaded): &(u64, Result<Loaded>)| loaded.is_ok().then_some(*version);
-        let ready: Vec<u64> = loaded.iter().filter_map(is_ready).collect();
-        let complete = |Loaded { served, running, regroup }| {
-            let (versions, labels) = (ready.clone(), labels.clone());
-            let served = Arc::new(Served { versions, labels, ..served });
-            Version { served, running, regroup }
-        };
-        Ok(loaded.into_iter().map(|(version, loaded)| (version, loaded.map(complete))).collect())
+        Ok(Blueprint { loader: self, kind, folder: &folder.path, model })
     }
 
     /// The version as it was served, with what its instances lack or have too many.
@@ -139,7 +129,7 @@ impl Loader {
         let life = Life::default();
         let active = std::mem::take(&mut instances.active).into_iter();
         let active = active.map(|backend| life.with(backend)).collect();
-        let (stage, pool) = start(source, &life, active, counting)?;
+        let (stage, pool) = start(source, &life, (active, &self.threads), counting)?;
         let running = Arc::new(Running::new(pool, instances, meter.clone(), life));
         let stage = self.cached(model, stage, &meter);
         let checked =
@@ -178,6 +168,44 @@ impl Loader {
     }
 }
 
+impl Blueprint<'_> {
+    /// Loads the versions of a model that are not `kept` from the time before, and the instances
+    /// that those lack, and gives what came of each.
+    ///
+    /// Errors when what is said of the model is no good for any of them.
+    pub(crate) fn load(
+        &self,
+        versions: &[u64],
+        kept: &BTreeMap<u64, Kept>,
+    ) -> Result<Vec<(u64, Result<Version>)>> {
+        let labels = Arc::new(ClassLabels::read(&self.model.wire, self.folder)?);
+        let load = |&version: &u64| {
+            let source = self.source(version);
+            let loaded = match kept.get(&version) {
+                Some(kept) => self.loader.keep(source, kept),
+                None => self.loader.load_version(source),
+            };
+            (version, loaded)
+        };
+        let loaded: Vec<_> = versions.iter().map(load).collect();
+        let is_ready =
+            |(version, loaded): &(u64, Result<Loaded>)| loaded.is_ok().then_some(*version);
+        let ready: Vec<u64> = loaded.iter().filter_map(is_ready).collect();
+        let complete = |Loaded { served, running, regroup }| {
+            let (versions, labels) = (ready.clone(), labels.clone());
+            let served = Arc::new(Served { versions, labels, ..served });
+            Version { served, running, regroup }
+        };
+        Ok(loaded.into_iter().map(|(version, loaded)| (version, loaded.map(complete))).collect())
+    }
+
+    /// What the instances of a version are loaded from.
+    pub(crate) fn source(&self, version: u64) -> Source<'_> {
+        let Self { loader, kind, folder, model } = self;
+        Source { loader, kind, folder, model, version }
+    }
+}
+
 fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -> Result<Model> {
     if !draft.names_tensors() {
         let path = folder.path.join(version.to_string()).join(draft.file_name());
@@ -199,74 +227,6 @@ fn told(source: Source<'_>) -> Result<Arc<ModelConfig>> {
         Arc::make_mut(&mut config).parameters.insert(key.to_owned(), parameter);
     }
     Ok(config)
-}
-
-/// Lets requests reach these instances, which are part of `life`, as the configuration says.
-fn start(
-    source: Source<'_>,
-    life: &Life,
-    instances: Vec<Backend>,
-    counting: Counting,
-) -> Result<(Arc<dyn Stage>, Pool)> {
-    let model = source.model;
-    if let Scheduling::Sequence(batching) = &model.scheduling {
-        return sequences::start(model, batching, source.folder, instances, counting);
-    }
-    let mut batch = Vec::new();
-    let mut streaming = Vec::new();
-    for instance in instances {
-        match instance {
-            Backend::Inline(backend) => {
-                warn_of_no_batches(model);
-                return Ok((Arc::new(InlineStage::new(backend, counting)), Pool::Inline));
-            }
-            Backend::Batch(backend) => batch.push(backend),
-            Backend::Streaming(backend) => streaming.push(backend),
-        }
-    }
-    if streaming.is_empty() {
-        let rules = rules(model, &batch)?;
-        let wide = if rules.runs_at_once() { source.wide_beside(&batch)? } else { None };
-        let stage = PoolStage::start(&model.name, batch, rules, counting).map_err(no_thread)?;
-        if let Some(Backend::Batch(wide)) = wide.map(|wide| life.with(wide)) {
-            stage.add_wide(wide).map_err(no_thread)?;
-        }
-        let stage = Arc::new(stage);
-        let pool = Pool::Batch(Arc::downgrade(&stage));
-        return Ok((stage, pool));
-    }
-    let stage = StreamingStage::start(&model.name, streaming, queue_size(model), counting);
-    let stage = Arc::new(stage.map_err(no_thread)?);
-    let pool = Pool::Streaming(Arc::downgrade(&stage));
-    Ok((stage, pool))
-}
-
-/// A backend without a queue gathers no batches, however well that is described.
-fn warn_of_no_batches(model: &Model) {
-    if matches!(model.scheduling, Scheduling::Dynamic(_)) {
-        let backend = &model.backend;
-        let message = format!(
-            "`dynamic_batching` has no effect: backend `{backend}` runs each request where it is \
-             called"
-        );
-        let problem = model.problem("dynamic_batching", message);
-        tracing::warn!(model = &*model.name, "{problem}");
-    }
-}
-
-/// How the requests of a model with these instances are batched.
-fn rules(model: &Model, instances: &[Box<dyn BatchBackend>]) -> Result<Rules> {
-    let mut devices = model.instances.iter().flat_map(|group| &group.devices);
-    let is_gpu = devices.any(|device| *device != Device::Cpu);
-    Rules::of(model, is_gpu, instances.iter().all(|instance| instance.keeps_requests_apart()))
-}
-
-fn queue_size(model: &Model) -> usize {
-    let stated = match &model.scheduling {
-        Scheduling::Dynamic(batching) => batching.priorities.default_policy.max_queue_size,
-        _ => None,
-    };
-    stated.map_or(DEFAULT_QUEUE_SIZE, NonZeroUsize::get)
 }
 
 fn platform(model: &Model) -> String {

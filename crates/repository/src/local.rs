@@ -1,5 +1,6 @@
 //! The models of this process: loaded from their folders, listed and found by name.
 
+mod leaving;
 mod loaded;
 mod reload;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::stated::Stated;
 use crate::statistics;
 use crate::turns::Turns;
 use crate::watching::{Changes, Rounds, Watching};
+use leaving::Leaving;
 use loaded::Loaded;
 use reload::Task;
 
@@ -38,7 +40,7 @@ pub const LOAD_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not 
 /// The changes that may wait for their turn; each may hold the files of a model.
 const MAX_WAITING: usize = 256;
 
-/// What becomes of models whose backend this process does not have.
+/// What becomes of models that nobody here has the backend of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
     /// Another service serves them.
@@ -77,6 +79,8 @@ pub struct Local {
     generation: watch::Sender<u64>,
     /// What the models that are served were loaded from.
     loaded: Mutex<BTreeMap<Arc<str>, Loaded>>,
+    /// What is left of models that were unloaded.
+    leaving: Leaving,
     /// The models that were seen to be other people's.
     others: Mutex<BTreeSet<String>>,
     turns: Turns,
@@ -97,18 +101,14 @@ impl Local {
             ControlMode::None | ControlMode::Explicit { .. } => None,
         };
         let all = Stated::all(&options.repositories)?;
-        let named = |name: &str| all.iter().find(|stated| stated.folder.name == name);
-        let mode = options
-            .mode
-            .clone()
-            .with_called(|name| named(name).map(Stated::steps).unwrap_or_default());
-        let options = LocalOptions { mode, ..options };
+        let options = LocalOptions { mode: options.mode.with_steps(&all), ..options };
         let local = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             runtime: Handle::current(),
             snapshot: ArcSwap::default(),
             generation: watch::Sender::new(0),
             loaded: Mutex::default(),
+            leaving: Leaving::default(),
             others: Mutex::default(),
             turns: Turns::default(),
             threads: Semaphore::new(options.load_threads.get()),
@@ -171,15 +171,13 @@ impl Local {
 
     /// Lists the models that are to be loaded at the start and are nowhere.
     fn list_missing(&self, all: &[Stated]) {
-        use crate::control::AtStart::Named;
-        let ControlMode::Explicit { at_start: Named(names) } = &self.options.mode else { return };
-        let is_missing = |name: &&String| all.iter().all(|stated| stated.folder.name != **name);
+        let is_missing = |name: &&str| all.iter().all(|stated| stated.folder.name != **name);
         if self.options.foreign == Foreign::Reported {
-            for name in names.iter().filter(is_missing) {
+            for name in self.options.mode.named_at_start().filter(is_missing) {
                 let error = failed_to_poll(name);
-                tracing::error!(model = &**name, "{error}; it is in no model repository");
+                tracing::error!(model = name, "{error}; it is in no model repository");
                 let entry = Entry::of_model(State::Unavailable, error.message());
-                self.replace(&name.as_str().into(), &entry);
+                self.replace(&name.into(), &entry);
             }
         }
     }
@@ -187,22 +185,19 @@ impl Local {
     /// Whether this process serves the model.
     fn is_ours(&self, stated: &Stated) -> bool {
         let name = &stated.folder.name;
-        match &stated.draft {
-            Ok(draft) => {
-                let is_ours = !draft.is_ensemble()
-                    && (self.options.foreign == Foreign::Reported
-                        || self.loader.kind(draft.backend()).is_some());
-                let mut others = self.others.lock();
-                if is_ours {
-                    others.remove(name);
-                } else {
-                    others.insert(name.clone());
-                }
-                is_ours
-            }
-            // Who would have served it may not be told, so everybody says what is wrong.
-            Err(_) => !self.others.lock().contains(name),
+        let mut others = self.others.lock();
+        // Who would have served it may not be told, so everybody says what is wrong.
+        let Ok(draft) = &stated.draft else { return !others.contains(name) };
+        let is_ours = !draft.is_ensemble()
+            && (self.options.foreign == Foreign::Reported
+                || self.loader.kind(draft.backend()).is_some());
+        if is_ours {
+            others.remove(name);
+        } else if !stated.is_given() {
+            // What a caller gives says nothing of a folder, which there need not be.
+            others.insert(name.clone());
         }
+        is_ours
     }
 
     /// Does what is to be done about a model when its turn comes, whoever waits for it.
@@ -319,6 +314,29 @@ impl Models for Local {
             });
             let cut_short = |_| Error::internal("the change was cut short");
             done.await.map_err(cut_short)?.map_err(cut_short)?
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(local) = self.me.upgrade() else { return };
+            let names: Vec<_> = local.snapshot.load().names().cloned().collect();
+            let unload = |name: &Arc<str>| local.begin(name.clone(), Task::Unload);
+            let unloads: Vec<_> = names.iter().map(unload).collect();
+            for unload in unloads {
+                // One that ended in a panic has left its model as it was.
+                drop(unload.await);
+            }
+            for name in names {
+                local.gone(&name).await;
+            }
+            // Their backends are gone, and they are about to end.
+            let threads = local.loader.threads.clone();
+            let join = move || {
+                threads.join();
+                Ok(())
+            };
+            drop(on_thread(join).await);
         })
     }
 

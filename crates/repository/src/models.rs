@@ -54,6 +54,12 @@ pub trait Models: Send + Sync + 'static {
         Box::pin(async { Err(not_explicit()) })
     }
 
+    /// Unloads what this process has loaded, and answers once nothing of it is left in memory: a
+    /// process that ends while a model is being freed may crash in the drivers of its device.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Counts up whenever the set of models or their states change.
     fn generation(&self) -> watch::Receiver<u64>;
 }

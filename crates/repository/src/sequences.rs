@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use consort_config::{Filling, FillingData, Model, Scheduling, SequenceBatching, State};
-use consort_scheduler::{Counting, SequenceStage, Sequences, controls_of_one};
+use consort_scheduler::{Counting, SequenceStage, Sequences, Threads, controls_of_one};
 use consort_stage::{Batch, BatchBackend, Error, InlineBackend, Result, Stage, Tensor, VARIABLE};
 
 use crate::filling::fill;
@@ -19,7 +19,7 @@ pub(crate) fn start(
     model: &Model,
     batching: &SequenceBatching,
     folder: &Path,
-    instances: Vec<Backend>,
+    (instances, threads): (Vec<Backend>, Threads),
     counting: Counting,
 ) -> Result<(Arc<dyn Stage>, Pool)> {
     let is_one_for_all = instances.iter().any(|one| matches!(one, Backend::Inline(_)));
@@ -34,7 +34,7 @@ pub(crate) fn start(
         initial: initial.collect::<Result<_>>()?,
         queue_size: consort_scheduler::DEFAULT_QUEUE_SIZE,
     };
-    let stage = SequenceStage::start(&model.name, instances, sequences, counting);
+    let stage = SequenceStage::start(threads, instances, sequences, counting);
     let stage = Arc::new(stage.map_err(no_thread)?);
     let pool = if is_one_for_all { Pool::Inline } else { Pool::Sequence(Arc::downgrade(&stage)) };
     Ok((stage, pool))

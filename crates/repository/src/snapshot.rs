@@ -204,6 +204,11 @@ impl Snapshot {
         Self { models }
     }
 
+    /// The models that anything is known of.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.models.keys()
+    }
+
     /// What is known of a model.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.models.get(name)

@@ -9,7 +9,7 @@ use consort_protocol::model_config::SchedulingChoice;
 use consort_stage::{Error, Result};
 
 use crate::control::{Override, failed_to_poll, load_failed};
-use crate::folder::{ModelFolder, models_in};
+use crate::folder::{ModelFolder, model_in, models_in};
 use crate::stand_in::StandIn;
 
 /// A model as its files state it, or as the caller does who gave something in their place.
@@ -46,9 +46,7 @@ impl Stated {
     /// Errors when no repository has it and no files were given, and when what was given cannot be
     /// used.
     pub fn find(repositories: &[PathBuf], name: &str, given: Option<&Override>) -> Result<Self> {
-        let mut folders = repositories.iter().filter_map(|repository| {
-            models_in(repository).ok()?.into_iter().find(|folder| folder.name == name)
-        });
+        let mut folders = repositories.iter().filter_map(|repository| model_in(repository, name));
         let Some(given) = given else {
             let folder = folders.next().ok_or_else(|| failed_to_poll(name))?;
             return Ok(Self::read(folder, folders.next().is_some()));
@@ -83,6 +81,11 @@ impl Stated {
         } else {
             load_failed(name, &[(None, reason.to_owned())])
         }
+    }
+
+    /// Whether a caller gave the configuration, with or without files.
+    pub(crate) fn is_given(&self) -> bool {
+        self.is_given
     }
 
     /// Whether it is an ensemble; one whose configuration cannot be read does not count.

@@ -12,8 +12,10 @@ mod limiter;
 mod order;
 mod pool;
 mod queue;
+mod roster;
 mod sequence;
 mod streaming;
+mod threads;
 mod ticket;
 mod worker;
 
@@ -31,6 +33,7 @@ pub use limiter::{Limiter, Need, Needs, Supply};
 pub use pool::PoolStage;
 pub use sequence::{SequenceStage, Sequences, controls_of_one};
 pub use streaming::StreamingStage;
+pub use threads::Threads;
 
 /// The requests that may wait for an instance when the configuration does not say: at 1 ms each
 /// the last of them waits a second, beyond which callers are better told to come back.

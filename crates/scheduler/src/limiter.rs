@@ -131,6 +131,10 @@ impl BatchBackend for Limited {
         self.backend.run(batch)
     }
 
+    fn gains_from_threads(&self) -> bool {
+        self.backend.gains_from_threads()
+    }
+
     fn keeps_requests_apart(&self) -> bool {
         self.backend.keeps_requests_apart()
     }
@@ -167,6 +171,30 @@ mod tests {
             self.go.recv().map_err(|_| Error::internal("broken"))?;
             Ok(Vec::new())
         }
+    }
+
+    /// Says of everything that a backend may leave at its default that it is not so.
+    struct Particular;
+
+    impl BatchBackend for Particular {
+        fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
+            Ok(batch.inputs)
+        }
+
+        fn keeps_requests_apart(&self) -> bool {
+            false
+        }
+
+        fn gains_from_threads(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_backend_stays_what_it_is_while_it_is_limited() {
+        let limiter = Arc::new(Limiter::new(Vec::new()));
+        let limited = limiter.limit(&needs(), Box::new(Particular)).unwrap();
+        assert!(!limited.keeps_requests_apart() && limited.gains_from_threads());
     }
 
     fn needs() -> Needs {

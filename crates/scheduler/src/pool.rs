@@ -2,11 +2,9 @@
 
 mod instance;
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use consort_stage::{BatchBackend, Error, Request, Response, Responses, Result, Stage, one};
@@ -20,6 +18,8 @@ use crate::Counting;
 use crate::batching::{Place, Rules};
 use crate::order::{Answer, Order};
 use crate::queue::{Dismissal, Queue, Queued, Seat};
+use crate::roster::Roster;
+use crate::threads::Threads;
 use crate::ticket::Ticket;
 
 /// A stage over the instances of a batch backend.
@@ -32,8 +32,10 @@ pub struct PoolStage {
 
 /// The instances by their numbers, and what tells each to go.
 struct Members {
-    name: String,
-    dismissals: Mutex<BTreeMap<usize, Dismissal>>,
+    threads: Threads,
+    dismissals: Mutex<Roster<Dismissal>>,
+    /// The one for requests that come alone, while there is one.
+    wide: Mutex<Option<Dismissal>>,
 }
 
 struct Shared {
@@ -44,9 +46,9 @@ struct Shared {
 }
 
 impl PoolStage {
-    /// Starts a thread for each instance; `name` is the model's, for the threads' names.
+    /// Starts a thread of the model's for each instance.
     pub fn start(
-        name: &str,
+        threads: impl Into<Threads>,
         instances: Vec<Box<dyn BatchBackend>>,
         rules: Rules,
         counting: Counting,
@@ -54,7 +56,8 @@ impl PoolStage {
         let has_instances = !instances.is_empty();
         let (queue, order) = (Queue::new(rules), Order::default());
         let shared = Arc::new(Shared { queue, order, counting, has_instances });
-        let members = Members { name: name.to_owned(), dismissals: Mutex::default() };
+        let (dismissals, wide) = (Mutex::default(), Mutex::default());
+        let members = Members { threads: threads.into(), dismissals, wide };
         let stage = Self { shared, members };
         stage.change(instances, &[])?;
         Ok(stage)
@@ -70,51 +73,56 @@ impl PoolStage {
         added: Vec<Box<dyn BatchBackend>>,
         retired: &[usize],
     ) -> io::Result<Vec<usize>> {
-        let mut dismissals = self.members.dismissals.lock();
-        let mut numbers = Vec::with_capacity(added.len());
-        for backend in added {
-            let number = vacant(&dismissals);
-            let dismissal = Dismissal::default();
-            if let Err(error) = self.add(number, backend, dismissal.clone()) {
-                self.dismiss(&mut dismissals, &numbers);
-                return Err(error);
-            }
-            dismissals.insert(number, dismissal);
-            numbers.push(number);
-        }
-        self.dismiss(&mut dismissals, retired);
-        Ok(numbers)
+        let mut members = self.members.dismissals.lock();
+        let start = |number, backend| self.add(number, backend);
+        let (numbers, gone) = members.change(added, retired, start);
+        self.shared.queue.dismiss(&gone);
+        numbers
     }
 
-    fn dismiss(&self, members: &mut BTreeMap<usize, Dismissal>, numbers: &[usize]) {
-        let gone: Vec<_> = numbers.iter().filter_map(|number| members.remove(number)).collect();
-        self.shared.queue.dismiss(&gone);
+    /// Whether an instance with the threads of all the others could be given requests: one that
+    /// comes alone must not have to wait for others by the rules.
+    pub fn runs_at_once(&self) -> bool {
+        self.shared.queue.rules().runs_at_once()
+    }
+
+    /// Whether there is an instance with the threads of all the others.
+    pub fn has_wide(&self) -> bool {
+        self.members.wide.lock().is_some()
     }
 
     /// Adds an instance with the threads of all the others: it runs a request that comes while
-    /// nothing else runs or waits. Errors when its thread cannot be started.
+    /// nothing else runs or waits. It takes the place of one that was there before.
+    ///
+    /// Errors, with all as it was, when its thread cannot be started.
     pub fn add_wide(&self, backend: Box<dyn BatchBackend>) -> io::Result<()> {
-        let mut instance = Instance::new(backend);
+        let (mut instance, dismissal) = (Instance::new(backend), Dismissal::default());
+        let told = dismissal.clone();
         self.spawn("wide", move |Shared { queue, counting, .. }| {
-            while let Some(batch) = queue.pull_lone() {
+            while let Some(batch) = queue.pull_lone(&told) {
                 instance.work(batch, &queue.rules().layout, counting);
             }
-        })
+        })?;
+        let before = self.members.wide.lock().replace(dismissal);
+        self.shared.queue.dismiss(&before);
+        Ok(())
     }
 
-    fn add(
-        &self,
-        number: usize,
-        backend: Box<dyn BatchBackend>,
-        dismissal: Dismissal,
-    ) -> io::Result<()> {
-        let mut instance = Instance::new(backend);
+    /// Lets the instance with the threads of all the others go once what it runs is over.
+    pub fn retire_wide(&self) {
+        let wide = self.members.wide.lock().take();
+        self.shared.queue.dismiss(&wide);
+    }
+
+    fn add(&self, number: usize, backend: Box<dyn BatchBackend>) -> io::Result<Dismissal> {
+        let (mut instance, dismissal) = (Instance::new(backend), Dismissal::default());
+        let mut seat = Seat::new(dismissal.clone());
         self.spawn(number, move |Shared { queue, counting, .. }| {
-            let mut seat = Seat::new(dismissal);
             while let Some(batch) = queue.pull(&mut seat) {
                 seat.last = instance.work(batch, &queue.rules().layout, counting);
             }
-        })
+        })?;
+        Ok(dismissal)
     }
 
     /// Starts the thread of an instance, named by the model and `which` it is.
@@ -124,15 +132,8 @@ impl PoolStage {
         work: impl FnOnce(&Shared) + Send + 'static,
     ) -> io::Result<()> {
         let shared = self.shared.clone();
-        let name = format!("{}_{which}", self.members.name);
-        thread::Builder::new().name(name).spawn(move || work(&shared)).map(drop)
+        self.members.threads.start(which, move || work(&shared))
     }
-}
-
-/// The lowest number that no instance has.
-pub(crate) fn vacant<T>(instances: &BTreeMap<usize, T>) -> usize {
-    let mut taken = instances.keys().zip(0..);
-    taken.find(|(number, place)| *number != place).map_or(instances.len(), |(_, place)| place)
 }
 
 impl Drop for PoolStage {
@@ -180,11 +181,10 @@ impl Shared {
     async fn wait<T>(
         &self,
         mut answer: oneshot::Receiver<T>,
-        expiries: [Option<Instant>; 2],
+        mut expiries: [Option<Instant>; 2],
     ) -> Result<T, oneshot::error::RecvError> {
-        let mut expiries: Vec<_> = expiries.into_iter().flatten().collect();
         expiries.sort_unstable();
-        for at in expiries {
+        for at in expiries.into_iter().flatten() {
             tokio::select! {
                 biased;
                 answer = &mut answer => return answer,

@@ -26,6 +26,12 @@ pub(crate) struct Queued {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dismissal(Arc<AtomicBool>);
 
+impl Dismissal {
+    fn is_told(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
 /// The requests of a model, each level of priority bounded.
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -58,8 +64,8 @@ struct State {
     crew: Others,
     /// The instances that wait for callers to come back.
     holding: usize,
-    /// Whether the instance for lone requests waits for one.
-    is_wide_free: bool,
+    /// The instances for lone requests that wait for one; two while one takes another's place.
+    wide_free: usize,
     is_closed: bool,
 }
 
@@ -67,13 +73,8 @@ impl Queue {
     /// An empty queue that follows these rules.
     pub(crate) fn new(rules: Rules) -> Self {
         let batcher = Batcher::new(rules.manner.clone(), rules.max_rows);
-        let state = State {
-            batcher,
-            crew: Others::default(),
-            holding: 0,
-            is_wide_free: false,
-            is_closed: false,
-        };
+        let state =
+            State { batcher, crew: Others::default(), holding: 0, wide_free: 0, is_closed: false };
         let (arrived, lone) = (Condvar::new(), Condvar::new());
         Self { state: Mutex::new(state), arrived, lone, rules }
     }
@@ -119,7 +120,7 @@ impl Queue {
         let mut state = self.state.lock();
         state.leave(seat);
         loop {
-            if seat.dismissal.0.load(Relaxed) {
+            if seat.dismissal.is_told() {
                 drop(state);
                 // What was reported to this instance alone concerns another now.
                 self.arrived.notify_one();
@@ -167,27 +168,35 @@ impl Queue {
     }
 
     /// The next request that comes while nothing else runs or waits; `None` once the queue is
-    /// closed. Whoever else is free may take it first, so none is lost here. For rules without a
-    /// timer alone.
-    pub(crate) fn pull_lone(&self) -> Option<Vec<Queued>> {
+    /// closed or the instance is dismissed. Whoever else is free may take it first, so none is lost
+    /// here. For rules without a timer alone.
+    pub(crate) fn pull_lone(&self, dismissal: &Dismissal) -> Option<Vec<Queued>> {
         let mut state = self.state.lock();
-        while !state.is_closed {
-            state.is_wide_free = true;
+        state.wide_free += 1;
+        let taken = loop {
+            if state.is_closed || dismissal.is_told() {
+                break None;
+            }
             if !state.is_lone() {
                 self.lone.wait(&mut state);
                 continue;
             }
             let now = Instant::now();
             let expired = state.batcher.expire(now);
-            state.is_wide_free = false;
             if let Decision::Run(batch) = state.decide(now, None) {
-                return Some(batch);
+                break Some(batch);
             }
             drop(state);
             refuse(expired);
             state = self.state.lock();
+        };
+        state.wide_free -= 1;
+        drop(state);
+        if taken.is_none() {
+            // What was reported to this instance alone concerns another now.
+            self.arrived.notify_one();
         }
-        None
+        taken
     }
 
     /// Lets these instances finish what they run and then go home; what waits is for the others.
@@ -196,6 +205,7 @@ impl Queue {
         dismissals.into_iter().for_each(|dismissal| dismissal.0.store(true, Relaxed));
         drop(state);
         self.arrived.notify_all();
+        self.lone.notify_all();
     }
 
     /// Lets the instances finish what waits and then go home.
@@ -210,7 +220,7 @@ impl State {
     /// Whether the one request that waits is for the instance that has every core.
     fn is_lone(&self) -> bool {
         let is_quiet = self.crew.busy == 0 && self.holding == 0;
-        self.is_wide_free && is_quiet && self.batcher.len() == 1
+        self.wide_free > 0 && is_quiet && self.batcher.len() == 1
     }
 
     /// Counts a batch of so many rows as running.

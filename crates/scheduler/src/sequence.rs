@@ -15,7 +15,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
-use std::thread;
 use std::time::Instant;
 
 use consort_config::{RaggedBatching, SequenceBatching};
@@ -30,6 +29,7 @@ use self::rows::Rows;
 use self::shared::Shared;
 use crate::Counting;
 use crate::assembly::Layout;
+use crate::threads::Threads;
 
 /// What a model with a sequence batcher is made of.
 #[derive(Debug)]
@@ -63,16 +63,16 @@ pub fn controls_of_one(batching: &SequenceBatching, is_batching: bool) -> Vec<Te
 /// stage lets the instances finish what waits and ends their threads.
 pub struct SequenceStage {
     shared: Arc<Shared>,
-    name: String,
+    threads: Threads,
     layout: Layout,
     /// How many threads were started, for their names.
     started: AtomicUsize,
 }
 
 impl SequenceStage {
-    /// Starts a thread for each instance; `name` is the model's, for the threads' names.
+    /// Starts a thread of the model's for each instance.
     pub fn start(
-        name: &str,
+        threads: impl Into<Threads>,
         instances: Vec<Box<dyn BatchBackend>>,
         sequences: Sequences,
         counting: Counting,
@@ -92,7 +92,8 @@ impl SequenceStage {
         };
         let shared = Arc::new(Shared::new(policy, rows, counting));
         let layout = Layout::new(backend_signature, false).told_of(&ragged);
-        let stage = Self { shared, name: name.to_owned(), layout, started: AtomicUsize::default() };
+        let (threads, started) = (threads.into(), AtomicUsize::default());
+        let stage = Self { shared, threads, layout, started };
         for (number, told) in stage.spawn(instances)?.into_iter().enumerate() {
             // One that has ended already has nobody to tell.
             let _sent = told.send(number);
@@ -124,8 +125,8 @@ impl SequenceStage {
         let start = |backend| {
             let (sender, told) = channel();
             let (shared, layout) = (self.shared.clone(), self.layout.clone());
-            let name = format!("{}_{}", self.name, self.started.fetch_add(1, Relaxed));
-            thread::Builder::new().name(name).spawn(move || {
+            let number = self.started.fetch_add(1, Relaxed);
+            self.threads.start(number, move || {
                 if let Ok(number) = told.recv() {
                     Instance::new(number, backend, layout).work(&shared);
                 }

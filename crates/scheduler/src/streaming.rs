@@ -4,7 +4,6 @@ mod admission;
 mod answering;
 mod instance;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -17,7 +16,8 @@ use self::admission::Admission;
 use self::answering::{Answering, Asked};
 use self::instance::Instance;
 use crate::Counting;
-use crate::pool::vacant;
+use crate::roster::Roster;
+use crate::threads::Threads;
 
 /// The responses a caller may leave unread before its request pauses: enough to ride out a slow
 /// write, small enough that a stalled caller holds little.
@@ -28,27 +28,27 @@ const REPLY_CAPACITY: usize = 32;
 /// Dropping it ends the loops once what they admitted is answered.
 pub struct StreamingStage {
     shared: Arc<Shared>,
-    name: String,
+    threads: Threads,
     queue_size: usize,
 }
 
 struct Shared {
-    instances: RwLock<BTreeMap<usize, Arc<Instance>>>,
+    instances: RwLock<Roster<Arc<Instance>>>,
     counting: Counting,
 }
 
 impl StreamingStage {
-    /// Starts the loop of each instance on a thread; `name` is the model's.
+    /// Starts the loop of each instance on a thread of the model's.
     ///
     /// At most `queue_size` requests wait for each instance to admit them.
     pub fn start(
-        name: &str,
+        threads: impl Into<Threads>,
         instances: Vec<Box<dyn StreamingBackend>>,
         queue_size: usize,
         counting: Counting,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared { instances: RwLock::default(), counting });
-        let stage = Self { shared, name: name.to_owned(), queue_size };
+        let stage = Self { shared, threads: threads.into(), queue_size };
         stage.change(instances, &[])?;
         Ok(stage)
     }
@@ -63,35 +63,20 @@ impl StreamingStage {
         added: Vec<Box<dyn StreamingBackend>>,
         retired: &[usize],
     ) -> io::Result<Vec<usize>> {
+        let Self { threads, queue_size, .. } = self;
+        let start = |number, backend| Instance::start(threads, number, backend, *queue_size);
         let mut instances = self.shared.instances.write();
-        let mut numbers = Vec::with_capacity(added.len());
-        for backend in added {
-            let number = vacant(&instances);
-            match Instance::start(&self.name, number, backend, self.queue_size) {
-                Ok(instance) => {
-                    instances.insert(number, instance);
-                    numbers.push(number);
-                }
-                Err(error) => {
-                    close(&mut instances, &numbers);
-                    return Err(error);
-                }
-            }
+        let (numbers, gone) = instances.change(added, retired, start);
+        for instance in gone {
+            instance.close();
         }
-        close(&mut instances, retired);
-        Ok(numbers)
-    }
-}
-
-fn close(instances: &mut BTreeMap<usize, Arc<Instance>>, numbers: &[usize]) {
-    for instance in numbers.iter().filter_map(|number| instances.remove(number)) {
-        instance.close();
+        numbers
     }
 }
 
 impl Drop for StreamingStage {
     fn drop(&mut self) {
-        for instance in self.shared.instances.read().values() {
+        for instance in self.shared.instances.read().members() {
             instance.close();
         }
     }
@@ -108,7 +93,7 @@ impl Shared {
     fn submit(&self, mut request: Request) -> Responses {
         // Held until the request is given over, so that no instance retires in between.
         let instances = self.instances.read();
-        let Some(instance) = instances.values().min_by_key(|instance| instance.in_flight()) else {
+        let Some(instance) = instances.members().min_by_key(|instance| instance.in_flight()) else {
             return fail(Error::unavailable("the model has no instance"));
         };
         if request.context.is_expired() {

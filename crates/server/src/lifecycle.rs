@@ -89,6 +89,10 @@ impl Models for Lifecycle {
         self.models.control(change)
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.models.close()
+    }
+
     fn generation(&self) -> watch::Receiver<u64> {
         self.models.generation()
     }

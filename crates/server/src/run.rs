@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
@@ -73,8 +74,11 @@ pub fn finish(name: &str, served: Result<()>) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// How long the models may take to leave the memory once their requests are over.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// Serves until a signal comes, then: not ready → accept what is on its way → stop accepting →
-/// drain → return.
+/// drain → unload → return.
 pub async fn run(options: &Options, service: Service) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let mut servers = tokio::task::JoinSet::new();
@@ -121,6 +125,9 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
     let drained = async { while servers.join_next().await.is_some() {} };
     if tokio::time::timeout(options.exit_timeout(), drained).await.is_err() {
         tracing::warn!("some requests were still running after {:?}", options.exit_timeout());
+    }
+    if tokio::time::timeout(CLOSING, service.models.close()).await.is_err() {
+        tracing::warn!("some models were still in memory {CLOSING:?} after their last request");
     }
     Ok(())
 }

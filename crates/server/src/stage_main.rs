@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::{Args, Command, FromArgMatches};
 use consort_repository::{Foreign, IDENTITY, Kind, Loader, Local};
+use consort_scheduler::Threads;
 use consort_telemetry::Sampler;
 
 use crate::lifecycle::Lifecycle;
@@ -57,6 +58,7 @@ async fn serve(
         cores: cores(),
         cache: options.cache.cache(),
         limiter: options.limit.limiter(),
+        threads: Threads::default(),
     };
     let models = Local::open(options.local(Foreign::Ignored)?, loader)?;
     let models = Lifecycle::new(models as Arc<_>);

@@ -66,7 +66,8 @@ pub trait BatchBackend: Send {
     }
 
     /// Whether an instance with more threads would run one request sooner, so that it is worth
-    /// having one with the threads of all the others for a request that comes alone.
+    /// having one with the threads of all the others for a request that comes alone, and opening
+    /// one anew when its share of the cores is another.
     fn gains_from_threads(&self) -> bool {
         false
     }
@@ -96,6 +97,12 @@ pub trait StreamingBackend: Send {
     /// time. After a panic it is called again with new jobs: what it kept of the run before, replies
     /// above all, is to be failed and forgotten then.
     fn run(&mut self, jobs: Jobs);
+
+    /// Whether an instance with more threads would answer sooner, so that it is worth opening one
+    /// anew when its share of the cores is another.
+    fn gains_from_threads(&self) -> bool {
+        false
+    }
 
     /// What is called, from any thread, whenever a caller has gone, so that the backend can stop
     /// work that nobody waits for any more, when it can.

@@ -2,13 +2,14 @@
 
 mod bare;
 pub(super) mod engine;
+mod guided;
 mod mixed;
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use self::engine::{Engine, Request};
 use super::Settings;
@@ -30,9 +31,9 @@ const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/graphs/tiny_decoder");
 /// What one round measured.
 #[derive(Clone, Copy, Debug)]
 struct Round {
-    /// Tokens a second: one request, many at once, the same one after another, all rows busy, and
-    /// the bare loop.
-    rates: [f64; 5],
+    /// Tokens a second: one request, many at once, the same held to a schema, one after another,
+    /// all rows busy, and the bare loop.
+    rates: [f64; 6],
     /// Time to the first token, alone and beside all the others.
     first: [Duration; 2],
     /// What the loop does in a step beside the run.
@@ -52,20 +53,21 @@ pub(crate) fn run(settings: &Settings, title: &str) -> Result<Section> {
     let names = [
         "one request",
         "16 at once",
+        "16 at once, held to a JSON schema",
         "16 one after another",
         "16 rows busy, without prompts",
         "bare loop, 16 rows",
     ];
     for (index, name) in names.iter().enumerate() {
-        let share = format!("{:.2} ×", ratio(index, 4));
+        let share = format!("{:.2} ×", ratio(index, 5));
         section.row([(*name).into(), number(rate(index)), share]);
     }
-    let step = median(rounds.iter().map(|round| ROWS as f64 / round.rates[3] * 1e6));
+    let step = median(rounds.iter().map(|round| ROWS as f64 / round.rates[4] * 1e6));
     let first =
         |index: usize| median(rounds.iter().map(|round| round.first[index].as_secs_f64() * 1e6));
     let own = median(rounds.iter().map(|round| round.own.as_secs_f64() * 1e6));
-    section.judge(Verdict::at_least("16 at once, to one after another", ratio(1, 2), 2.4, "×"));
-    section.judge(Verdict::at_least("16 rows busy, to the bare loop", ratio(3, 4), 0.95, "×"));
+    section.judge(Verdict::at_least("16 at once, to one after another", ratio(1, 3), 2.4, "×"));
+    section.judge(Verdict::at_least("16 rows busy, to the bare loop", ratio(4, 5), 0.95, "×"));
     section.judge(Verdict::at_most("the loop's own part of a step", own, 100.0, "µs"));
     section.judge(Verdict::at_most("the same, of a step of ferris", own / step * 100.0, 5.0, "%"));
     let bar = 2.0 * first(0) + step;
@@ -80,7 +82,7 @@ pub(crate) fn run(settings: &Settings, title: &str) -> Result<Section> {
 /// Runtime, and another case may have it already.
 fn in_a_process_of_its_own(folder: &Path) -> Result<Round> {
     let numbers = child(&["engine".into(), folder.display().to_string()])?;
-    let [one, many, turns, busy, alone, beside] = numbers[..] else {
+    let [one, many, guided, turns, busy, alone, beside] = numbers[..] else {
         bail!("a round gave {} numbers", numbers.len());
     };
     let [bare, _] = bare(folder)?;
@@ -89,7 +91,7 @@ fn in_a_process_of_its_own(folder: &Path) -> Result<Round> {
     let step = ROWS as f64 / step.first().copied().unwrap_or_default();
     let [_, run] = self::bare(tiny)?;
     Ok(Round {
-        rates: [one, many, turns, busy, bare],
+        rates: [one, many, guided, turns, busy, bare],
         first: [alone, beside].map(Duration::from_secs_f64),
         own: Duration::from_secs_f64((step - run).max(0.0)),
     })
@@ -145,10 +147,11 @@ pub(crate) fn contend(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Tokens a second of one request, of many at once, of the same one after another and of all rows
-/// busy, and the seconds to the first token, alone and beside the others.
-async fn round(engine: &Engine) -> Result<[f64; 6]> {
+/// Tokens a second of one request, of many at once, of the same held to a schema, one after another
+/// and of all rows busy, and the seconds to the first token, alone and beside the others.
+async fn round(engine: &Engine) -> Result<[f64; 7]> {
     let [many, busy] = busy(engine).await?;
+    let guided = guided::measure(engine).await?;
     let started = Instant::now();
     engine.ask(Request::new(1, 0, TOKENS))?.read().await?;
     let one = TOKENS as f64 / started.elapsed().as_secs_f64();
@@ -159,7 +162,7 @@ async fn round(engine: &Engine) -> Result<[f64; 6]> {
     let turns = (ROWS * TOKENS) as f64 / started.elapsed().as_secs_f64();
     let alone = first(engine, 4, 0).await?.as_secs_f64();
     let beside = first(engine, 5, ROWS - 1).await?.as_secs_f64();
-    Ok([one, many, turns, busy, alone, beside])
+    Ok([one, many, guided, turns, busy, alone, beside])
 }
 
 /// Tokens a second of as many requests as there are rows, their prompts counted, and of the steps
@@ -184,10 +187,21 @@ async fn busy(engine: &Engine) -> Result<[f64; 2]> {
 
 /// How long as many requests as there are rows take for so many tokens each.
 async fn crowd(engine: &Engine, seed: i32, tokens: usize) -> Result<Duration> {
+    let requests = (0..ROWS).map(|row| Request::new(seed, row as i32, tokens));
+    together(engine, requests, tokens).await
+}
+
+/// How long some requests take that are made at once, for so many tokens each.
+async fn together(
+    engine: &Engine,
+    requests: impl Iterator<Item = Request>,
+    tokens: usize,
+) -> Result<Duration> {
     let started = Instant::now();
-    let asked = (0..ROWS).map(|row| engine.ask(Request::new(seed, row as i32, tokens)));
+    let asked = requests.map(|request| engine.ask(request));
     for answer in asked.collect::<Result<Vec<_>>>()? {
-        answer.read().await?;
+        let made = answer.read().await?;
+        ensure!(made == tokens, "a text has {made} tokens, not {tokens}");
     }
     Ok(started.elapsed())
 }

@@ -9,8 +9,8 @@ use consort_protocol::ModelConfig;
 use consort_protocol::model_config::SchedulingChoice;
 use consort_protocol::model_ensembling::Step as WireStep;
 use consort_repository::{
-    Cached, Checked, ClassLabels, Entry, IndexEntry, Models, ResponseCache, Served, State,
-    statistics,
+    Cached, Checked, ClassLabels, Entry, IndexEntry, Models, ResponseCache, Served, Snapshot,
+    State, statistics,
 };
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
@@ -24,10 +24,32 @@ use crate::stop_words;
 /// The backend that continues text, and leaves the prompt out; others of its kind do not.
 const LANGUAGE_MODEL: &str = "onnxruntime_llm";
 
+/// What ensembles are made of.
+pub(super) struct Leaves<'a> {
+    /// The models that somebody lists.
+    pub(super) listed: &'a dyn Models,
+    /// Those that nobody does, and the reason of each.
+    pub(super) unlisted: Snapshot,
+}
+
+impl Leaves<'_> {
+    fn get(&self, model: &str, version: Option<u64>) -> consort_stage::Result<Arc<Served>> {
+        match self.unlisted.entry(model) {
+            Some(_) => self.unlisted.get(model, version),
+            None => self.listed.get(model, version),
+        }
+    }
+
+    fn is_loading(&self, model: &str) -> bool {
+        let is_loading = |row: &IndexEntry| &*row.name == model && row.state == State::Loading;
+        self.listed.index().iter().any(is_loading)
+    }
+}
+
 /// Ensembles on their way from configuration to callable models.
 pub(super) struct Assembly<'a> {
     stated: &'a BTreeMap<Arc<str>, Statement>,
-    leaves: &'a dyn Models,
+    leaves: Leaves<'a>,
     metrics: &'a Arc<Metrics>,
     cache: Option<&'a Arc<ResponseCache>>,
     done: BTreeMap<Arc<str>, Entry>,
@@ -36,7 +58,7 @@ pub(super) struct Assembly<'a> {
 impl<'a> Assembly<'a> {
     pub(super) fn new(
         stated: &'a BTreeMap<Arc<str>, Statement>,
-        leaves: &'a dyn Models,
+        leaves: Leaves<'a>,
         metrics: &'a Arc<Metrics>,
         cache: Option<&'a Arc<ResponseCache>>,
     ) -> Self {
@@ -121,7 +143,7 @@ impl<'a> Assembly<'a> {
             (found.ok_or_else(|| reason().unwrap_or_default()), away)
         } else {
             let found = self.leaves.get(model, *version);
-            let away = if found.is_err() { self.leaves.away(model, *version) } else { None };
+            let away = if found.is_err() { self.leaves.listed.away(model, *version) } else { None };
             (found.map_err(|error| error.message().to_owned()), away)
         };
         found.map_err(|why| {
@@ -129,8 +151,7 @@ impl<'a> Assembly<'a> {
             if let Some(away) = away {
                 return Reason::away(State::Unavailable, format!("{place}{away}"));
             }
-            let is_loading = |row: &IndexEntry| row.name == *model && row.state == State::Loading;
-            if self.leaves.index().iter().any(is_loading) {
+            if self.leaves.is_loading(model) {
                 return Reason::away(State::Loading, format!("{place}it is being loaded"));
             }
             let required = match version {

@@ -7,8 +7,8 @@ use consort_repository::{
 };
 use consort_stage::{Error, Result};
 
-use super::Catalog;
 use super::statement::Statement;
+use super::{Catalog, Statements};
 
 impl Catalog {
     /// Carries out one change when its turn comes, whoever waits for it.
@@ -16,32 +16,21 @@ impl Catalog {
         let name = change.model.clone();
         let _turn = self.turns.of(&name).await;
         match &change.action {
-            Action::Load(given) => {
-                if let Some(stated) = self.find_ensemble(&name, given.clone()).await? {
-                    return self.load(&name, stated).await;
-                }
-                self.leaves.control(change).await?;
-                // It may have been an ensemble's name until now.
-                self.state(|statements| drop(statements.remove(&name)));
-                Ok(())
-            }
+            Action::Load(given) => match self.find(&name, given.clone()).await? {
+                Some(stated) if self.is_ensemble(&stated) => self.load(&name, stated).await,
+                stated => self.load_leaf(change, stated).await,
+            },
             Action::Unload { with_dependents } => {
                 if self.is_stated(&name) {
                     return self.unload(&name, *with_dependents).await;
                 }
-                let unloaded = self.leaves.control(change).await;
-                self.assemble();
-                unloaded
+                self.unload_leaf(change).await
             }
         }
     }
 
-    /// What is stated of an ensemble now; `None` for a model that is none.
-    async fn find_ensemble(
-        &self,
-        name: &Arc<str>,
-        given: Option<Override>,
-    ) -> Result<Option<Stated>> {
+    /// What is stated of a model now; `None` where that is for its service alone to know.
+    async fn find(&self, name: &Arc<str>, given: Option<Override>) -> Result<Option<Stated>> {
         if given.as_ref().is_some_and(|given| !is_ensemble(name, given)) {
             return Ok(None);
         }
@@ -52,12 +41,41 @@ impl Catalog {
             if given.is_some() { found.map(Some) } else { Ok(found.ok()) }
         });
         let cut_short = |_| Error::internal("reading the configuration was cut short");
-        let found = found.await.map_err(cut_short)??;
-        // What has been an ensemble is still one while its configuration cannot be read.
-        let is_ensemble = |stated: &Stated| {
-            stated.is_ensemble() || stated.draft.is_err() && self.is_stated(&stated.folder.name)
-        };
-        Ok(found.filter(is_ensemble))
+        found.await.map_err(cut_short)?
+    }
+
+    /// What has been an ensemble is still one while its configuration cannot be read.
+    fn is_ensemble(&self, stated: &Stated) -> bool {
+        stated.is_ensemble() || stated.draft.is_err() && self.is_stated(&stated.folder.name)
+    }
+
+    /// Has a model that is no ensemble loaded by those who list it, and says why not if nobody does.
+    async fn load_leaf(&self, change: Change, stated: Option<Stated>) -> Result<()> {
+        let name = change.model.clone();
+        let loaded = self.leaves.control(change).await;
+        let is_nowhere = stated.is_none();
+        self.state(|Statements { ensembles, callable }| {
+            if loaded.is_ok() {
+                // It may have been an ensemble's name until now.
+                ensembles.remove(&name);
+            }
+            if let Some(stated) = stated.filter(|_| !ensembles.contains_key(&name)) {
+                callable.serve(&stated);
+            }
+        });
+        let own = self.own.load();
+        let may_tell_why = loaded.is_err() && !is_nowhere && !self.is_stated(&name);
+        match own.entry(&name).filter(|_| may_tell_why) {
+            Some(unlisted) => Err(load_failed(&name, &unlisted.failures())),
+            None => loaded,
+        }
+    }
+
+    async fn unload_leaf(&self, change: Change) -> Result<()> {
+        let name = change.model.clone();
+        let unloaded = self.leaves.control(change).await;
+        self.state(|statements| statements.callable.unload(&name));
+        unloaded
     }
 
     /// Serves an ensemble as it is stated now, with the models of its steps; one that is being
@@ -88,14 +106,17 @@ impl Catalog {
                 continue;
             }
             within.push(step.model.clone());
-            if let Some(stated) = self.find_ensemble(&step.model, None).await? {
-                let inner = Statement::served(&stated);
-                Box::pin(self.load_steps(&inner, within)).await?;
-                self.restate(&step.model, inner);
-            } else {
-                let model = step.model.clone();
-                let change = Change { model, action: Action::Load(None) };
-                self.leaves.control(change).await?;
+            match self.find(&step.model, None).await? {
+                Some(stated) if self.is_ensemble(&stated) => {
+                    let inner = Statement::served(&stated);
+                    Box::pin(self.load_steps(&inner, within)).await?;
+                    self.restate(&step.model, inner);
+                }
+                stated => {
+                    let model = step.model.clone();
+                    let change = Change { model, action: Action::Load(None) };
+                    self.load_leaf(change, stated).await?;
+                }
             }
         }
         Ok(())
@@ -104,13 +125,13 @@ impl Catalog {
     /// Ends the service of an ensemble, and of what it calls if nothing else does.
     async fn unload(&self, name: &Arc<str>, with_dependents: bool) -> Result<()> {
         let mut called = Vec::new();
-        self.state(|statements| {
-            let Some(statement) = statements.get_mut(name) else { return };
+        self.state(|Statements { ensembles, .. }| {
+            let Some(statement) = ensembles.get_mut(name) else { return };
             if let Some(spec) = statement.spec() {
                 called.extend(spec.steps.iter().map(|step| step.model.clone()));
             }
             *statement = statement.unloaded();
-            let others = statements.values().filter_map(Statement::spec);
+            let others = ensembles.values().filter_map(Statement::spec);
             let others: Vec<_> = others.flat_map(|spec| &spec.steps).collect();
             called.retain(|model| others.iter().all(|step| step.model != *model));
         });
@@ -121,10 +142,9 @@ impl Catalog {
                 Box::pin(self.unload(&model, true)).await?;
             } else {
                 let action = Action::Unload { with_dependents };
-                self.leaves.control(Change { model, action }).await?;
+                self.unload_leaf(Change { model, action }).await?;
             }
         }
-        self.assemble();
         Ok(())
     }
 
@@ -132,7 +152,8 @@ impl Catalog {
     /// served; what is being served then stays in its place.
     fn restate(&self, name: &Arc<str>, next: Statement) -> Vec<(Option<u64>, String)> {
         let mut statements = self.statements.lock();
-        let before = statements.insert(name.clone(), next);
+        statements.callable.forget(name);
+        let before = statements.ensembles.insert(name.clone(), next);
         let entries = self.assembled(&statements);
         let mut failures = Vec::new();
         if entries.get(name).is_none_or(|entry| entry.newest_ready().is_none()) {
@@ -141,12 +162,12 @@ impl Catalog {
                 failures.push((None, "a model that it calls is being loaded".to_owned()));
             }
         }
-        let is_serving = self.ensembles.load().get(name, None).is_ok();
+        let is_serving = self.own.load().get(name, None).is_ok();
         match before.filter(|_| is_serving && !failures.is_empty()) {
             None => self.publish(entries),
             Some(mut before) => {
                 before.note = failures.iter().map(|(_, reason)| reason.as_str()).collect();
-                statements.insert(name.clone(), before);
+                statements.ensembles.insert(name.clone(), before);
                 self.publish(self.assembled(&statements));
             }
         }
@@ -156,11 +177,26 @@ impl Catalog {
     /// Follows what has changed in the repositories.
     pub(super) async fn follow_files(&self, Changes { changed, gone }: Changes) {
         for name in changed {
-            match self.find_ensemble(&name, None).await {
-                Ok(Some(stated)) => drop(self.restate(&name, Statement::served(&stated))),
-                Ok(None) | Err(_) => self.state(|statements| drop(statements.remove(&name))),
+            match self.find(&name, None).await {
+                Ok(Some(stated)) if self.is_ensemble(&stated) => {
+                    self.restate(&name, Statement::served(&stated));
+                }
+                Ok(Some(stated)) => self.state(|Statements { ensembles, callable }| {
+                    ensembles.remove(&name);
+                    callable.serve(&stated);
+                }),
+                Ok(None) | Err(_) => self.forget(&name),
             }
         }
-        self.state(|statements| statements.retain(|name, _| !gone.contains(name)));
+        for name in gone {
+            self.forget(&name);
+        }
+    }
+
+    fn forget(&self, name: &str) {
+        self.state(|Statements { ensembles, callable }| {
+            ensembles.remove(name);
+            callable.forget(name);
+        });
     }
 }

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use consort_stage::{Error, Result};
+use ort::memory::Allocator;
 use ort::session::{Adapter, RunOptions};
+
+use super::fields::wrong;
+use super::shared::capture;
 
 /// The folder they lie in, within the version's or the model's.
 const FOLDER: &str = "adapters";
@@ -26,10 +30,10 @@ pub(crate) type AdapterId = Option<usize>;
 pub(crate) struct Adapters(Vec<(Arc<str>, Arc<RunOptions>)>);
 
 impl Adapters {
-    /// Reads those in some folders.
-    pub(crate) fn load(folders: &[&Path]) -> Result<Self> {
+    /// Reads those in some folders. Their weights are kept on a card when there is one to keep them.
+    pub(crate) fn load(folders: &[&Path], card: Option<&Allocator>) -> Result<Self> {
         let load = |(name, path): (String, PathBuf)| {
-            let options = load(&path).map_err(|error| {
+            let options = load(&path, card).map_err(|error| {
                 Error::invalid(format!(
                     "adapter `{FOLDER}/{name}.{EXTENSION}`: {}",
                     error.message()
@@ -62,12 +66,13 @@ pub(crate) fn find(names: &[Arc<str>], name: &[u8]) -> Result<AdapterId> {
     let asked: String = String::from_utf8_lossy(name).chars().take(LONGEST_NAME).collect();
     let known: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Err(Error::invalid(format!("`{INPUT}` is `{asked}`, and the model's adapters are: {known}")))
+    Err(wrong(INPUT, format!("is `{asked}`, and the model's adapters are: {known}")))
 }
 
-fn load(path: &Path) -> ort::Result<RunOptions> {
-    let adapter = Adapter::from_file(path, None)?;
-    let mut options = RunOptions::new()?;
+fn load(path: &Path, card: Option<&Allocator>) -> ort::Result<RunOptions> {
+    let adapter = Adapter::from_file(path, card)?;
+    // A captured run would have the adapter that it was captured with.
+    let mut options = capture::uncaptured()?;
     options.add_adapter(&adapter)?;
     Ok(options)
 }
@@ -129,6 +134,7 @@ mod tests {
         assert_eq!(find(&names, b"").unwrap(), None);
         let error = find(&names, b"three").unwrap_err();
         assert!(error.message().contains("`lora_name` is `three`"), "{error}");
+        assert_eq!(error.input(), Some(INPUT));
         assert!(error.message().contains("`one`, `two`"), "{error}");
         assert!(find(&[], &[0xff; 1000]).unwrap_err().message().len() < 500);
     }

@@ -14,7 +14,7 @@ use std::ptr::{self, NonNull};
 use bytemuck::Pod;
 use consort_stage::{Error, Result};
 use ort::environment::Environment;
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{Allocator, MemoryInfo};
 use ort::session::{RunOptions, Session};
 use ort::sys::OrtValue;
 use ort::value::{Tensor, TensorElementType};
@@ -22,6 +22,7 @@ use ort::{AsPointer, Error as OrtError};
 
 use self::block::{Block, HostBlock};
 use self::copies::{Copies, Span};
+use crate::provider::Provider;
 use crate::runtime::Runtime;
 
 /// How many zeros are copied to a card at once, to begin with.
@@ -79,7 +80,7 @@ impl Buffers {
     /// No memory yet, on the processor.
     pub(crate) fn new() -> Result<Self> {
         let runtime = Runtime::get()?;
-        let host = memory_info(AllocationDevice::CPU, 0).map_err(|error| unknown(&error))?;
+        let host = Provider::Cpu.memory().map_err(|error| unknown(&error))?;
         Ok(Self {
             environment: &runtime.environment,
             host,
@@ -94,9 +95,8 @@ impl Buffers {
     pub(crate) fn with_card(session: &Session, index: u32) -> Result<Self> {
         Runtime::get()?.copy_to_cards()?;
         let card = || -> ort::Result<Card> {
-            let memory = memory_info(AllocationDevice::CUDA, index as i32)?;
-            let allocator = Allocator::new(session, memory.clone())?;
-            Ok(Card { memory, allocator })
+            let provider = Provider::Cuda(index);
+            Ok(Card { memory: provider.memory()?, allocator: provider.allocator(session)? })
         };
         let card = card().map_err(|error| unknown(&error))?;
         Ok(Self { card: Some(card), ..Self::new()? })
@@ -283,15 +283,11 @@ impl Buffers {
     /// stay none where a mask multiplies them by zero.
     fn fill_with_zeros(&mut self, block: BlockId, bytes: usize) -> Option<()> {
         let zeros = self.allocate(bytes.min(ZEROS))?;
-        let part = |block, offset, length: usize| Part {
-            block,
-            offset,
-            element: TensorElementType::Uint8,
-            shape: vec![length as i64],
-        };
         for offset in (0..bytes).step_by(ZEROS) {
             let length = (bytes - offset).min(ZEROS);
-            self.copy_now(&[(part(zeros, 0, length), part(block, offset, length))]).ok()?;
+            let pair =
+                (Part::of_bytes((zeros, 0), length), Part::of_bytes((block, offset), length));
+            self.copy_now(&[pair]).ok()?;
         }
         // The block of zeros is the last, and nothing points into it any more.
         self.blocks.pop();
@@ -300,6 +296,20 @@ impl Buffers {
 }
 
 impl Part {
+    /// A tensor of this type and shape that begins so many bytes into a block.
+    pub(crate) fn new(
+        (block, offset): (BlockId, usize),
+        element: TensorElementType,
+        shape: &[usize],
+    ) -> Self {
+        Self { block, offset, element, shape: shape.iter().map(|dim| *dim as i64).collect() }
+    }
+
+    /// So many bytes of a block.
+    pub(crate) fn of_bytes(place: (BlockId, usize), length: usize) -> Self {
+        Self::new(place, TensorElementType::Uint8, &[length])
+    }
+
     /// How many bytes it has.
     fn bytes(&self) -> usize {
         let elements = self.shape.iter().product::<i64>() as usize;
@@ -311,10 +321,6 @@ impl Part {
             |left: &Self, right: &Self| left.offset.saturating_add(left.bytes()) <= right.offset;
         self.block == other.block && !ends_before(self, other) && !ends_before(other, self)
     }
-}
-
-fn memory_info(device: AllocationDevice<'static>, index: i32) -> ort::Result<MemoryInfo<'static>> {
-    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
 }
 
 fn unknown(error: &OrtError) -> Error {
@@ -361,8 +367,8 @@ impl Drop for View {
 mod tests {
     use super::*;
 
-    fn part(block: BlockId, offset: usize, length: i64) -> Part {
-        Part { block, offset, element: TensorElementType::Uint8, shape: vec![length] }
+    fn part(block: BlockId, offset: usize, length: usize) -> Part {
+        Part::of_bytes((block, offset), length)
     }
 
     #[test]

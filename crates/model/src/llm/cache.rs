@@ -1,7 +1,7 @@
 //! What the model remembers of one sequence: its keys and values, bound to the session in place.
 
 use consort_stage::{Error, Result};
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{Allocator, MemoryInfo};
 use ort::session::{IoBinding, RunOptions, Session, SessionInputValue};
 use ort::value::{DynTensor, DynValue, Tensor};
 
@@ -35,6 +35,26 @@ pub(crate) struct Step {
     pub(crate) has_past: bool,
 }
 
+impl Step {
+    /// The inputs that the graph has, by name.
+    fn inputs(self, graph: &Graph) -> ort::Result<Vec<(&str, DynValue)>> {
+        let numbers = |input: &Integers, values| integers(input, self.rows, values);
+        let tokens = &graph.tokens;
+        let mut inputs = vec![(tokens.name.as_str(), numbers(tokens, self.tokens)?)];
+        if let Some(mask) = &graph.mask {
+            inputs.push((&mask.name, numbers(mask, self.mask)?));
+        }
+        if let Some(positions) = &graph.positions {
+            inputs.push((&positions.name, numbers(positions, self.positions)?));
+        }
+        if let Some(branch) = &graph.cache_branch {
+            let has_past = Tensor::from_array(([1_i64], vec![self.has_past]))?;
+            inputs.push((branch, has_past.into_dyn()));
+        }
+        Ok(inputs)
+    }
+}
+
 /// Where the caches of a session lie, and how long they may get.
 pub(crate) struct Memory {
     device: MemoryInfo<'static>,
@@ -46,18 +66,9 @@ pub(crate) struct Memory {
 impl Memory {
     /// The memory of the device that `provider` runs on.
     pub(crate) fn new(provider: Provider, context: usize) -> Result<Self> {
-        let host = || memory_info(AllocationDevice::CPU, 0);
-        let device = match provider {
-            Provider::Cpu => host()?,
-            Provider::Cuda(index) => memory_info(AllocationDevice::CUDA, index as i32)?,
-        };
-        Ok(Self { device, host: host()?, context })
+        let of = |provider: Provider| provider.memory().map_err(|error| failed(&error));
+        Ok(Self { device: of(provider)?, host: of(Provider::Cpu)?, context })
     }
-}
-
-fn memory_info(device: AllocationDevice<'static>, index: i32) -> Result<MemoryInfo<'static>> {
-    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
-        .map_err(|error| failed(&error))
 }
 
 impl Cache {
@@ -146,18 +157,8 @@ impl Cache {
         let names = graph.cache.iter().map(|tensor| tensor.past.as_str());
         let past = names.zip(&self.past).map(|(name, value)| (name, value.into()));
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = past.collect();
-        let rows = step.rows;
-        inputs.push((&graph.tokens.name, integers(&graph.tokens, rows, step.tokens)?.into()));
-        if let Some(mask) = &graph.mask {
-            inputs.push((&mask.name, integers(mask, rows, step.mask)?.into()));
-        }
-        if let Some(positions) = &graph.positions {
-            inputs.push((&positions.name, integers(positions, rows, step.positions)?.into()));
-        }
-        if let Some(branch) = &graph.cache_branch {
-            let has_past = Tensor::from_array(([1_i64], vec![step.has_past]))?;
-            inputs.push((branch, has_past.into_dyn().into()));
-        }
+        let others = step.inputs(graph)?.into_iter();
+        inputs.extend(others.map(|(name, value)| (name, value.into())));
         let mut outputs = session.run_with_options(inputs, options)?;
         let mut take = |name: &str| {
             outputs.remove(name).ok_or_else(|| ort::Error::new(format!("the run gave no `{name}`")))
@@ -215,16 +216,8 @@ impl Cache {
                 binding.bind_output_to_device(tensor.present.as_str(), &memory.device)?;
             }
         }
-        bind_integers(binding, &graph.tokens, step.rows, step.tokens)?;
-        if let Some(mask) = &graph.mask {
-            bind_integers(binding, mask, step.rows, step.mask)?;
-        }
-        if let Some(positions) = &graph.positions {
-            bind_integers(binding, positions, step.rows, step.positions)?;
-        }
-        if let Some(branch) = &graph.cache_branch {
-            let has_past = Tensor::from_array(([1_i64], vec![step.has_past]))?;
-            binding.bind_input(branch.as_str(), &has_past)?;
+        for (name, value) in step.inputs(graph)? {
+            binding.bind_input(name, &value)?;
         }
         binding.bind_output_to_device(graph.logits.name.as_str(), &memory.host)
     }
@@ -237,15 +230,6 @@ fn empty_past(graph: &Graph) -> ort::Result<Vec<DynValue>> {
         DynTensor::new(&allocator, tensor.element, tensor.shape(1, 0)).map(DynTensor::into_dyn)
     };
     graph.cache.iter().map(empty).collect()
-}
-
-fn bind_integers(
-    binding: &mut IoBinding,
-    input: &Integers,
-    rows: usize,
-    values: Vec<i64>,
-) -> ort::Result<()> {
-    binding.bind_input(input.name.as_str(), &integers(input, rows, values)?)
 }
 
 /// So many rows of whole numbers, of the input's type.

@@ -71,8 +71,12 @@ mod number {
 
 /// The logits that [`top`] reads, [rows, vocabulary].
 pub(crate) const SCORES: &str = "consort.scores";
+/// FP32[rows, 1]: what they are multiplied with before they are turned into probabilities.
+pub(crate) const COOLNESS: &str = "consort.coolness";
 /// FP32[rows, [`MOST`]]: the largest of them, from the largest down.
 pub(crate) const LARGEST_SCORES: &str = "consort.top";
+/// FP32[rows, [`MOST`]]: how probable their tokens are among all.
+pub(crate) const PROBABILITIES: &str = "consort.probabilities";
 /// INT64[rows, [`MOST`]]: whose they are.
 pub(crate) const TOP_TOKENS: &str = "consort.tokens";
 /// How many [`top`] finds: more than most requests ask for, and few enough to be found at once.
@@ -193,16 +197,27 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
         .bytes(number::tensor::RAW, (MOST as i64).to_le_bytes());
     let found = node("TopK", &[SCORES, "consort.most"], "consort.found")
         .bytes(number::node::OUTPUT, TOP_TOKENS);
-    let widened = with(node("Cast", &["consort.found"], LARGEST_SCORES), "to", FLOAT);
+    let to_float = |node| with(node, "to", FLOAT);
+    let nodes = [
+        with(found, "axis", LAST),
+        to_float(node("Cast", &["consort.found"], LARGEST_SCORES)),
+        to_float(node("Cast", &[SCORES], "consort.wide")),
+        node("Mul", &["consort.wide", COOLNESS], "consort.cooled"),
+        with(node("Softmax", &["consort.cooled"], "consort.likely"), "axis", LAST),
+        with(node("GatherElements", &["consort.likely", TOP_TOKENS], PROBABILITIES), "axis", LAST),
+    ];
+    let mut graph = Message::default().bytes(number::graph::NAME, "top");
+    for node in nodes {
+        graph = graph.bytes(number::graph::NODE, node);
+    }
     let shape = |last| ["consort.rows", last];
-    let graph = Message::default()
-        .bytes(number::graph::NODE, with(found, "axis", LAST))
-        .bytes(number::graph::NODE, widened)
-        .bytes(number::graph::NAME, "top")
+    let graph = graph
         .bytes(number::graph::INITIALIZER, most)
         .bytes(number::graph::INPUT, value_of(SCORES, element, shape("consort.vocabulary")))
+        .bytes(number::graph::INPUT, value_of(COOLNESS, FLOAT, shape("consort.one")))
         .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))
-        .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")));
+        .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")))
+        .bytes(number::graph::OUTPUT, value_of(PROBABILITIES, FLOAT, shape("consort.kept")));
     let operators = Message::default().number(number::operators::VERSION, OPSET);
     let model = Message::default()
         .number(number::model::VERSION, IR)

@@ -79,19 +79,18 @@ impl Default for OutputNames {
 }
 
 impl Config {
-    /// Reads the file beside the graph, the version's before the model's; `metadata` is the
-    /// checkpoint's configuration where the graph carries it.
-    pub(crate) fn read(folders: &[&Path], metadata: Option<&str>) -> Result<Self> {
+    /// Reads the file beside the graph, the version's before the model's; `None` when there is none.
+    pub(crate) fn read(folders: &[&Path]) -> Result<Option<Self>> {
         if let Some(text) = first_of(folders, GENAI)? {
-            return parse::<Genai>(GENAI, &text).map(Self::from);
+            return parse::<Genai>(GENAI, &text).map(|file| Some(file.into()));
         }
-        if let Some(text) = first_of(folders, CHECKPOINT)? {
-            return parse::<Checkpoint>(CHECKPOINT, &text).map(Self::from);
-        }
-        match metadata {
-            Some(text) => parse::<Checkpoint>("the graph's metadata", text).map(Self::from),
-            None => Ok(Self::default()),
-        }
+        let text = first_of(folders, CHECKPOINT)?;
+        text.map(|text| parse::<Checkpoint>(CHECKPOINT, &text).map(Self::from)).transpose()
+    }
+
+    /// Reads the checkpoint's configuration that a graph carries in its metadata.
+    pub(crate) fn of_metadata(text: &str) -> Result<Self> {
+        parse::<Checkpoint>("the graph's metadata", text).map(Self::from)
     }
 }
 
@@ -226,7 +225,7 @@ mod tests {
             "search": { "past_present_share_buffer": true, "max_length": 64 }
         }"#;
         fs::write(folder.path().join(GENAI), text).unwrap();
-        let config = Config::read(&[folder.path()], None).unwrap();
+        let config = Config::read(&[folder.path()]).unwrap().unwrap();
         assert_eq!(config.names.input_ids, "tokens");
         assert_eq!(config.names.past_keys, "k%d");
         assert_eq!(config.names.past_values, "past_key_values.%d.value");
@@ -239,10 +238,10 @@ mod tests {
     #[test]
     fn the_checkpoints_own_config_will_do() {
         let text = r#"{ "n_positions": 1024, "vocab_size": 50257, "eos_token_id": 50256 }"#;
-        let config = Config::read(&[], Some(text)).unwrap();
+        let config = Config::of_metadata(text).unwrap();
         assert_eq!(config.context, Some(1024));
         assert_eq!(config.end_ids, [50256]);
-        let absent = Config::read(&[], Some(r#"{ "eos_token_id": null }"#)).unwrap();
+        let absent = Config::of_metadata(r#"{ "eos_token_id": null }"#).unwrap();
         assert_eq!(absent, Config::default());
     }
 
@@ -250,7 +249,9 @@ mod tests {
     fn a_broken_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(GENAI), "{").unwrap();
-        let error = Config::read(&[folder.path()], None).unwrap_err();
+        let error = Config::read(&[folder.path()]).unwrap_err();
         assert!(error.message().contains(GENAI), "{error}");
+        fs::remove_file(folder.path().join(GENAI)).unwrap();
+        assert_eq!(Config::read(&[folder.path()]).unwrap(), None);
     }
 }

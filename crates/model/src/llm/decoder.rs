@@ -11,7 +11,7 @@ pub(crate) type Token = u32;
 pub(crate) type Slot = usize;
 
 /// The next token of a sequence whose earlier tokens the cache holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Row {
     /// The sequence.
     pub(crate) slot: Slot,
@@ -22,12 +22,15 @@ pub(crate) struct Row {
 }
 
 /// What a token is picked from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Wants {
     /// The likeliest token is all that counts.
     Likeliest,
     /// So many of the likeliest are all that count.
     Top(usize),
+    /// Some of the likeliest, and how much they have of the probability at a temperature, are
+    /// mostly enough.
+    Draw { temperature: f32 },
     /// The logits of every token of the vocabulary.
     Logits,
 }
@@ -42,6 +45,9 @@ pub(crate) enum Scores<'a> {
     /// The likeliest tokens and their logits, from the likeliest down; as many as were wanted, or
     /// more. Likewise.
     Top(&'a [(Token, f32)]),
+    /// Some of the likeliest tokens and how probable each is among all at the temperature, from the
+    /// likeliest down.
+    Draw(&'a [(Token, f32)]),
     /// The logit of each token, free to be changed.
     Logits(&'a mut [f32]),
 }
@@ -75,6 +81,11 @@ pub(crate) trait Decoder: Send {
     /// The scores of the row at `index` of the last [`decode`](Self::decode), or, at 0, those of
     /// the last [`prefill`](Self::prefill).
     fn scores(&mut self, index: usize) -> Result<Scores<'_>>;
+
+    /// The logits of that row, whatever was wanted of it.
+    fn logits(&mut self, index: usize) -> Result<Scores<'_>> {
+        self.scores(index)
+    }
 
     /// Ends the sequence in a slot, so that another can have it.
     fn release(&mut self, slot: Slot);

@@ -10,8 +10,9 @@ use super::adapters::AdapterId;
 use super::decoder::{Decoder, Row, Slot};
 use super::guidance::Guidance;
 use super::request::Limits;
-use super::response::Outputs;
+use super::response::{Finish, Outputs};
 use super::runs::Runs;
+use super::sampler::Pick;
 use super::sequence::{Due, Sequence};
 use super::steps::Steps;
 use super::waiting::Waiting;
@@ -205,8 +206,7 @@ impl Engine {
             Ok(()) => {
                 for (row, index) in decoding.iter().enumerate() {
                     let sequence = &mut self.active[*index];
-                    let scores = self.decoder.scores(row);
-                    match scores.and_then(|scores| sequence.advance(scores)) {
+                    match advance(&mut *self.decoder, sequence, row) {
                         Ok(None) => {}
                         Ok(Some(_)) => step.over.push((*index, None)),
                         Err(error) => step.over.push((*index, Some(error))),
@@ -264,7 +264,7 @@ impl Engine {
             sequence.release();
             return Ok((fed, true));
         }
-        let finish = sequence.advance(self.decoder.scores(0)?)?;
+        let finish = advance(&mut *self.decoder, sequence, 0)?;
         Ok((fed, finish.is_none()))
     }
 
@@ -283,6 +283,20 @@ impl Engine {
         self.free.push(slot);
         sequence
     }
+}
+
+/// Gives a sequence its next token, from the scores of a row of the last run, or from all logits
+/// where those are not enough; how the sequence ended, if it did.
+fn advance(
+    decoder: &mut dyn Decoder,
+    sequence: &mut Sequence,
+    row: usize,
+) -> Result<Option<Finish>, Error> {
+    let mut picked = sequence.pick(decoder.scores(row)?)?;
+    if picked == Pick::NeedsLogits {
+        picked = sequence.pick(decoder.logits(row)?)?;
+    }
+    sequence.advance(picked)
 }
 
 #[cfg(test)]
@@ -351,7 +365,7 @@ mod tests {
             priorities: None,
         };
         let outputs = Outputs::new(std::iter::once("output_ids".into()), true);
-        let guidance = Guidance::new(Err(Error::not_found("no tokenizer")), 4, 1);
+        let guidance = Guidance::new((Err(Error::not_found("no tokenizer")), 4), (2, 1));
         let runs = Arc::new(Runs::bare());
         let mut engine =
             Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs, (guidance, runs));

@@ -160,6 +160,12 @@ impl Graph {
             && self.cache.iter().any(|tensor| tensor.element == TensorElementType::Float32)
     }
 
+    /// Whether a prompt is fed in one run and from its first token: a graph with a branch for the
+    /// first step takes all of it there.
+    pub(crate) fn takes_prompts_whole(&self) -> bool {
+        self.cache_branch.is_some()
+    }
+
     /// How many bytes of cache a sequence of `context` tokens takes.
     pub(crate) fn cache_bytes(&self, context: usize) -> usize {
         let each = |tensor: &CacheTensor| {

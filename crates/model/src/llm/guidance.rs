@@ -10,7 +10,7 @@ mod vocabulary;
 mod workers;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,12 +22,9 @@ use self::compiler::{Compiled, Compiler};
 pub(crate) use self::mask::Left;
 use self::mask::Mask;
 pub(crate) use self::source::{GUIDE, Source, TYPE};
-use self::workers::Workers;
+use self::workers::{Pending, Workers};
 use super::decoder::Token;
-
-/// How many guides may be under way: more than the requests that the loop keeps in order, active
-/// or waiting, each of which has one task at most.
-const MOST_TASKS: usize = 4096;
+use super::fields::wrong;
 
 /// How long a step waits for the tokens that may come next in one of its texts: many times what
 /// the limits of the matcher allow on an idle machine, so that only a stuck one meets it.
@@ -39,6 +36,8 @@ pub(crate) struct Guidance {
     tokenizer: Result<PathBuf>,
     vocabulary: usize,
     threads: usize,
+    /// How many texts there can be at once, each of which has one task at most.
+    texts: usize,
     /// Started by the first request that has a guide.
     started: Option<Started>,
 }
@@ -51,25 +50,33 @@ struct Started {
 }
 
 impl Guidance {
-    /// Guides over the tokens of a `tokenizer.json`, followed on so many threads.
-    pub(crate) fn new(tokenizer: Result<PathBuf>, vocabulary: usize, threads: usize) -> Self {
-        Self { tokenizer, vocabulary, threads, started: None }
+    /// Guides over the tokens of a `tokenizer.json` for so many texts at once, followed on so many
+    /// threads.
+    pub(crate) fn new(
+        (tokenizer, vocabulary): (Result<PathBuf>, usize),
+        (texts, threads): (usize, usize),
+    ) -> Self {
+        Self { tokenizer, vocabulary, threads, texts, started: None }
     }
 
     /// Begins to compile a guide.
     pub(crate) fn guide(&mut self, source: Source) -> Result<Guide> {
-        let tokenizer = self.tokenizer.clone()?;
+        let of_guide = |error: Error| error.of_input(Some(GUIDE));
+        let tokenizer = self.tokenizer.clone().map_err(of_guide)?;
         let vocabulary = self.vocabulary;
         let Started { compiling, masking, compiler } = match &mut self.started {
             Some(started) => started,
-            none => none.insert(Started::new(self.threads)?),
+            none => none.insert(Started::new(self.texts, self.threads)?),
         };
         let compiler = Arc::clone(compiler);
         let compiled = compiling.submit(move || {
             let mut compiler = compiler.lock().unwrap_or_else(PoisonError::into_inner);
             match &mut *compiler {
                 Some(compiler) => compiler.compile(&source),
-                none => none.insert(Compiler::new(&tokenizer, vocabulary)?).compile(&source),
+                none => {
+                    let compiler = Compiler::new(&tokenizer, vocabulary).map_err(of_guide)?;
+                    none.insert(compiler).compile(&source)
+                }
             }
         })?;
         let state = State::Compiling(compiled);
@@ -78,10 +85,10 @@ impl Guidance {
 }
 
 impl Started {
-    fn new(threads: usize) -> Result<Self> {
+    fn new(texts: usize, threads: usize) -> Result<Self> {
         Ok(Self {
-            compiling: Workers::start("guide_compile", 1, MOST_TASKS)?,
-            masking: Arc::new(Workers::start("guide_mask", threads, MOST_TASKS)?),
+            compiling: Workers::start("guide_compile", 1, texts)?,
+            masking: Arc::new(Workers::start("guide_mask", threads, texts)?),
             compiler: Arc::default(),
         })
     }
@@ -96,8 +103,8 @@ pub(crate) struct Guide {
 }
 
 enum State {
-    Compiling(Receiver<Result<Compiled>>),
-    Masking(Receiver<(Matcher, Result<Mask, String>)>),
+    Compiling(Pending<Result<Compiled>>),
+    Masking(Pending<(Matcher, Result<Mask, String>)>),
     Ready(Box<Compiled>),
     /// It failed, or gave up what it had for a moment.
     Lost,
@@ -109,7 +116,7 @@ impl Guide {
         let State::Compiling(result) = &self.state else {
             return Ok(true);
         };
-        let mut compiled = match result.try_recv() {
+        let mut compiled = match result.take() {
             Ok(compiled) => compiled?,
             Err(TryRecvError::Empty) => return Ok(false),
             Err(TryRecvError::Disconnected) => return Err(broken_down()),
@@ -124,11 +131,10 @@ impl Guide {
     /// which the limits of the matcher end within some tens of milliseconds, but not for ever.
     pub(crate) fn restrict(&mut self, logits: &mut [f32], end_ids: &[Token]) -> Result<Left> {
         if let State::Masking(result) = &self.state {
-            let (matcher, mask) =
-                result.recv_timeout(LONGEST_MASK).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => lost("the next token takes too long"),
-                    RecvTimeoutError::Disconnected => broken_down(),
-                })?;
+            let (matcher, mask) = result.wait(LONGEST_MASK).map_err(|error| match error {
+                RecvTimeoutError::Timeout => lost("the next token takes too long"),
+                RecvTimeoutError::Disconnected => broken_down(),
+            })?;
             let mask = mask.map_err(|error| lost(&error))?;
             self.state = State::Ready(Box::new(Compiled { matcher, mask }));
         }
@@ -173,7 +179,7 @@ fn broken_down() -> Error {
 
 /// The error for a guide that cannot be followed any further, which takes more than its limits.
 fn lost(reason: &str) -> Error {
-    Error::invalid(format!("`{GUIDE}` cannot be followed any further: {}", source::brief(reason)))
+    wrong(GUIDE, format!("cannot be followed any further: {}", source::brief(reason)))
 }
 
 #[cfg(test)]

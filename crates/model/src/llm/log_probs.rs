@@ -1,6 +1,8 @@
 //! The log-probabilities of a sequence's tokens, and of the likeliest others in their places.
 
 use super::decoder::Token;
+use super::sampler::below;
+use super::top::{exponentials, largest, sum, top};
 
 /// What a request wants to know of its tokens' probabilities, and what is known so far.
 ///
@@ -15,6 +17,9 @@ pub(crate) struct LogProbs {
     logits: Vec<f32>,
     tokens: Vec<f32>,
     likeliest: Vec<(Token, f32)>,
+    /// What one token's are computed in, kept for the next.
+    weights: Vec<f32>,
+    found: Vec<(Token, f32)>,
 }
 
 /// The log-probabilities of the tokens in one response.
@@ -54,24 +59,25 @@ impl LogProbs {
         if !self.is_wanted {
             return;
         }
-        let largest = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = self.logits.iter().map(|logit| (logit - largest).exp()).sum();
-        let total = largest + sum.ln();
+        let total = self.total();
         self.tokens.push(self.logits[token as usize] - total);
         let most = self.alternatives.min(self.logits.len());
-        if most == 0 {
-            return;
-        }
-        let mut order: Vec<Token> = (0..self.logits.len() as Token).collect();
-        let by_logit = |left: &Token, right: &Token| {
-            let logit = |token: &Token| self.logits[*token as usize];
-            logit(right).total_cmp(&logit(left)).then(left.cmp(right))
-        };
-        order.select_nth_unstable_by(most - 1, by_logit);
-        order.truncate(most);
-        order.sort_unstable_by(by_logit);
-        let log_prob = |token: Token| (token, self.logits[token as usize] - total);
-        self.likeliest.extend(order.into_iter().map(log_prob));
+        top(&self.logits, most, &mut self.found);
+        // Impossible tokens make up the number, for each place has as many.
+        let is_impossible = |logit: f32| logit.is_nan() || logit == f32::NEG_INFINITY;
+        let impossible = (0..).zip(&self.logits).filter(|(_, logit)| is_impossible(**logit));
+        let impossible = impossible.map(|(token, _)| (token, f32::NEG_INFINITY));
+        let found = self.found.iter().copied().chain(impossible).take(most);
+        self.likeliest.extend(found.map(|(token, logit)| (token, logit - total)));
+    }
+
+    /// What is taken off a logit to make it a log-probability.
+    fn total(&mut self) -> f32 {
+        let largest = largest(&self.logits);
+        self.weights.clear();
+        self.weights.extend(self.logits.iter().map(|logit| below(*logit, largest)));
+        exponentials(&mut self.weights);
+        largest + sum(&self.weights).ln()
     }
 
     /// Those of the tokens generated from `start` to `end`.
@@ -108,6 +114,21 @@ mod tests {
         assert_eq!(tokens, [0, 2, 0, 1]);
         assert!(close(spoken.likeliest[1].1, 0.3));
         assert_eq!(log_probs.spoken(1, 2).tokens.len(), 1);
+    }
+
+    #[test]
+    fn impossible_tokens_come_last_and_make_up_the_number() {
+        let mut log_probs = LogProbs::new(false, 4);
+        log_probs.see(&[f32::NEG_INFINITY, 1.0, f32::NAN, 2.0, f32::NEG_INFINITY]);
+        log_probs.note(3);
+        log_probs.see(&[1.0, 1.0, 1.0, 1.0, 1.0]);
+        log_probs.note(3);
+        let spoken = log_probs.spoken(0, 2);
+        let tokens: Vec<_> = spoken.likeliest.iter().map(|(token, _)| *token).collect();
+        assert_eq!(tokens, [3, 1, 0, 2, 0, 1, 2, 3]);
+        assert!(spoken.likeliest[2..4].iter().all(|(_, log_prob)| *log_prob == f32::NEG_INFINITY));
+        let sum: f32 = spoken.likeliest[..2].iter().map(|(_, log_prob)| log_prob.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The fewest of the likeliest tokens that together have a probability (Holtzman et al., The Curious
 //! Case of Neural Text Degeneration), without sorting a vocabulary.
 
+use super::choosing::MOST;
 use super::decoder::Token;
 
 /// A token and its share of the probability.
@@ -55,6 +56,11 @@ impl Nucleus {
         self.border.sort_unstable_by(|left, right| by_weight(*left, *right));
         let most = reach(&self.border, top_p - above).unwrap_or(self.border.len());
         kept.extend_from_slice(&self.border[..most]);
+        // Few are put in the order in which a card gives them, so that the same lot falls on the
+        // same token.
+        if kept.len() <= MOST {
+            kept.sort_unstable_by(|left, right| by_weight(*left, *right));
+        }
     }
 
     /// The bucket in which the probability reaches `top_p`, and how much those above it have.

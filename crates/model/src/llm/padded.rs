@@ -69,7 +69,8 @@ impl Padded {
         let prompts = std::iter::repeat_with(|| None).take(parts.slots).collect();
         let (logits, places) = (Vec::new(), Vec::new());
         let batch = Batch { cache, rows: Vec::new() };
-        Ok(Self { session, parts, prompts, batch, kept: Kept::default(), logits, places })
+        let kept = Kept::new(!parts.graph.takes_prompts_whole());
+        Ok(Self { session, parts, prompts, batch, kept, logits, places })
     }
 
     /// Puts the batch together for a step over some rows, if it is not as it should be.
@@ -120,6 +121,9 @@ impl Padded {
         prompt: &[Token],
         adapter: AdapterId,
     ) -> Result<Option<(Vec<DynValue>, usize)>> {
+        if !self.kept.is_of_use() {
+            return Ok(None);
+        }
         let most = &prompt[..prompt.len().saturating_sub(1)];
         let shared =
             |tokens: &[Token], other| if other == adapter { common(tokens, most) } else { 0 };
@@ -145,6 +149,9 @@ impl Padded {
     /// Keeps what the text of a row leaves, while there is room.
     fn keep(&mut self, row: usize) {
         let BatchRow { mask, tokens, adapter, .. } = &mut self.batch.rows[row];
+        if !self.kept.takes(tokens.len()) {
+            return;
+        }
         let source = Source::of_row(self.batch.cache.past(), row, mask);
         if let Ok(past) = gather::gather(&self.parts.graph, &[source]) {
             let (tokens, adapter) = (std::mem::take(tokens), *adapter);
@@ -209,22 +216,13 @@ impl Decoder for Padded {
     }
 
     fn prefill_tokens(&self) -> usize {
-        match self.parts.graph.cache_branch {
-            // A graph with a branch for the first step takes the whole prompt in it.
-            Some(_) => usize::MAX,
-            None => self.parts.prefill_tokens,
-        }
+        self.parts.prefill_tokens()
     }
 
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         let Parts { graph, memory, .. } = &self.parts;
         let mut cache = Cache::new(&self.session, graph, memory)?;
-        // A graph with a branch for the first step takes the whole prompt in it.
-        let beginning = match graph.cache_branch {
-            Some(_) => None,
-            None => self.beginning(prompt, adapter)?,
-        };
-        let held = beginning.map_or(0, |(past, tokens)| {
+        let held = self.beginning(prompt, adapter)?.map_or(0, |(past, tokens)| {
             cache.set_past(past, tokens);
             tokens
         });
@@ -277,7 +275,9 @@ impl Decoder for Padded {
     }
 
     fn release(&mut self, slot: Slot) {
-        if let Some(Prompt { cache, tokens, adapter }) = self.prompts[slot].take() {
+        if let Some(Prompt { cache, tokens, adapter }) = self.prompts[slot].take()
+            && self.kept.takes(tokens.len())
+        {
             self.kept.keep(Text { past: cache.into_past(), tokens, adapter });
         }
         if let Some(row) = self.batch.rows.iter().position(|row| row.slot == Some(slot)) {

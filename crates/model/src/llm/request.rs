@@ -57,7 +57,7 @@ pub(crate) const INPUTS: &[Input] = &[
 const MOST_ALTERNATIVES: i64 = 20;
 
 /// How many texts a request may want: as many as clients of `OpenAI`'s protocol may ask for.
-const MOST_TEXTS: i64 = 128;
+pub(super) const MOST_TEXTS: i64 = 128;
 
 /// What every request to a model is held to.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ impl Limits {
 }
 
 /// A request for text, checked.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Generation {
     /// The tokens to continue.
     pub(crate) prompt: Vec<Token>,
@@ -134,9 +134,8 @@ impl Generation {
         let min_tokens = fields.integer("min_length", |value| value >= 0, "0 or more")?;
         let is_streaming = fields.flag("streaming")?.unwrap_or(false);
         if is_streaming && !limits.is_decoupled {
-            return Err(Error::invalid(
-                "`streaming` needs a model with `model_transaction_policy { decoupled: true }`",
-            ));
+            let needed = "needs a model with `model_transaction_policy { decoupled: true }`";
+            return Err(wrong("streaming", needed));
         }
         Ok(Self {
             texts: fields.texts(limits)?,
@@ -188,10 +187,9 @@ impl Fields<'_> {
     }
 
     fn prompt(&self, limits: &Limits) -> Result<Vec<Token>> {
-        let tensor = self
-            .0
-            .input("input_ids")
-            .ok_or_else(|| Error::invalid("missing required input `input_ids`"))?;
+        let missing =
+            || Error::invalid("missing required input `input_ids`").of_input(Some("input_ids"));
+        let tensor = self.0.input("input_ids").ok_or_else(missing)?;
         if tensor.shape.iter().rev().skip(1).any(|dim| *dim != 1) {
             let shape = consort_stage::ShapeText(&tensor.shape);
             return Err(wrong("input_ids", format!("has shape {shape}; a request has one prompt")));
@@ -219,10 +217,13 @@ impl Fields<'_> {
         let is_valid = |value: i64| (1..=MOST_TEXTS).contains(&value);
         let texts = self.integer("num_return_sequences", is_valid, "1 to 128")?.unwrap_or(1);
         if texts > 1 && !limits.is_decoupled {
-            return Err(Error::invalid(format!(
-                "`num_return_sequences` is {texts}, and each sequence has responses of its own: \
-                 that needs a model with `model_transaction_policy {{ decoupled: true }}`"
-            )));
+            return Err(wrong(
+                "num_return_sequences",
+                format!(
+                    "is {texts}, and each sequence has responses of its own: that needs a model \
+                     with `model_transaction_policy {{ decoupled: true }}`"
+                ),
+            ));
         }
         Ok(texts as usize)
     }
@@ -272,7 +273,7 @@ impl Fields<'_> {
 
     /// What is added to the logits: of every token in `embedding_bias`, of those in
     /// `logit_bias_ids` by name.
-    fn bias(&self, limits: &Limits) -> Result<Vec<(Token, f32)>> {
+    fn bias(&self, limits: &Limits) -> Result<Arc<[(Token, f32)]>> {
         let every = self.floats("embedding_bias")?;
         if !every.is_empty() && every.len() != limits.vocabulary {
             let (count, vocabulary) = (every.len(), limits.vocabulary);
@@ -297,7 +298,7 @@ impl Fields<'_> {
         for (id, weight) in ids.into_iter().zip(weights) {
             bias.push((token("logit_bias_ids", id, limits.vocabulary)?, weight));
         }
-        Ok(bias)
+        Ok(bias.into())
     }
 }
 

@@ -97,17 +97,16 @@ impl Rows {
             .unwrap_or((0, 0));
         let is_free = |row: usize| self.contents[row].owner.is_none();
         let to = if tokens > 0 && is_free(from) { from } else { self.oldest()? };
+        let copy = Copy { from, to, tokens };
+        if from == to {
+            self.contents[to].tokens.truncate(tokens);
+        } else {
+            self.note_copy(copy);
+        }
         let row = &mut self.contents[to];
         (row.owner, row.adapter) = (Some(slot), adapter);
         self.of_slot[slot] = Some(to);
-        let copy = Copy { from, to, tokens };
-        if from == to {
-            row.tokens.truncate(tokens);
-            return Some((tokens, None));
-        }
-        self.note_copy(copy);
-        self.contents[to].adapter = adapter;
-        Some((tokens, (tokens > 0).then_some(copy)))
+        Some((tokens, (from != to && tokens > 0).then_some(copy)))
     }
 
     /// Takes the row from a slot; it keeps what it holds.
@@ -129,7 +128,9 @@ impl Rows {
         let to = range.clone().find(|row| self.contents[*row].owner.is_none())?;
         let from = range.end - 1;
         let slot = self.contents[from].owner.take()?;
-        self.contents[to].owner = Some(slot);
+        let adapter = self.contents[from].adapter;
+        let row = &mut self.contents[to];
+        (row.owner, row.adapter) = (Some(slot), adapter);
         self.of_slot[slot] = Some(to);
         let copy = Copy { from, to, tokens: self.contents[from].tokens.len() };
         self.note_copy(copy);
@@ -160,7 +161,6 @@ impl Rows {
         tokens.clear();
         tokens.extend_from_slice(&self.contents[copy.from].tokens[..copy.tokens]);
         self.contents[copy.to].tokens = tokens;
-        self.contents[copy.to].adapter = self.contents[copy.from].adapter;
     }
 }
 
@@ -243,6 +243,21 @@ mod tests {
         rows.release(1);
         rows.release(2);
         assert_eq!(rows.begin(0, &text(20), Some(1)), Some((0, None)));
+    }
+
+    #[test]
+    fn a_row_that_moves_keeps_its_adapter() {
+        let mut rows = Rows::new(2, 64, true);
+        for (slot, adapter) in [(0, Some(0)), (1, Some(1))] {
+            rows.begin(slot, &text(20), adapter);
+            rows.extend(rows.row(slot).unwrap(), &text(20));
+        }
+        let last = (0..2).find(|slot| rows.row(*slot) == Some(1)).unwrap();
+        rows.release(1 - last);
+        assert!(rows.close_gap(&std::iter::once(last)).is_some());
+        rows.release(last);
+        assert_eq!(rows.begin(0, &text(20), Some(last)), Some((19, None)));
+        assert_eq!(rows.begin(1, &text(20), Some(1 - last)), Some((0, None)));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Picks the next token of one sequence from its logits.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::decoder::{Token, Wants};
 use super::nucleus::{Candidate, Nucleus, reach};
@@ -23,7 +25,7 @@ pub(crate) struct Sampling {
     /// What makes tokens that were seen less likely.
     pub(crate) penalties: Penalties,
     /// What is added to the logits of some tokens.
-    pub(crate) bias: Vec<(Token, f32)>,
+    pub(crate) bias: Arc<[(Token, f32)]>,
     /// Where the random numbers start.
     pub(crate) seed: u64,
 }
@@ -37,7 +39,7 @@ impl Default for Sampling {
             typical_p: 1.0,
             temperature: 0.0,
             penalties: Penalties::default(),
-            bias: Vec::new(),
+            bias: Arc::default(),
             seed: 0,
         }
     }
@@ -73,6 +75,20 @@ impl Default for Penalties {
     }
 }
 
+/// At these, logits over the temperature are numbers like logits.
+const USUAL_TEMPERATURES: RangeInclusive<f32> = 0.01..=100.0;
+
+/// What came of looking at the scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pick {
+    /// The next token.
+    Token(Token),
+    /// Its guide leaves nothing but the end.
+    End,
+    /// It takes all logits to tell.
+    NeedsLogits,
+}
+
 /// What one sequence's picking depends on, and nothing of another's.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -85,6 +101,8 @@ pub(crate) struct Sampler {
     weights: Vec<f32>,
     nucleus: Nucleus,
     candidates: Vec<Candidate>,
+    /// The likeliest tokens, when the lot fell on none of them.
+    missed: Vec<Token>,
 }
 
 impl Sampler {
@@ -98,6 +116,7 @@ impl Sampler {
             weights: Vec::new(),
             nucleus: Nucleus::default(),
             candidates: Vec::new(),
+            missed: Vec::new(),
         };
         if sampler.penalises() {
             sampler.seen.extend(prompt.iter().map(|token| (*token, 0)));
@@ -107,7 +126,7 @@ impl Sampler {
 
     /// Changes the logits by the bias, then by the penalties for what was seen so far.
     pub(crate) fn penalise(&self, logits: &mut [f32]) {
-        for (token, bias) in &self.sampling.bias {
+        for (token, bias) in self.sampling.bias.iter() {
             if let Some(logit) = logits.get_mut(*token as usize) {
                 *logit += bias;
             }
@@ -133,13 +152,15 @@ impl Sampler {
 
     /// What it picks from, as the model scores it.
     pub(crate) fn wants(&self) -> Wants {
-        let Sampling { top_k, bias, .. } = &self.sampling;
+        let Sampling { top_k, bias, typical_p, temperature, .. } = &self.sampling;
         if !bias.is_empty() || self.penalises() {
             Wants::Logits
         } else if self.is_greedy() {
             Wants::Likeliest
         } else if *top_k > 0 {
             Wants::Top(*top_k)
+        } else if *typical_p >= 1.0 && USUAL_TEMPERATURES.contains(temperature) {
+            Wants::Draw { temperature: *temperature }
         } else {
             Wants::Logits
         }
@@ -148,8 +169,14 @@ impl Sampler {
     /// The next token; `None` when no token has a finite logit.
     ///
     /// A forbidden token has the logit minus infinity.
-    pub(crate) fn pick(&mut self, logits: &[f32]) -> Option<Token> {
-        if self.is_greedy() { likeliest(logits) } else { self.sample(logits) }
+    pub(crate) fn pick(&mut self, logits: &mut [f32]) -> Option<Token> {
+        if self.is_greedy() {
+            likeliest(logits)
+        } else if self.missed.is_empty() {
+            self.sample(logits)
+        } else {
+            self.pick_of_others(logits)
+        }
     }
 
     /// Notes which token was taken.
@@ -174,6 +201,53 @@ impl Sampler {
         self.top.truncate(self.sampling.top_k);
         self.top.retain(|(_, logit)| *logit > f32::NEG_INFINITY);
         self.sample_top()
+    }
+
+    /// The next token, drawn from the likeliest and their probabilities, where those are enough:
+    /// where they hold all that `top_p` or `min_p` leaves, or where the lot falls on one of them.
+    ///
+    /// Where it falls on none, [`pick`](Self::pick) draws from the others.
+    pub(crate) fn draw_from(&mut self, likeliest: &[(Token, f32)]) -> Option<Pick> {
+        let Sampling { top_p, min_p, .. } = self.sampling;
+        self.candidates.clear();
+        let possible = likeliest.iter().filter(|(_, probability)| *probability > 0.0);
+        self.candidates.extend(possible.map(|(token, weight)| Candidate::from((*token, weight))));
+        // There is none where a logit is no number.
+        let Some(&Candidate { weight: least, .. }) = self.candidates.last() else {
+            return Some(Pick::NeedsLogits);
+        };
+        if top_p < 1.0
+            && let Some(kept) = reach(&self.candidates, top_p)
+        {
+            self.candidates.truncate(kept);
+            return self.choose().map(Pick::Token);
+        }
+        if min_p > 0.0 && least < min_p * self.candidates.first()?.weight {
+            return self.choose().map(Pick::Token);
+        }
+        if top_p < 1.0 || min_p > 0.0 {
+            return Some(Pick::NeedsLogits);
+        }
+        let lot = self.random.fraction() as f32;
+        let token = draw(&self.candidates, lot);
+        if token.is_none() {
+            self.missed.clear();
+            self.missed.extend(self.candidates.iter().map(|candidate| candidate.token));
+        }
+        Some(token.map_or(Pick::NeedsLogits, Pick::Token))
+    }
+
+    /// The next token of those that [`draw_from`](Self::draw_from) drew none of.
+    fn pick_of_others(&mut self, logits: &mut [f32]) -> Option<Token> {
+        for token in &self.missed {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        // Without others, rounding left a little over after the last one.
+        let last = self.missed.last().copied();
+        self.missed.clear();
+        self.sample(logits).or(last)
     }
 
     fn sample(&mut self, logits: &[f32]) -> Option<Token> {
@@ -227,19 +301,24 @@ impl Sampler {
         }
         keep_min_p(candidates, self.sampling.min_p);
         let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
-        let mut left = self.random.fraction() as f32 * total;
-        let chosen = candidates.iter().find(|candidate| {
-            left -= candidate.weight;
-            left < 0.0
-        });
+        let lot = self.random.fraction() as f32 * total;
         // Rounding may leave a little over after the last one.
-        chosen.or(candidates.last()).map(|candidate| candidate.token)
+        draw(candidates, lot).or(candidates.last().map(|candidate| candidate.token))
     }
+}
+
+/// The token that a lot falls on, from 0 to the probability of all of them; `None` beyond.
+fn draw(candidates: &[Candidate], mut lot: f32) -> Option<Token> {
+    let drawn = candidates.iter().find(|candidate| {
+        lot -= candidate.weight;
+        lot < 0.0
+    });
+    drawn.map(|candidate| candidate.token)
 }
 
 /// How far a logit lies below the largest, so that no temperature, however low, leaves the range of
 /// numbers; what is not a number lies below every other.
-fn below(logit: f32, largest: f32) -> f32 {
+pub(super) fn below(logit: f32, largest: f32) -> f32 {
     if logit.is_nan() { f32::NEG_INFINITY } else { logit - largest }
 }
 
@@ -296,40 +375,48 @@ mod tests {
         let mut sampler = sampler(sampling);
         let mut counts = vec![0; logits.len()];
         for _ in 0..draws {
-            counts[sampler.pick(logits).unwrap() as usize] += 1;
+            counts[sampler.pick(&mut logits.to_vec()).unwrap() as usize] += 1;
         }
         counts
     }
 
     #[test]
     fn without_temperature_the_likeliest_is_taken_and_the_first_of_equals() {
-        assert_eq!(sampler(Sampling::default()).pick(&[1.0, 3.0, 3.0]), Some(1));
+        assert_eq!(sampler(Sampling::default()).pick(&mut [1.0, 3.0, 3.0]), Some(1));
         for largest in 0..50 {
             let mut logits = [-1.0; 50];
             logits[largest] = 0.5;
-            assert_eq!(sampler(Sampling::default()).pick(&logits), Some(largest as Token));
+            assert_eq!(
+                sampler(Sampling::default()).pick(&mut logits.to_vec()),
+                Some(largest as Token)
+            );
         }
     }
 
     #[test]
     fn what_is_not_a_number_is_never_picked() {
         let logits = [f32::NAN, 1.0, f32::NEG_INFINITY];
-        assert_eq!(sampler(Sampling::default()).pick(&logits), Some(1));
-        assert_eq!(sampler(warm()).pick(&logits), Some(1));
-        assert_eq!(sampler(warm()).pick(&[f32::NAN; 3]), None);
-        assert_eq!(sampler(Sampling::default()).pick(&[f32::NAN; 3]), None);
+        assert_eq!(sampler(Sampling::default()).pick(&mut logits.to_vec()), Some(1));
+        assert_eq!(sampler(warm()).pick(&mut logits.to_vec()), Some(1));
+        assert_eq!(sampler(warm()).pick(&mut [f32::NAN; 3]), None);
+        assert_eq!(sampler(Sampling::default()).pick(&mut [f32::NAN; 3]), None);
     }
 
     #[test]
     fn any_temperature_leaves_a_token() {
         let logits = [1.0, 30.0, -1e30, f32::NEG_INFINITY];
         for temperature in [f32::MIN_POSITIVE, 1e-40, 1e-3] {
-            assert_eq!(sampler(Sampling { temperature, ..warm() }).pick(&logits), Some(1));
+            assert_eq!(
+                sampler(Sampling { temperature, ..warm() }).pick(&mut logits.to_vec()),
+                Some(1)
+            );
         }
         for temperature in [1e30, f32::MAX] {
-            assert!(sampler(Sampling { temperature, ..warm() }).pick(&logits).is_some());
+            assert!(
+                sampler(Sampling { temperature, ..warm() }).pick(&mut logits.to_vec()).is_some()
+            );
         }
-        assert_eq!(sampler(warm()).pick(&[0.0, f32::INFINITY]), Some(1));
+        assert_eq!(sampler(warm()).pick(&mut [0.0, f32::INFINITY]), Some(1));
     }
 
     #[test]
@@ -362,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_bias_makes_tokens_likelier_or_impossible() {
-        let bias = vec![(0, f32::NEG_INFINITY), (2, 1.5), (9, 1.0)];
+        let bias = [(0, f32::NEG_INFINITY), (2, 1.5), (9, 1.0)].into();
         let sampler = sampler(Sampling { bias, ..Sampling::default() });
         let mut logits = [4.0, 1.0, 1.0];
         sampler.penalise(&mut logits);
@@ -375,7 +462,7 @@ mod tests {
         let logits: Vec<f32> = (0..100_u8).map(|index| f32::from(index % 7)).collect();
         let draw = |seed| {
             let mut sampler = sampler(Sampling { seed, ..warm() });
-            (0..50).map(|_| sampler.pick(&logits).unwrap()).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.pick(&mut logits.clone()).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
@@ -391,5 +478,61 @@ mod tests {
         let mut logits = [4.0, 4.0, -4.0, 4.0];
         sampler.penalise(&mut logits);
         assert_eq!(logits.map(|logit| logit as i32), [4, 2, -8, 1]);
+    }
+
+    /// The likeliest so many tokens and their probabilities.
+    fn seen_from(logits: &[f32], most: usize, temperature: f32) -> Vec<(Token, f32)> {
+        let mut found = Vec::new();
+        top(logits, most, &mut found);
+        let weight = |logit: f32| f64::from(logit / temperature).exp();
+        let sum: f64 = logits.iter().copied().map(weight).sum();
+        for (_, number) in &mut found {
+            *number = (weight(*number) / sum) as f32;
+        }
+        found
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_often_when_only_the_likeliest_are_seen() {
+        let logits = [0.4_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln(), 0.1_f32.ln()];
+        let found = seen_from(&logits, 2, 1.0);
+        let mut sampler = sampler(warm());
+        let mut counts = [0_usize; 4];
+        for _ in 0..10_000 {
+            let token = match sampler.draw_from(&found).unwrap() {
+                Pick::Token(token) => token,
+                _ => sampler.pick(&mut logits.to_vec()).unwrap(),
+            };
+            counts[token as usize] += 1;
+        }
+        for (count, expected) in counts.iter().zip([4000, 3000, 2000, 1000]) {
+            assert!(count.abs_diff(expected) < 250, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn all_logits_are_needed_only_where_the_likeliest_are_not_enough() {
+        let logits: Vec<f32> = (0..40_u8).map(|index| f32::from(index) / -4.0).collect();
+        let found = seen_from(&logits, 8, 0.5);
+        let drawn = |top_p, min_p| {
+            let sampling = Sampling { top_p, min_p, temperature: 0.5, ..Sampling::default() };
+            let mut two = [(); 2].map(|()| sampler(sampling.clone()));
+            let [seen, read] = &mut two;
+            let of_all = read.pick(&mut logits.clone());
+            match seen.draw_from(&found).unwrap() {
+                Pick::Token(token) => Some(Some(token) == of_all),
+                _ => None,
+            }
+        };
+        assert_eq!(drawn(0.9, 0.0), Some(true));
+        assert_eq!(drawn(0.999, 0.0), None);
+        assert_eq!(drawn(1.0, 0.2), Some(true));
+        assert_eq!(drawn(1.0, 1e-4), None);
+        // Every token is among those that are seen, and rounding leaves none without one.
+        let found = seen_from(&logits, 40, 0.5);
+        let mut sampler = sampler(Sampling { temperature: 0.5, ..Sampling::default() });
+        sampler.missed.extend(found.iter().map(|(token, _)| *token));
+        assert!(sampler.pick(&mut logits.clone()).is_some() && sampler.missed.is_empty());
+        assert!(sampler.draw_from(&found).is_some());
     }
 }

@@ -8,11 +8,12 @@ use tracing::Span;
 use super::adapters::AdapterId;
 use super::caller::Caller;
 use super::decoder::{Row, Scores, Slot, Token, Wants};
+use super::fields::wrong;
 use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
 use super::request::{Generation, Limits};
 use super::response::{Finish, Outputs, Part};
-use super::sampler::Sampler;
+use super::sampler::{Pick, Sampler};
 use super::waiting::Urgency;
 
 /// A sequence that waits for a slot of the decoder, or has one.
@@ -25,7 +26,7 @@ pub(crate) struct Sequence {
     /// Which of its caller's texts it is, from 0.
     index: usize,
     outputs: Outputs,
-    generation: Generation,
+    generation: Arc<Generation>,
     guide: Option<Guide>,
     sampler: Sampler,
     log_probs: LogProbs,
@@ -79,8 +80,9 @@ impl Sequence {
         let urgency = Urgency::new(limits.level(&job.request), job.request.context.deadline);
         let outputs = outputs.wanted_by(&job.request, &generation);
         let caller = Arc::new(Caller::new(job, generation.texts));
+        let generation = Arc::new(generation);
         let sequence = |(index, guide)| {
-            let generation: Generation = generation.clone();
+            let generation = Arc::clone(&generation);
             let sampling = generation.sampling.of_text(index);
             Self {
                 slot: Slot::MAX,
@@ -190,14 +192,34 @@ impl Sequence {
         (&self.text[start..self.fed], wants)
     }
 
-    /// Takes the scores of the next token: picks it and gives the caller what is ready.
+    /// Picks the next token by its scores.
+    pub(crate) fn pick(&mut self, scores: Scores<'_>) -> Result<Pick> {
+        let picked = match scores {
+            Scores::Likeliest(token) => token.map(Pick::Token),
+            Scores::Top(tokens) => self.sampler.pick_from(tokens).map(Pick::Token),
+            Scores::Draw(tokens) => self.sampler.draw_from(tokens),
+            Scores::Logits(logits) => {
+                self.see(logits);
+                if let Some(guide) = &mut self.guide
+                    && guide.restrict(logits, &self.generation.end_ids)? == Left::End
+                {
+                    return Ok(Pick::End);
+                }
+                self.sampler.pick(logits).map(Pick::Token)
+            }
+        };
+        picked.ok_or_else(|| self.no_token())
+    }
+
+    /// Takes what was picked and gives the caller what is ready.
     ///
     /// The sequence is over when this gives how it ended.
-    pub(crate) fn advance(&mut self, scores: Scores<'_>) -> Result<Option<Finish>> {
+    pub(crate) fn advance(&mut self, picked: Pick) -> Result<Option<Finish>> {
         self.caller.release();
-        let finish = match self.pick(scores)? {
-            Some(token) => self.extend(token)?,
-            None => Some(Finish::Stop),
+        let finish = match picked {
+            Pick::Token(token) => self.extend(token)?,
+            Pick::End => Some(Finish::Stop),
+            Pick::NeedsLogits => return Err(Error::internal("all logits were not enough to pick")),
         };
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {
@@ -229,27 +251,9 @@ impl Sequence {
         self.generated().len() < self.generation.min_tokens
     }
 
-    /// Picks the next token; `None` when its guide leaves nothing but the end.
-    fn pick(&mut self, scores: Scores<'_>) -> Result<Option<Token>> {
-        let picked = match scores {
-            Scores::Likeliest(token) => token,
-            Scores::Top(tokens) => self.sampler.pick_from(tokens),
-            Scores::Logits(logits) => {
-                self.see(logits);
-                if let Some(guide) = &mut self.guide
-                    && guide.restrict(logits, &self.generation.end_ids)? == Left::End
-                {
-                    return Ok(None);
-                }
-                self.sampler.pick(logits)
-            }
-        };
-        picked.map(Some).ok_or_else(|| self.no_token())
-    }
-
     /// Notes the logits of the next token, and changes them by what the request says.
     fn see(&mut self, logits: &mut [f32]) {
-        let Generation { end_ids, words, .. } = &self.generation;
+        let Generation { end_ids, words, .. } = &*self.generation;
         self.log_probs.see(logits);
         self.sampler.penalise(logits);
         let early = end_ids.iter().copied().filter(|_| self.is_too_short());
@@ -262,7 +266,7 @@ impl Sequence {
 
     /// Appends the next token, unless it ends the text.
     fn extend(&mut self, token: Token) -> Result<Option<Finish>> {
-        let Generation { end_ids, words, .. } = &self.generation;
+        let Generation { end_ids, words, .. } = &*self.generation;
         self.sampler.note(token);
         if end_ids.contains(&token) {
             return Ok(Some(Finish::Stop));
@@ -284,11 +288,12 @@ impl Sequence {
     /// The error when every token is impossible.
     fn no_token(&self) -> Error {
         if self.guide.is_some() {
-            return Error::invalid(format!(
-                "`{GUIDE}` allows no token after {} of them that the model has and neither \
-                 `bad_words_list` nor a bias forbids",
-                self.generated().len()
-            ));
+            let generated = self.generated().len();
+            let how = format!(
+                "allows no token after {generated} of them that the model has and neither \
+                 `bad_words_list` nor a bias forbids"
+            );
+            return wrong(GUIDE, how);
         }
         Error::internal("the model left no token to pick: every logit is infinite or not a number")
     }

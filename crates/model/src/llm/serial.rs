@@ -16,18 +16,13 @@ use crate::run_error::RunError;
 /// A session and the caches of the sequences it may have.
 pub(crate) struct Serial {
     session: Session,
-    model: Arc<str>,
-    graph: Graph,
-    memory: Memory,
-    runs: Arc<Runs>,
+    parts: Parts,
     /// Made when a slot is first used, and kept for the next sequence in it.
     caches: Vec<Option<Cache>>,
-    prefill_tokens: usize,
-    vocabulary: usize,
     logits: Vec<f32>,
 }
 
-/// What a [`Serial`] is made of beside its session.
+/// What a decoder over a session is made of beside it, where sequences have caches of their own.
 pub(crate) struct Parts {
     pub(crate) model: Arc<str>,
     pub(crate) runs: Arc<Runs>,
@@ -38,36 +33,31 @@ pub(crate) struct Parts {
     pub(crate) vocabulary: usize,
 }
 
+impl Parts {
+    /// How many tokens of a prompt are fed at once.
+    pub(super) fn prefill_tokens(&self) -> usize {
+        if self.graph.takes_prompts_whole() { usize::MAX } else { self.prefill_tokens }
+    }
+}
+
 impl Serial {
     /// A decoder over an open session.
     pub(crate) fn new(session: Session, parts: Parts) -> Self {
-        Self {
-            session,
-            model: parts.model,
-            // A graph with a branch for the first step takes the whole prompt in it.
-            prefill_tokens: match parts.graph.cache_branch {
-                Some(_) => usize::MAX,
-                None => parts.prefill_tokens,
-            },
-            graph: parts.graph,
-            memory: parts.memory,
-            runs: parts.runs,
-            caches: std::iter::repeat_with(|| None).take(parts.slots).collect(),
-            vocabulary: parts.vocabulary,
-            logits: Vec::new(),
-        }
+        let caches = std::iter::repeat_with(|| None).take(parts.slots).collect();
+        Self { session, parts, caches, logits: Vec::new() }
     }
 
     fn feed(&mut self, slot: Slot, tokens: &[Token]) -> Result<()> {
+        let Parts { model, graph, memory, runs, vocabulary, .. } = &self.parts;
         let cache = match &mut self.caches[slot] {
             Some(cache) => cache,
-            empty => empty.insert(Cache::new(&self.session, &self.graph, &self.memory)?),
+            empty => empty.insert(Cache::new(&self.session, graph, memory)?),
         };
         let logits = cache
-            .feed(&mut self.session, &self.graph, (&self.memory, &self.runs), tokens)
-            .map_err(|error| RunError::from(&error).with_own_inputs().within(&self.model))?;
+            .feed(&mut self.session, graph, (memory, runs), tokens)
+            .map_err(|error| RunError::from(&error).with_own_inputs().within(model))?;
         self.logits.clear();
-        logits::read_last(&logits, 1, self.vocabulary, &mut self.logits)
+        logits::read_last(&logits, 1, *vocabulary, &mut self.logits)
     }
 }
 
@@ -81,7 +71,7 @@ impl Decoder for Serial {
     }
 
     fn prefill_tokens(&self) -> usize {
-        self.prefill_tokens
+        self.parts.prefill_tokens()
     }
 
     fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
@@ -102,7 +92,7 @@ impl Decoder for Serial {
 
     fn release(&mut self, slot: Slot) {
         let cache = &mut self.caches[slot];
-        if cache.as_mut().is_some_and(|cache| cache.clear(&self.graph).is_err()) {
+        if cache.as_mut().is_some_and(|cache| cache.clear(&self.parts.graph).is_err()) {
             *cache = None;
         }
     }

@@ -8,7 +8,7 @@
 //! On a card it is the same, in the card's memory: what a step is told goes there in one copy, and
 //! the tokens that it chose come back in another.
 
-mod capture;
+pub(super) mod capture;
 mod inputs;
 mod packed;
 mod picker;
@@ -136,8 +136,9 @@ impl Shared {
     ) -> ort::Result<()> {
         self.blocks.send(&mut self.buffers, shapes)?;
         let call = self.call(rows, shapes)?;
+        let (current, has_adapter) = self.runs.options()?;
         let options = match &mut self.capture {
-            Some(capture) => {
+            Some(capture) if !has_adapter => {
                 let options = Arc::clone(capture.options(shapes, kind)?);
                 // A step that is stopped while it is captured could not be captured again.
                 if kind == capture::Kind::Prompt {
@@ -145,7 +146,7 @@ impl Shared {
                 }
                 options
             }
-            None => self.runs.options()?.0,
+            _ => current,
         };
         self.buffers.run(&mut self.session, call, Some(&options))
     }
@@ -227,6 +228,8 @@ impl Shared {
         if self.asked.iter().any(|(_, wants)| Picker::serves(*wants))
             && let Some(picker) = &mut self.picker
         {
+            let places = self.asked.iter().map(|(place, wants)| (place - rows.0, *wants));
+            picker.ask(&mut self.buffers, places);
             let element = self.graph.logits.element;
             let logits = (self.blocks.logits, element, self.size.vocabulary);
             picker.find(&mut self.buffers, logits, rows)?;
@@ -235,10 +238,27 @@ impl Shared {
     }
 
     /// What was found for a row of the last run.
-    fn found(&mut self, index: usize) -> Result<Scores<'_>> {
+    fn found(&mut self, index: usize, wants: Wants) -> Result<Scores<'_>> {
         let picker = self.picker.as_mut();
         let picker = picker.ok_or_else(|| Error::internal("nothing finds the likeliest tokens"))?;
-        Ok(Scores::Top(picker.row(&mut self.buffers, index)))
+        Ok(picker.row(&mut self.buffers, (index, wants)))
+    }
+
+    /// All logits at a place of the last run.
+    fn logits_at(&mut self, place: usize) -> Result<Scores<'_>> {
+        let Size { vocabulary, .. } = self.size;
+        let element = self.graph.logits.element;
+        let Blocked::Packed(packed) = &self.blocks.integers else {
+            let logits = (element, place * vocabulary..(place + 1) * vocabulary);
+            let (buffers, block) = (&mut self.buffers, self.blocks.logits);
+            return logits::read(buffers, block, logits, &mut self.widened).map(Scores::Logits);
+        };
+        let offset = element.byte_size(place * vocabulary).unwrap_or(usize::MAX);
+        let from = Part::new((self.blocks.logits, offset), element, &[vocabulary]);
+        let block = packed.fetch_row(&mut self.buffers, from);
+        let block = block.map_err(|error| self.failed(&error))?;
+        let logits = (element, 0..vocabulary);
+        logits::read(&mut self.buffers, block, logits, &mut self.widened).map(Scores::Logits)
     }
 
     fn failed(&self, error: &ort::Error) -> Error {
@@ -315,36 +335,29 @@ impl Decoder for Shared {
     }
 
     fn scores(&mut self, index: usize) -> Result<Scores<'_>> {
-        let (place, wants) = *self
-            .asked
-            .get(index)
-            .ok_or_else(|| Error::internal("the scores of a row were asked for that had no run"))?;
-        let Size { vocabulary, .. } = self.size;
-        let element = self.graph.logits.element;
+        let (place, wants) = *self.asked.get(index).ok_or_else(not_run)?;
         let Blocked::Packed(packed) = &self.blocks.integers else {
-            let logits = (element, place * vocabulary..(place + 1) * vocabulary);
-            let (buffers, block) = (&mut self.buffers, self.blocks.logits);
-            return logits::read(buffers, block, logits, &mut self.widened).map(Scores::Logits);
+            return self.logits_at(place);
         };
         if wants == Wants::Likeliest {
             return Ok(Scores::Likeliest(packed.chosen(&mut self.buffers, place - self.first)));
         }
         if Picker::serves(wants) && self.picker.is_some() {
-            return self.found(place - self.first);
+            return self.found(place - self.first, wants);
         }
-        let from = Part {
-            block: self.blocks.logits,
-            offset: element.byte_size(place * vocabulary).unwrap_or(usize::MAX),
-            element,
-            shape: vec![vocabulary as i64],
-        };
-        let block = packed.fetch_row(&mut self.buffers, from);
-        let block = block.map_err(|error| self.failed(&error))?;
-        let logits = (element, 0..vocabulary);
-        logits::read(&mut self.buffers, block, logits, &mut self.widened).map(Scores::Logits)
+        self.logits_at(place)
+    }
+
+    fn logits(&mut self, index: usize) -> Result<Scores<'_>> {
+        let place = self.asked.get(index).map(|(place, _)| *place);
+        self.logits_at(place.ok_or_else(not_run)?)
     }
 
     fn release(&mut self, slot: Slot) {
         self.rows.release(slot);
     }
+}
+
+fn not_run() -> Error {
+    Error::internal("the scores of a row were asked for that had no run")
 }

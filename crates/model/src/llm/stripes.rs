@@ -41,13 +41,9 @@ impl Stripes {
 
     /// The tensor of some rows.
     pub(crate) fn part(&self, block: BlockId, rows: &Range<usize>) -> Part {
-        let [_, heads, context, head_size] = self.shape.map(|size| size as i64);
-        Part {
-            block,
-            offset: self.offset + rows.start * self.row(),
-            element: self.element,
-            shape: vec![rows.len() as i64, heads, context, head_size],
-        }
+        let [_, heads, context, head_size] = self.shape;
+        let place = (block, self.offset + rows.start * self.row());
+        Part::new(place, self.element, &[rows.len(), heads, context, head_size])
     }
 
     /// Copies the first tokens of one row to another.
@@ -66,12 +62,8 @@ impl Stripes {
     pub(crate) fn pairs(&self, block: BlockId, copy: Copy) -> Vec<(Part, Part)> {
         let [_, heads, context, head_size] = self.shape;
         let pair = |offset, shape: &[usize]| {
-            let part = |row: usize| Part {
-                block,
-                offset: self.offset + row * self.row() + offset,
-                element: self.element,
-                shape: shape.iter().map(|dim| *dim as i64).collect(),
-            };
+            let place = |row: usize| (block, self.offset + row * self.row() + offset);
+            let part = |row| Part::new(place(row), self.element, shape);
             (part(copy.from), part(copy.to))
         };
         if copy.tokens * WHOLE_ROW > context {

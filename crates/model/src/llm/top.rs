@@ -13,7 +13,7 @@ pub(super) fn likeliest(logits: &[f32]) -> Option<Token> {
 }
 
 /// The largest logit; what is not a number is never the larger.
-fn largest(logits: &[f32]) -> f32 {
+pub(super) fn largest(logits: &[f32]) -> f32 {
     let larger = |best: f32, logit: f32| if logit > best { logit } else { best };
     let mut best = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = logits.as_chunks::<LANES>();

@@ -3,11 +3,15 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
+use super::request::MOST_TEXTS;
 use super::sequence::Sequence;
 
 /// How many requests are kept in order of urgency. What comes beyond waits in the queue before the
 /// loop, in order of arrival, which is bounded by the configuration.
 const MOST: usize = 256;
+
+/// How many texts wait at most: of the last request that there is room for, all.
+pub(crate) const MOST_WAITING: usize = MOST + MOST_TEXTS as usize;
 
 /// Requests in the order they are to be worked on: by priority, then by deadline, then by arrival.
 pub(crate) struct Waiting {

@@ -7,7 +7,6 @@ use consort_repository::Instance;
 use consort_stage::{Error, Result};
 use ort::session::Session;
 
-use super::shares_buffer;
 use crate::llm::{Config, Graph, MOST_FOUND, add_choice, top_graph};
 use crate::provider::Provider;
 use crate::session;
@@ -16,18 +15,20 @@ use crate::session;
 const ARENA: (&str, &str) = ("arena_extend_strategy", "kSameAsRequested");
 const CAPTURES: (&str, &str) = ("enable_cuda_graph", "1");
 
+/// What executes a graph, and the file that it is in.
+type Place<'a> = (Provider, &'a Path);
+
 /// The session of a graph that chooses, and whether its steps are captured; `None` for a graph
 /// that is served as it is: on the processor, which reads logits where they lie, with a cache that
 /// grows, or with tensors that are not as expected.
 pub(super) fn open(
     instance: &Instance<'_>,
-    file: &Path,
-) -> Result<Option<(Session, Provider, bool)>> {
+    (provider, file): Place<'_>,
+    config: &Config,
+) -> Result<Option<(Session, bool)>> {
     let settings = &instance.model.settings;
-    let provider = session::provider(instance)?;
     let is_on_card = provider != Provider::Cpu;
-    let config = Config::read(&[instance.version_folder, instance.model_folder], None)?;
-    if !settings.switch_or("choose_in_graph", is_on_card)? || !shares_buffer(instance, &config)? {
+    if !settings.switch_or("choose_in_graph", is_on_card)? || !config.shares_buffer {
         return Ok(None);
     }
     let Ok(model) = fs::read(file) else {
@@ -38,31 +39,33 @@ pub(super) fn open(
         tracing::warn!(
             model = &*instance.model.name,
             "the graph has no mask or logits of the usual kind, so that nothing can be added to \
-             it; requests run one after another"
+             it; {}",
+            if is_on_card { "requests run one after another" } else { "its logits are read" }
         );
         return Ok(None);
     };
-    let opened = |defaults: &[_]| session::open_changed(instance, (file, &model), defaults);
+    let opened =
+        |defaults: &[_]| session::open_changed(instance, provider, (file, &model), defaults);
     if is_on_card && settings.switch_or("cuda_graphs", true)? {
         match opened(&[ARENA, CAPTURES]) {
-            Ok(session) => return Ok(Some((session, provider, true))),
+            Ok(session) => return Ok(Some((session, true))),
             Err(error) => report(instance, &error),
         }
     }
-    Ok(Some((opened(&[ARENA])?, provider, false)))
+    Ok(Some((opened(&[ARENA])?, false)))
 }
 
 /// The session that finds the likeliest tokens where the logits lie; none where it is not of use.
 pub(super) fn picker(
     instance: &Instance<'_>,
-    file: &Path,
+    (provider, file): Place<'_>,
     graph: &Graph,
 ) -> Result<Option<Session>> {
     let is_large = graph.vocabulary.is_some_and(|vocabulary| vocabulary >= MOST_FOUND);
     let Some(model) = top_graph(graph.logits.element).filter(|_| graph.chooses && is_large) else {
         return Ok(None);
     };
-    session::open_changed(instance, (file, &model), &[ARENA]).map(Some)
+    session::open_changed(instance, provider, (file, &model), &[ARENA]).map(Some)
 }
 
 fn report(instance: &Instance<'_>, error: &Error) {

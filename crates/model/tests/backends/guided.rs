@@ -166,7 +166,8 @@ fn what_cannot_be_followed_is_refused_before_it_is_computed_and_nobody_else_noti
     for (kind, guide, message) in broken {
         let error = ferris.answer(guided(request(&case.input_ids, 5), kind, guide)).unwrap_err();
         assert_eq!(error.code(), Code::InvalidInput, "{error}");
-        assert!(error.message().contains("`guided_decoding_guide"), "{error}");
+        let input = error.input().unwrap();
+        assert!(error.message().starts_with(&format!("`{input}` ")), "{error}");
         assert!(error.message().contains(message), "{error}");
     }
     let rest = tokens(&ferris.read(beside).unwrap());
@@ -181,6 +182,7 @@ fn bounds_that_leave_no_token_end_the_text_with_a_reason() {
     let error = ferris.answer(guided(asked, "choice", r#"["x"]"#)).unwrap_err();
     assert_eq!(error.code(), Code::InvalidInput);
     assert!(error.message().contains("allows no token"), "{error}");
+    assert_eq!(error.input(), Some("guided_decoding_guide"));
 }
 
 #[test]

@@ -250,6 +250,8 @@ fn values_that_make_no_sense_are_refused_by_name() {
         }
         assert_eq!(error.code(), Code::InvalidInput, "{error}");
         assert!(error.message().contains(&format!("`{name}`")), "{error}");
+        let input = error.input().unwrap();
+        assert!(error.message().starts_with(&format!("`{input}` ")), "{error}");
     }
     for ids in [&[][..], &[4096], &[-1], &[5; 1024]] {
         let error = ferris.answer(prompt(ids)).unwrap_err();
@@ -356,6 +358,7 @@ fn a_model_that_answers_once_refuses_to_stream() {
     let streamed = with(request, [Tensor::from_bools("streaming", &[1], &[true])]);
     let error = ferris.answer(streamed).unwrap_err();
     assert!(error.message().contains("decoupled"), "{error}");
+    assert_eq!(error.input(), Some("streaming"));
 }
 
 fn refused(folder: &Folder, settings: &[(&str, &str)]) -> String {

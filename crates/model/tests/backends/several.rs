@@ -142,5 +142,6 @@ fn numbers_that_make_no_sense_are_refused_by_name() {
     let whole = Generating::start(&root().join("model_repository/ferris"), &model);
     let error = whole.answer(several(request(&[5], 2), 2)).unwrap_err();
     assert!(error.message().contains("`num_return_sequences` is 2"), "{error}");
+    assert_eq!(error.input(), Some("num_return_sequences"));
     assert!(whole.answer(several(request(&[5], 2), 1)).is_ok());
 }

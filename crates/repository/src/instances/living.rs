@@ -81,6 +81,10 @@ impl StreamingBackend for Living<Box<dyn StreamingBackend>> {
         self.backend.run(jobs);
     }
 
+    fn gains_from_threads(&self) -> bool {
+        self.backend.gains_from_threads()
+    }
+
     fn interrupt(&self) -> Option<Interrupt> {
         self.backend.interrupt()
     }
@@ -122,6 +126,10 @@ mod tests {
     impl StreamingBackend for Particular {
         fn run(&mut self, _: Jobs) {}
 
+        fn gains_from_threads(&self) -> bool {
+            true
+        }
+
         fn interrupt(&self) -> Option<Interrupt> {
             Some(nothing())
         }
@@ -138,7 +146,7 @@ mod tests {
         assert!(batch.interrupt().is_some());
         let streaming = life.with(Backend::Streaming(Box::new(Particular)));
         let Backend::Streaming(streaming) = streaming else { panic!("it is a streaming backend") };
-        assert!(streaming.interrupt().is_some());
+        assert!(streaming.gains_from_threads() && streaming.interrupt().is_some());
         let pulse = life.pulse();
         drop((life, batch));
         assert!(!pulse.is_over());

@@ -9,7 +9,7 @@ use consort_stage::{BatchBackend, Error, Result, StreamingBackend};
 use consort_telemetry::Meter;
 use parking_lot::Mutex;
 
-use super::{Instances, Life, Placement, Post, Pulse, Source, active_count, placements};
+use super::{Instances, Life, Placement, Post, Profile, Pulse, Source, active_count, placements};
 use crate::kind::Backend;
 
 /// The stage that the active instances of a version work for.
@@ -31,8 +31,8 @@ pub(crate) struct Running {
 
 #[derive(Default)]
 struct Members {
-    /// What each active instance is for, and its number in the pool.
-    active: Vec<(Post, usize)>,
+    /// Each active instance, and its number in the pool.
+    active: Vec<(Profile, usize)>,
     /// Loaded and given no requests.
     passive: Vec<(Post, Backend)>,
 }
@@ -50,7 +50,7 @@ impl Running {
     ///
     /// `life` is what the instances were made part of.
     pub(crate) fn new(pool: Pool, instances: Instances, meter: Arc<Meter>, life: Life) -> Self {
-        let active = instances.active_posts.into_iter().zip(0..).collect();
+        let active = instances.profiles.into_iter().zip(0..).collect();
         let members = Members { active, passive: instances.passive };
         meter.instances(members.active.len());
         Self { pool, meter, life, members: Mutex::new(members) }
@@ -73,7 +73,7 @@ impl Running {
         let mut wanted = placements(groups);
         let (retired, retired_passive) = {
             let members = self.members.lock();
-            let posts = || members.active.iter().map(|(post, _)| post.clone());
+            let posts = || members.active.iter().map(|(profile, _)| profile.post.clone());
             let was_gpu = posts().any(|post| post.device != Device::Cpu);
             let will_be_gpu = wanted.iter().any(|one| one.device != Device::Cpu);
             let nobody = members.active.is_empty() || active_count(groups) == 0;
@@ -100,7 +100,7 @@ impl Running {
         let active = added.active.into_iter().map(|backend| self.life.with(backend)).collect();
         let numbers = self.pool.change(active, &retired)?;
         members.active.retain(|(_, number)| !retired.contains(number));
-        members.active.extend(added.active_posts.into_iter().zip(numbers));
+        members.active.extend(added.profiles.into_iter().zip(numbers));
         members.active.sort_unstable_by_key(|(_, number)| *number);
         for index in retired_passive.into_iter().rev() {
             members.passive.remove(index);
@@ -108,6 +108,54 @@ impl Running {
         members.passive.extend(added.passive);
         self.meter.instances(members.active.len());
         Ok((before, members.active.len()))
+    }
+
+    /// Opens anew, one after another, the instances that have other threads than their share of
+    /// the cores is by now: each serves until the one in its place is warm. Gives how many.
+    ///
+    /// There is an instance for requests that come alone afterwards, if one belongs to so many.
+    /// When one cannot be opened, those that were not done yet serve on as they are.
+    pub(crate) fn settle(&self, source: Source<'_>) -> Result<usize> {
+        let wide = match &self.pool {
+            Pool::Batch(stage) => stage.upgrade(),
+            Pool::Inline | Pool::Streaming(_) | Pool::Sequence(_) => None,
+        };
+        let wants_wide = self.wants_wide(wide.as_deref(), source)?;
+        if let Some(stage) = wide.as_ref().filter(|_| !wants_wide) {
+            stage.retire_wide();
+        }
+        let outgrown = self.outgrown(source);
+        for (post, number) in &outgrown {
+            let mut places = placements(&source.model.instances);
+            places.retain(|place| place.post() == *post);
+            places.truncate(1);
+            let added = Instances::load_these(source, places)?;
+            self.apply(Regroup { added, retired: vec![*number], ..Regroup::default() })?;
+        }
+        if let Some(stage) = wide.filter(|stage| wants_wide && !stage.has_wide()) {
+            let Backend::Batch(backend) = self.life.with(source.open_wide()?) else {
+                return Err(another_kind());
+            };
+            stage.add_wide(backend).map_err(no_thread)?;
+        }
+        Ok(outgrown.len())
+    }
+
+    fn wants_wide(&self, stage: Option<&PoolStage>, source: Source<'_>) -> Result<bool> {
+        let gain = self.members.lock().active.iter().all(|(profile, _)| profile.threads.is_some());
+        let can_be = stage.is_some_and(PoolStage::runs_at_once);
+        Ok(gain && can_be && source.wants_wide()?)
+    }
+
+    /// The instances that have other threads than their share is.
+    fn outgrown(&self, source: Source<'_>) -> Vec<(Post, usize)> {
+        let share = source.share();
+        let members = self.members.lock();
+        let others = members
+            .active
+            .iter()
+            .filter(|(profile, _)| profile.threads.is_some_and(|threads| threads != share));
+        others.map(|(profile, number)| (profile.post.clone(), *number)).collect()
     }
 }
 

@@ -1,27 +1,18 @@
-//! Carries out one change: loads beside what is served, exchanges it when ready, frees the old.
+//! Carries out one change: loads beside what is served and exchanges it when ready.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use consort_stage::{Error, Result};
 
 use super::{Loaded, Local};
 use crate::control::{Override, failed_to_poll, load_failed};
 use crate::folder::{served_versions, versions_in};
-use crate::instances::Pulse;
-use crate::load::{Kept, Version, misconfigured};
+use crate::instances::Running;
+use crate::load::{Blueprint, Kept, Version, misconfigured};
 use crate::models::{Served, State};
 use crate::snapshot::Entry;
 use crate::stated::{Stated, no_version};
-
-/// How long an unload waits for the instances before it says that some are still at work: those
-/// that have nothing to do are gone in a fraction of it.
-const FAREWELL: Duration = Duration::from_millis(50);
-
-/// How often it is looked whether the last request of an unloaded model is answered.
-const GLANCE: Duration = Duration::from_millis(20);
 
 /// What is to be done about a model.
 pub(super) enum Task {
@@ -41,6 +32,13 @@ struct Refused {
     reason: String,
     /// For the caller.
     error: Error,
+}
+
+/// What was loaded beside what is served.
+struct Beside<'a> {
+    blueprint: Blueprint<'a>,
+    versions: Versions,
+    from: Loaded,
 }
 
 /// What came of each version.
@@ -82,10 +80,15 @@ impl Local {
         }
         let kept = entry.filter(|_| !before.is_empty());
         match self.load_beside(name, stated, &before) {
-            Ok((versions, mut from)) => {
+            Ok(Beside { blueprint, versions, mut from }) => {
+                let regrouped = regrouped(&versions);
                 let versions = regroup(name, versions, &mut from);
                 let next = Entry::of_versions(versions).with_optional(stated.is_optional());
-                self.exchange(name, kept, next, from)
+                let exchanged = self.exchange(name, kept, next, from);
+                if exchanged.is_ok() {
+                    settle(name, &blueprint, regrouped);
+                }
+                exchanged
             }
             Err(Refused { reason, error }) => {
                 tracing::error!(model = &**name, "failed to load: {reason}");
@@ -99,12 +102,12 @@ impl Local {
     }
 
     /// Loads the versions that are not as they were, and keeps those that are.
-    fn load_beside(
-        &self,
+    fn load_beside<'a>(
+        &'a self,
         name: &Arc<str>,
-        stated: &Stated,
+        stated: &'a Stated,
         before: &[Arc<Served>],
-    ) -> Result<(Versions, Loaded), Refused> {
+    ) -> Result<Beside<'a>, Refused> {
         let refused = |error: Error| {
             let reason = error.message().to_owned();
             Refused { error: stated.refusal(&reason), reason }
@@ -119,8 +122,10 @@ impl Local {
         }
         let from = Loaded::of(stated, draft, &wanted);
         let kept = self.kept(name, &from, before);
-        let versions = self.loader.load(&stated.folder, draft.clone(), &wanted, &kept);
-        Ok((versions.map_err(refused)?, from))
+        let blueprint = self.loader.complete(&stated.folder, draft.clone(), &wanted);
+        let blueprint = blueprint.map_err(refused)?;
+        let versions = blueprint.load(&wanted, &kept).map_err(refused)?;
+        Ok(Beside { blueprint, versions, from })
     }
 
     /// The versions that would be loaded from the same as they were.
@@ -165,58 +170,8 @@ impl Local {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Ends the service of a model; what is in flight is finished by whoever holds it.
-    fn unload(&self, name: &Arc<str>) {
-        let Some(entry) = self.snapshot.load().entry(name).cloned() else { return };
-        if entry.is_unknown() {
-            return;
-        }
-        let leaving = entry.unloading();
-        self.replace(name, &leaving);
-        let loaded = self.loaded.lock().remove(name);
-        let pulses = loaded.as_ref().map(Loaded::pulses).unwrap_or_default();
-        drop(loaded);
-        self.forget_meters(name, entry.versions(), &leaving);
-        drop(entry);
-        let until = Instant::now() + FAREWELL;
-        while !is_over(&pulses) {
-            if Instant::now() >= until {
-                self.watch_unload(name.clone(), pulses);
-                return;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        self.end_unload(name);
-    }
-
-    /// Notes that a model is unloaded as soon as the last of what it has under way is over.
-    fn watch_unload(&self, name: Arc<str>, pulses: Vec<Pulse>) {
-        tracing::info!(model = &*name, "unloading: requests under way are being finished");
-        let local = self.me.clone();
-        self.runtime.spawn(async move {
-            while !is_over(&pulses) {
-                tokio::time::sleep(GLANCE).await;
-            }
-            if let Some(local) = local.upgrade() {
-                local.end_unload(&name);
-            }
-        });
-    }
-
-    /// Unless it has been loaded again meanwhile.
-    fn end_unload(&self, name: &Arc<str>) {
-        self.snapshot.rcu(|snapshot| {
-            match snapshot.entry(name).filter(|entry| entry.is_unloading()) {
-                Some(entry) => Arc::new(snapshot.with(name.clone(), entry.unloaded())),
-                None => snapshot.clone(),
-            }
-        });
-        self.generation.send_modify(|generation| *generation += 1);
-        tracing::info!(model = &**name, "unloaded");
-    }
-
     /// Forgets what was counted for versions that are served no longer.
-    fn forget_meters(&self, name: &str, gone: Vec<u64>, entry: &Entry) {
+    pub(super) fn forget_meters(&self, name: &str, gone: Vec<u64>, entry: &Entry) {
         for version in gone {
             if entry.ready().all(|served| served.version != version) {
                 self.loader.metrics.remove_meter(name, &version.to_string());
@@ -243,10 +198,6 @@ fn log_new(name: &Arc<str>, next: &Entry, before: &Entry) {
     }
 }
 
-fn is_over(pulses: &[Pulse]) -> bool {
-    pulses.iter().all(Pulse::is_over)
-}
-
 /// The versions for the index. Those that were kept and are to run on other instances do so from
 /// now on, unless one of the others failed and nothing is exchanged.
 fn regroup(
@@ -268,4 +219,35 @@ fn regroup(
         (number, served)
     };
     versions.into_iter().map(each).collect()
+}
+
+/// The versions that are to run on other instances than before.
+fn regrouped(versions: &Versions) -> Vec<(u64, Arc<Running>)> {
+    let loaded =
+        versions.iter().filter_map(|(number, loaded)| Some((*number, loaded.as_ref().ok()?)));
+    let regrouped = loaded.filter(|(_, version)| version.regroup.is_some());
+    regrouped.map(|(number, version)| (number, version.running.clone())).collect()
+}
+
+/// Gives the instances that were there before a change of their number their share of the cores.
+fn settle(name: &str, blueprint: &Blueprint<'_>, regrouped: Vec<(u64, Arc<Running>)>) {
+    for (version, running) in regrouped {
+        match running.settle(blueprint.source(version)) {
+            Ok(0) => {}
+            Ok(opened) => {
+                tracing::info!(
+                    model = name,
+                    version,
+                    opened,
+                    "opened instances anew for their share of the cores"
+                );
+            }
+            // They serve on, slower or with more threads than there are cores.
+            Err(error) => tracing::warn!(
+                model = name,
+                version,
+                "instances keep the threads that they were opened with: {error}"
+            ),
+        }
+    }
 }

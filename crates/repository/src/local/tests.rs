@@ -1,11 +1,14 @@
 //! Tests of loading, reloading and unloading over backends that load when the test lets them.
 
+mod instances;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Weak};
 use std::time::Duration;
 
+use consort_scheduler::{Limiter, Threads};
 use consort_stage::{Batch, InlineBackend, Request, Tensor, collect_one};
 use consort_telemetry::Metrics;
 use futures::FutureExt;
@@ -141,17 +144,22 @@ impl Repository {
     }
 
     fn open(&self, mode: ControlMode) -> Arc<Local> {
+        self.open_with(mode, None)
+    }
+
+    fn open_with(&self, mode: ControlMode, limiter: Option<Arc<Limiter>>) -> Arc<Local> {
         let repositories = vec![self.path().to_owned()];
         let options = LocalOptions { mode, ..LocalOptions::new(repositories, Foreign::Ignored) };
         let metrics = Metrics::new();
         Local::open(
             options,
             Loader {
-                kinds: [CONSTANT, crate::IDENTITY].into(),
+                kinds: [CONSTANT, instances::SHARING, crate::IDENTITY].into(),
                 metrics,
                 cores: LOAD_THREADS,
                 cache: None,
-                limiter: None,
+                limiter,
+                threads: Threads::default(),
             },
         )
         .unwrap()
@@ -362,6 +370,20 @@ async fn a_configuration_and_files_of_the_callers_own_replace_the_folder() {
 }
 
 #[tokio::test]
+async fn what_a_caller_gives_says_nothing_of_whose_a_folder_is() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    let elsewhere = r#"{"backend": "elsewhere"}"#.to_owned();
+    let change = Change::load("m", Some(elsewhere), Vec::new()).unwrap();
+    let error = local.control(change).await.unwrap_err();
+    assert!(error.message().contains("failed to poll"), "{error}");
+    repository.write("m/config.pbtxt", "no configuration");
+    let error = load_model(&local, "m").await.unwrap_err();
+    assert!(error.message().starts_with("load failed for model 'm': "), "{error}");
+}
+
+#[tokio::test]
 async fn a_load_goes_on_when_its_caller_goes_away_and_other_models_do_not_wait() {
     let repository = Repository::new();
     repository.model("slow", "1");
@@ -471,6 +493,54 @@ async fn a_model_is_unloading_until_the_last_of_its_requests_is_answered() {
     assert!(collect_one(answer).await.is_ok());
     while rows(&local) != ["m 1 UNAVAILABLE unloaded"] {
         generation.changed().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn models_that_were_closed_have_left_the_memory() {
+    let repository = Repository::new();
+    let config = grouped("{ count: 1 kind: KIND_CPU }").replace("\"1\"", "\"400\"");
+    repository.write("busy/config.pbtxt", &config);
+    repository.write("busy/1/value", "1");
+    repository.model("idle", "2");
+    let local = repository.open(ControlMode::None);
+    settled(&local).await;
+    assert_eq!(repository.gate.living(), 1);
+    let inputs = vec![Tensor::from_vec("x", &[1], vec![0_i32])];
+    let request = Request { inputs, ..Request::default() };
+    let mut answer = local.get("busy", None).unwrap().stage.call(request);
+    assert!(futures::StreamExt::next(&mut answer).now_or_never().is_none());
+    let ((), answered) = tokio::join!(local.close(), collect_one(answer));
+    assert!(answered.is_ok());
+    assert_eq!(rows(&local), ["busy 1 UNAVAILABLE unloaded", "idle 1 UNAVAILABLE unloaded"]);
+    assert_eq!(repository.gate.living(), 0);
+}
+
+#[tokio::test]
+async fn a_model_that_is_unloaded_again_is_unloading_until_both_are_gone() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    for first_goes_first in [true, false] {
+        load_model(&local, "m").await.unwrap();
+        // Whoever has a request under way holds on to what answers it.
+        let first = local.get("m", None).unwrap();
+        unload_model(&local, "m").await.unwrap();
+        load_model(&local, "m").await.unwrap();
+        assert_eq!(rows(&local), ["m 1 READY"]);
+        let second = local.get("m", None).unwrap();
+        unload_model(&local, "m").await.unwrap();
+        let (goes, stays) = if first_goes_first { (first, second) } else { (second, first) };
+        drop(goes);
+        // Far longer than it takes to be seen.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let reason = "unloading: requests under way are being finished";
+        assert_eq!(rows(&local), [format!("m 1 UNLOADING {reason}")], "{first_goes_first}");
+        let mut generation = local.generation();
+        drop(stays);
+        while rows(&local) != ["m 1 UNAVAILABLE unloaded"] {
+            generation.changed().await.unwrap();
+        }
     }
 }
 

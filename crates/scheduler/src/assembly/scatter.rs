@@ -36,15 +36,14 @@ pub(crate) fn scatter(
         }
         let axes = padded_axes(layout, &rest, longest);
         for (rider, answer) in riders.iter().zip(&mut answers) {
-            let mut own = Tensor {
-                data: axis::take_rows(&mut rest, rider.rows)?,
-                shape: rest.shape.clone(),
-                ..rest.clone()
-            };
-            own.shape[0] = rider.rows as i64;
-            if !wants(rider, &own.name) {
+            let data = axis::take_rows(&mut rest, rider.rows)?;
+            if !wants(rider, &rest.name) {
                 continue;
             }
+            let Tensor { name, datatype, shape, .. } = &rest;
+            let mut own =
+                Tensor { name: name.clone(), datatype: *datatype, shape: shape.clone(), data };
+            own.shape[0] = rider.rows as i64;
             for axis in &axes {
                 axis::cut(&mut own, *axis, rider.length.unwrap_or(i64::MAX))?;
             }

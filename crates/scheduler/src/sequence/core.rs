@@ -1,5 +1,8 @@
 //! Decides which sequence has which slot and what runs next, without a clock, a lock or a thread.
 
+mod expiry;
+mod seats;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -79,28 +82,6 @@ impl<T, S: Clone> Core<T, S> {
         core
     }
 
-    /// Adds an instance and gives its number, the lowest that none has.
-    pub(crate) fn add_lane(&mut self) -> usize {
-        let added = Lane::new(self.policy.slots());
-        let gone = self.lanes.iter().position(|lane| lane.stay == Stay::Gone);
-        let number = gone.unwrap_or(self.lanes.len());
-        match self.lanes.get_mut(number) {
-            Some(lane) => *lane = added,
-            None => self.lanes.push(added),
-        }
-        self.seat_waiting();
-        number
-    }
-
-    /// Gives no further sequence to an instance, which goes when those that it has are over.
-    pub(crate) fn retire(&mut self, lane: usize) {
-        if let Some(retiring) = self.lanes.get_mut(lane)
-            && retiring.stay == Stay::Serving
-        {
-            retiring.stay = Stay::Retiring;
-            self.woken.push(lane);
-        }
-    }
     /// Takes in a request, which then waits behind those of its sequence that came before.
     pub(crate) fn submit(
         &mut self,
@@ -280,65 +261,7 @@ impl<T, S: Clone> Core<T, S> {
         self.woken.extend(0..self.lanes.len());
     }
 
-    /// Gives up the sequences that have been silent or without a slot for too long.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        if self.alarm.is_none_or(|alarm| alarm > now) {
-            return;
-        }
-        let times_out_at = |line: &Line<T, S>| line.times_out_at();
-        let is_late = |id: &&CorrelationId| {
-            times_out_at(&self.lines[*id]).is_some_and(|times_out_at| times_out_at <= now)
-        };
-        let late: Vec<_> = self.backlog.iter().filter(is_late).cloned().collect();
-        for id in late {
-            if let Some(line) = self.remove(&id) {
-                self.waiting -= line.waiting();
-                self.lapsed.extend(line.into_requests().map(|request| (request, Lapse::NoSlot)));
-            }
-        }
-        self.drop_idle(now, self.policy.max_idle);
-        self.seat_waiting();
-        self.alarm = self.next_alarm();
-    }
-
-    fn next_alarm(&self) -> Option<Instant> {
-        let no_slot = self.backlog.iter().filter_map(|id| self.lines[id].times_out_at()).min();
-        let lines = self.lines.values();
-        let idle_since = lines.filter_map(Line::idle_since).min();
-        let idle = idle_since.and_then(|since| since.checked_add(self.policy.max_idle));
-        no_slot.into_iter().chain(idle).min()
-    }
-
-    fn drop_idle(&mut self, now: Instant, max_idle: Duration) {
-        let is_idle = |line: &Line<T, S>| {
-            line.idle_since().is_some_and(|since| now.saturating_duration_since(since) >= max_idle)
-        };
-        let idle = self.lines.iter().filter(|(_, line)| is_idle(line));
-        let idle: Vec<_> = idle.map(|(id, _)| id.clone()).collect();
-        for id in idle {
-            self.remove(&id);
-        }
-    }
-
-    /// Takes out the requests at the front of the sequences of `lane` whose deadline has passed.
-    fn drop_overdue(&mut self, lane: usize, now: Instant) {
-        for slot in 0..self.lanes[lane].slots.len() {
-            while let Some(id) = self.lanes[lane].slots[slot].clone()
-                && let Some(number) = self.lines[&id].overdue(now)
-                && let Some(request) = self.cancel(&Key { id, number })
-            {
-                self.lapsed.push((request, Lapse::Deadline));
-            }
-        }
-    }
-
-    fn drop_if_over(&mut self, id: &CorrelationId) {
-        if self.lines.get(id).is_some_and(Line::is_over) {
-            self.remove(id);
-            self.seat_waiting();
-        }
-    }
-
+    /// Forgets a sequence and frees its slot.
     fn remove(&mut self, id: &CorrelationId) -> Option<Line<T, S>> {
         let line = self.lines.remove(id)?;
         match line.seat {
@@ -352,31 +275,6 @@ impl<T, S: Clone> Core<T, S> {
             None => self.backlog.retain(|waiting| waiting != id),
         }
         Some(line)
-    }
-
-    /// Gives the free slots to the sequences that have waited longest, the emptiest instance first.
-    fn seat_waiting(&mut self) {
-        while !self.backlog.is_empty()
-            && let Some((lane, slot)) = self.free_slot()
-            && let Some(id) = self.backlog.pop_front()
-        {
-            if let Some(line) = self.lines.get_mut(&id) {
-                line.seat = Some((lane, slot));
-            }
-            self.lanes[lane].slots[slot] = Some(id);
-            self.woken.push(lane);
-        }
-    }
-
-    fn free_slot(&self) -> Option<(usize, usize)> {
-        let lanes = self.lanes.iter().enumerate();
-        let serving = lanes.filter(|(_, lane)| lane.stay == Stay::Serving);
-        let (index, lane) = serving.min_by_key(|(_, lane)| lane.taken())?;
-        lane.slots.iter().position(Option::is_none).map(|slot| (index, slot))
-    }
-
-    fn ring_at(&mut self, at: Option<Instant>) {
-        self.alarm = self.alarm.into_iter().chain(at).min();
     }
 
     /// The requests that will not run, since it was last asked.

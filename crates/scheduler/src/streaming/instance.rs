@@ -14,6 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::guarded::report;
 use crate::queue::{full, stopping};
+use crate::threads::Threads;
 
 /// How long a loop that panicked rests before it begins again, so that one that always panics
 /// does not take a core and fill the log.
@@ -32,7 +33,7 @@ pub(super) struct Instance {
 impl Instance {
     /// Starts the loop on a thread.
     pub(super) fn start(
-        name: &str,
+        threads: &Threads,
         index: usize,
         backend: Box<dyn StreamingBackend>,
         queue_size: usize,
@@ -47,10 +48,8 @@ impl Instance {
             in_flight: AtomicUsize::new(0),
             interrupt: backend.interrupt(),
         });
-        let (model, looped) = (name.to_owned(), instance.clone());
-        thread::Builder::new()
-            .name(format!("{name}_{index}"))
-            .spawn(move || looped.work(&model, backend, jobs))?;
+        let (model, looped) = (threads.model().clone(), instance.clone());
+        threads.start(index, move || looped.work(&model, backend, jobs))?;
         Ok(instance)
     }
 

@@ -126,14 +126,38 @@ async fn an_idle_instance_goes_at_once_and_its_number_is_free_again() {
     assert_eq!(works.stage.change(works.backends(1), &[]).unwrap(), [0]);
 }
 
+/// Answers with what it is given.
+struct Echo;
+
+impl BatchBackend for Echo {
+    fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
+        Ok(batch.inputs)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_lost_while_the_instance_for_those_that_come_alone_comes_and_goes() {
+    let echoes: Vec<Box<dyn BatchBackend>> = vec![Box::new(Echo), Box::new(Echo)];
+    let stage = Arc::new(PoolStage::start("m", echoes, alone(1024), counting().0).unwrap());
+    let asked = stage.clone();
+    let caller = tokio::spawn(async move {
+        for number in 0..2000 {
+            assert_eq!(value(asked.call(request(number))).await, number);
+        }
+    });
+    while !caller.is_finished() {
+        stage.add_wide(Box::new(Echo)).unwrap();
+        stage.add_wide(Box::new(Echo)).unwrap();
+        assert!(stage.has_wide());
+        stage.retire_wide();
+        assert!(!stage.has_wide());
+        tokio::task::yield_now().await;
+    }
+    caller.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_lost_while_instances_come_and_go() {
-    struct Echo;
-    impl BatchBackend for Echo {
-        fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
-            Ok(batch.inputs)
-        }
-    }
     let echoes =
         |count| (0..count).map(|_| -> Box<dyn BatchBackend> { Box::new(Echo) }).collect::<Vec<_>>();
     let stage = PoolStage::start("m", echoes(1), alone(1024), counting().0).unwrap();

@@ -88,6 +88,14 @@ impl Request {
         Self(consort_stage::Request { inputs, ..consort_stage::Request::default() })
     }
 
+    /// The same whose text is to be what a JSON schema describes.
+    pub(in crate::cases) fn within(mut self, schema: &str) -> Self {
+        let text = |name, text: &str| Tensor::from_strings(name, &[1, 1], &[text]);
+        self.0.inputs.push(text("guided_decoding_guide_type", "json_schema"));
+        self.0.inputs.push(text("guided_decoding_guide", schema));
+        self
+    }
+
     /// The same with a response for each token.
     pub(in crate::cases) fn streaming(mut self) -> Self {
         self.0.inputs.push(Tensor::from_bools("streaming", &[1, 1], &[true]));
@@ -102,11 +110,14 @@ impl Answer {
         Ok(())
     }
 
-    /// Waits for all of them.
-    pub(in crate::cases) async fn read(mut self) -> Result<()> {
+    /// Waits for all of them; how many tokens the text has.
+    pub(in crate::cases) async fn read(mut self) -> Result<usize> {
+        let mut tokens = 0;
         while let Some(response) = self.0.next().await {
-            response?;
+            let response = response?;
+            let length = response.output("sequence_length").context("it tells the length")?;
+            tokens = length.to_slice::<i32>()?.iter().sum::<i32>() as usize;
         }
-        Ok(())
+        Ok(tokens)
     }
 }

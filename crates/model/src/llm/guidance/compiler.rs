@@ -40,8 +40,9 @@ impl Clone for Compiled {
 impl Compiler {
     /// A compiler for the tokens of a `tokenizer.json`, of which the model knows so many.
     pub(super) fn new(tokenizer: &Path, vocabulary: usize) -> Result<Self> {
-        let file = fs::read_to_string(tokenizer)
-            .map_err(|error| Error::invalid(format!("`tokenizer.json` cannot be read: {error}")))?;
+        let file = fs::read_to_string(tokenizer).map_err(|error| {
+            Error::unsupported(format!("`tokenizer.json` cannot be read: {error}"))
+        })?;
         let mut tokens = vocabulary::read(&file, vocabulary)?;
         // The end of a text is a token beyond the vocabulary, so that each request can say itself
         // which tokens end its text.

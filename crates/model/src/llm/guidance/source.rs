@@ -1,8 +1,12 @@
 //! What a request says its text must be: a schema, a regular expression, one of some choices.
 
+use std::sync::Arc;
+
 use consort_stage::{Error, Result};
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
+
+use crate::llm::fields::wrong;
 
 /// The input that says of which kind a guide is.
 pub(crate) const TYPE: &str = "guided_decoding_guide_type";
@@ -23,7 +27,11 @@ const ASCII_CLASSES: &str = "dws";
 
 /// Kinds that TensorRT-LLM has and this backend does not, and what to use in their place.
 const ABSENT: [(&str, &str); 2] = [
-    ("ebnf_grammar", "write the grammar in Lark's notation and say `lark`"),
+    (
+        "ebnf_grammar",
+        "write the grammar in Lark's notation, as llguidance's `gbnf_to_lark.py` does, and say \
+         `lark`",
+    ),
     ("structural_tag", ""),
 ];
 
@@ -61,7 +69,7 @@ const KINDS: [(&str, Kind); 6] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     kind: Kind,
-    text: String,
+    text: Arc<str>,
 }
 
 impl Source {
@@ -73,7 +81,7 @@ impl Source {
         let Some(kind) = kind else {
             return match text {
                 None => Ok(None),
-                Some(_) => Err(Error::invalid(format!("`{GUIDE}` needs `{TYPE}` beside it"))),
+                Some(_) => Err(wrong(GUIDE, format!("needs `{TYPE}` beside it"))),
             };
         };
         let kind = Kind::read(kind)?;
@@ -81,21 +89,21 @@ impl Source {
         let text = match (takes_none, text) {
             (true, None) => "",
             (true, Some(_)) => {
-                return Err(Error::invalid(format!(
-                    "`{GUIDE}` has no place beside the `{TYPE}` `{}`, which takes any; say \
-                     `json_schema` for a schema",
+                let how = format!(
+                    "has no place beside the `{TYPE}` `{}`, which takes any; say `json_schema` \
+                     for a schema",
                     kind.name()
-                )));
+                );
+                return Err(wrong(GUIDE, how));
             }
             (false, Some(text)) => text_of(text)?,
             (false, None) => {
-                return Err(Error::invalid(format!(
-                    "`{TYPE}` is `{}`, and `{GUIDE}`, which says what of, is missing",
-                    kind.name()
-                )));
+                let name = kind.name();
+                let how = format!("is `{name}`, and `{GUIDE}`, which says what of, is missing");
+                return Err(wrong(TYPE, how));
             }
         };
-        Ok(Some(Self { kind, text: text.to_owned() }))
+        Ok(Some(Self { kind, text: text.into() }))
     }
 
     /// The grammar that it asks for.
@@ -116,7 +124,7 @@ impl Source {
                 Ok(TopLevelGrammar::from_lark(format!("start: /{expression}/")))
             }
             Kind::Choice => Ok(TopLevelGrammar::from_lark(self.choices()?)),
-            Kind::Lark => Ok(TopLevelGrammar::from_lark(self.text.clone())),
+            Kind::Lark => Ok(TopLevelGrammar::from_lark(self.text.to_string())),
         }
     }
 
@@ -128,7 +136,7 @@ impl Source {
             Kind::Choice => "a list of choices",
             Kind::Lark => "a grammar in Lark's notation",
         };
-        Error::invalid(format!("`{GUIDE}` is not {what} that can be followed: {}", brief(reason)))
+        wrong(GUIDE, format!("is not {what} that can be followed: {}", brief(reason)))
     }
 
     /// A grammar of one word, which is any of the choices: a rule with a way for each would be
@@ -152,18 +160,15 @@ impl Kind {
             return Ok(*kind);
         }
         let known = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
-        match ABSENT.iter().find(|(absent, _)| *absent == name) {
-            Some((_, "")) => Err(Error::unsupported(format!(
-                "`{TYPE}` `{name}` is not supported; there are {known}"
-            ))),
-            Some((_, remedy)) => Err(Error::unsupported(format!(
-                "`{TYPE}` `{name}` is not supported: {remedy}; there are {known}"
-            ))),
-            None => Err(Error::invalid(format!(
-                "`{TYPE}` must be one of {known}, not `{}`",
-                brief(&name)
-            ))),
-        }
+        let absent = |how: &str| {
+            let how = format!("`{TYPE}` `{name}` is not supported{how}; there are {known}");
+            Error::unsupported(how).of_input(Some(TYPE))
+        };
+        Err(match ABSENT.iter().find(|(absent, _)| *absent == name) {
+            Some((_, "")) => absent(""),
+            Some((_, remedy)) => absent(&format!(": {remedy}")),
+            None => wrong(TYPE, format!("must be one of {known}, not `{}`", brief(&name))),
+        })
     }
 
     fn name(self) -> &'static str {
@@ -182,13 +187,9 @@ fn of_schema(mut schema: Value) -> TopLevelGrammar {
 
 fn text_of(text: &[u8]) -> Result<&str> {
     if text.len() > LONGEST {
-        return Err(Error::invalid(format!(
-            "`{GUIDE}` has {} bytes, more than {LONGEST}",
-            text.len()
-        )));
+        return Err(wrong(GUIDE, format!("has {} bytes, more than {LONGEST}", text.len())));
     }
-    let text = std::str::from_utf8(text)
-        .map_err(|_| Error::invalid(format!("`{GUIDE}` must be text in UTF-8")))?;
+    let text = std::str::from_utf8(text).map_err(|_| wrong(GUIDE, "must be text in UTF-8"))?;
     let (mut depth, mut deepest) = (0_usize, 0);
     for byte in text.bytes() {
         match byte {
@@ -199,9 +200,7 @@ fn text_of(text: &[u8]) -> Result<&str> {
         deepest = deepest.max(depth);
     }
     if deepest > DEEPEST {
-        return Err(Error::invalid(format!(
-            "`{GUIDE}` nests {deepest} brackets, more than {DEEPEST}"
-        )));
+        return Err(wrong(GUIDE, format!("nests {deepest} brackets, more than {DEEPEST}")));
     }
     Ok(text)
 }
@@ -232,14 +231,17 @@ mod tests {
     fn refused(kind: &str, text: &str) -> String {
         let read = Source::read(Some(kind.as_bytes()), Some(text.as_bytes()));
         let error = read.and_then(|source| source.unwrap().grammar().map(drop)).unwrap_err();
-        assert!(error.message().contains("guided_decoding_guide"), "{error}");
+        // What the text begins with is also told apart from it, for an ensemble's caller.
+        let input = error.input().unwrap();
+        assert!(error.message().starts_with(&format!("`{input}` ")), "{error}");
         error.message().to_owned()
     }
 
     #[test]
     fn what_is_wrong_at_first_sight_is_said() {
         assert!(refused("xml", "a").contains("must be one of `json`"));
-        assert!(refused("ebnf_grammar", "a").contains("`lark`"));
+        let absent = refused("ebnf_grammar", "root ::= \"a\"");
+        assert!(absent.contains("`gbnf_to_lark.py`") && absent.contains("say `lark`"), "{absent}");
         assert!(refused("structural_tag", "a").contains("not supported; there are"));
         assert!(refused("json", "{}").contains("`json_schema`"));
         assert!(refused("regex", "").contains("is missing"));
@@ -249,7 +251,8 @@ mod tests {
         assert!(refused("choice", "[]").contains("no choice"));
         assert!(refused("lark", &"(".repeat(DEEPEST + 1)).contains("nests"));
         assert!(refused("regex", &"a".repeat(LONGEST + 1)).contains("bytes"));
-        assert!(Source::read(None, Some(b"a")).unwrap_err().message().contains(TYPE));
+        let alone = Source::read(None, Some(b"a")).unwrap_err();
+        assert!(alone.message().contains(TYPE) && alone.input() == Some(GUIDE), "{alone}");
         assert!(
             Source::read(Some(b"regex"), Some(b"\xff")).unwrap_err().message().contains("UTF-8")
         );

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use consort_stage::Code;
+
 use super::*;
 
 /// The token that ends a text.
@@ -31,6 +33,9 @@ fn tokenizer() -> (tempfile::TempDir, PathBuf) {
 
 const VOCABULARY: usize = 263;
 
+/// How many guides these tests have under way at most.
+const TEXTS: usize = 16;
+
 fn compiled(guidance: &mut Guidance, kind: &str, text: &str) -> Result<Guide> {
     let source = Source::read(Some(kind.as_bytes()), Some(text.as_bytes()))?.unwrap();
     let mut guide = guidance.guide(source)?;
@@ -44,7 +49,7 @@ fn compiled(guidance: &mut Guidance, kind: &str, text: &str) -> Result<Guide> {
 
 fn guidance() -> (tempfile::TempDir, Guidance) {
     let (folder, path) = tokenizer();
-    (folder, Guidance::new(Ok(path), VOCABULARY, 2))
+    (folder, Guidance::new((Ok(path), VOCABULARY), (TEXTS, 2)))
 }
 
 /// The tokens that may come next.
@@ -163,13 +168,22 @@ fn what_cannot_be_followed_is_refused_and_says_which_input_it_was() {
 
 #[test]
 fn without_a_tokenizer_or_with_one_of_another_kind_no_guide_can_be_followed() {
+    let refused = |guidance: &mut Guidance| compiled(guidance, "regex", "a").err().unwrap();
     let missing = Err(Error::unsupported("there is no tokenizer"));
-    let error = compiled(&mut Guidance::new(missing, VOCABULARY, 1), "regex", "a").err();
-    assert!(error.is_some_and(|error| error.message().contains("no tokenizer")));
+    let missing = refused(&mut Guidance::new((missing, VOCABULARY), (TEXTS, 1)));
+    assert!(missing.message().contains("no tokenizer"), "{missing}");
     let (_folder, path) = tokenizer();
     std::fs::write(&path, r#"{"decoder": {"type": "CTC"}, "model": {"vocab": {}}}"#).unwrap();
-    let error = compiled(&mut Guidance::new(Ok(path), VOCABULARY, 1), "regex", "a").err();
-    assert!(error.is_some_and(|error| error.message().contains("the decoder `CTC`")));
+    let mut guidance = Guidance::new((Ok(path.clone()), VOCABULARY), (TEXTS, 1));
+    let other = refused(&mut guidance);
+    assert!(other.message().contains("the decoder `CTC`"), "{other}");
+    std::fs::write(&path, b"\xff").unwrap();
+    let unreadable = refused(&mut guidance);
+    assert!(unreadable.message().contains("cannot be read"), "{unreadable}");
+    for error in [missing, other, unreadable] {
+        // It is the model's file that is wrong, not the request.
+        assert_eq!((error.code(), error.input()), (Code::Unsupported, Some(GUIDE)), "{error}");
+    }
 }
 
 #[test]
@@ -193,4 +207,14 @@ fn end_tokens_come_only_at_an_end_whichever_they_are() {
     assert!(restrict(&mut guide).is_infinite());
     guide.advance(byte(b'a')).unwrap();
     assert!(restrict(&mut guide).is_finite());
+}
+
+#[test]
+fn there_is_room_for_the_guides_of_all_texts_that_there_can_be() {
+    let (_folder, path) = tokenizer();
+    let texts = 6000;
+    let mut guidance = Guidance::new((Ok(path), VOCABULARY), (texts, 1));
+    let source = Source::read(Some(b"json"), None).unwrap().unwrap();
+    let guides: Vec<_> = (0..texts).map(|_| guidance.guide(source.clone())).collect();
+    assert!(guides.iter().all(Result::is_ok));
 }

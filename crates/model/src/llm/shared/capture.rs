@@ -58,13 +58,13 @@ impl Capture {
         if kind == Kind::Prompt {
             return match &mut self.others {
                 Some(others) => Ok(others),
-                none => Ok(none.insert(named(NONE)?)),
+                none => Ok(none.insert(Arc::new(uncaptured()?))),
             };
         }
         let count = self.steps.len();
         match self.steps.entry((shapes.rows, shapes.width)) {
             Entry::Occupied(step) => Ok(step.into_mut()),
-            Entry::Vacant(new) => Ok(new.insert(named(&(count + 1).to_string())?)),
+            Entry::Vacant(new) => Ok(new.insert(Arc::new(named(&(count + 1).to_string())?))),
         }
     }
 }
@@ -74,10 +74,15 @@ pub(super) fn width(longest: usize) -> usize {
     longest.next_power_of_two().max(NARROWEST)
 }
 
-fn named(graph: &str) -> ort::Result<Arc<RunOptions>> {
+/// The options of a run that is not to be captured.
+pub(crate) fn uncaptured() -> ort::Result<RunOptions> {
+    named(NONE)
+}
+
+fn named(graph: &str) -> ort::Result<RunOptions> {
     let mut options = RunOptions::new()?;
     options.set(GRAPH, graph)?;
-    Ok(Arc::new(options))
+    Ok(options)
 }
 
 #[cfg(test)]

@@ -72,12 +72,7 @@ impl Blocks {
         shapes: Shapes,
     ) -> (Vec<Argument<'a>>, Vec<Argument<'a>>) {
         let Shapes { rows, sequence, width } = shapes;
-        let part = |block, element, shape: &[usize]| Part {
-            block,
-            offset: 0,
-            element,
-            shape: shape.iter().map(|dim| *dim as i64).collect(),
-        };
+        let part = |block, element, shape: &[usize]| Part::new((block, 0), element, shape);
         let kept = if graph.logits.is_last_only { 1 } else { sequence };
         let shape = [rows, kept, size.vocabulary];
         let logits = part(self.logits, graph.logits.element, &shape);

@@ -65,7 +65,7 @@ impl Packed {
         for (place, number) in buffers.slice_mut::<i64>(counted).iter_mut().zip(0..) {
             *place = number;
         }
-        let columns = |block| bytes(block, 0, size.context * WIDTH);
+        let columns = |block| Part::of_bytes((block, 0), size.context * WIDTH);
         let copy = buffers.copy_now(&[(columns(counted), columns(blocks.columns))]);
         copy.map_err(|error| Error::internal(format!("nothing can be copied there: {error}")))?;
         Ok(blocks)
@@ -81,17 +81,18 @@ impl Packed {
         let wide = TensorElementType::Int64;
         let tokens = |input: &'a Integers, segment| {
             let offset = shapes.segment(segment) * WIDTH;
-            (input.name.as_str(), part(self.sent, offset, input.element(), &[rows, sequence]))
+            let part = Part::new((self.sent, offset), input.element(), &[rows, sequence]);
+            (input.name.as_str(), part)
         };
         let lengths = shapes.segment(Segment::Lengths) * WIDTH;
         let mut inputs = vec![
             tokens(&graph.tokens, Segment::Tokens),
-            (choosing::LENGTHS, part(self.sent, lengths, wide, &[rows, 1])),
-            (choosing::COLUMNS, part(self.columns, 0, wide, &[1, width])),
+            (choosing::LENGTHS, Part::new((self.sent, lengths), wide, &[rows, 1])),
+            (choosing::COLUMNS, Part::new((self.columns, 0), wide, &[1, width])),
         ];
         inputs.extend(graph.positions.iter().map(|input| tokens(input, Segment::Positions)));
         let kept = if graph.logits.is_last_only { 1 } else { sequence };
-        (inputs, (choosing::CHOSEN, part(self.chosen, 0, wide, &[rows, kept, 1])))
+        (inputs, (choosing::CHOSEN, Part::new((self.chosen, 0), wide, &[rows, kept, 1])))
     }
 
     /// Writes the inputs of one row that is fed some tokens, behind `held` others.
@@ -119,8 +120,8 @@ impl Packed {
     /// Brings what was written to where the run reads it.
     pub(super) fn send(&mut self, buffers: &mut Buffers, shapes: Shapes) -> ort::Result<()> {
         let numbers = shapes.segment(Segment::End);
-        let pair = |from, to| (bytes(from, 0, numbers * WIDTH), bytes(to, 0, numbers * WIDTH));
-        let pair = pair(self.written, self.sent);
+        let part = |block| Part::of_bytes((block, 0), numbers * WIDTH);
+        let pair = (part(self.written), part(self.sent));
         if shapes.sequence > 1 {
             return buffers.copy_now(&[pair]);
         }
@@ -135,7 +136,8 @@ impl Packed {
         (first, count): (usize, usize),
     ) -> ort::Result<()> {
         let length = count * WIDTH;
-        let pair = (bytes(self.chosen, first * WIDTH, length), bytes(self.read, 0, length));
+        let from = Part::of_bytes((self.chosen, first * WIDTH), length);
+        let pair = (from, Part::of_bytes((self.read, 0), length));
         if first > 0 {
             return buffers.copy_now(&[pair]);
         }
@@ -194,12 +196,4 @@ impl Shapes {
             Segment::End => 2 * tokens + self.rows,
         }
     }
-}
-
-fn part(block: BlockId, offset: usize, element: TensorElementType, shape: &[usize]) -> Part {
-    Part { block, offset, element, shape: shape.iter().map(|dim| *dim as i64).collect() }
-}
-
-fn bytes(block: BlockId, offset: usize, length: usize) -> Part {
-    part(block, offset, TensorElementType::Uint8, &[length])
 }

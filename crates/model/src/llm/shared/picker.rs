@@ -10,8 +10,8 @@ use ort::value::TensorElementType;
 use super::Size;
 use super::inputs::no_memory;
 use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
-use crate::llm::choosing::{LARGEST_SCORES, MOST, SCORES, TOP_TOKENS};
-use crate::llm::decoder::{Token, Wants};
+use crate::llm::choosing::{COOLNESS, LARGEST_SCORES, MOST, PROBABILITIES, SCORES, TOP_TOKENS};
+use crate::llm::decoder::{Scores, Token, Wants};
 
 /// The graph's session, and what it found.
 pub(super) struct Picker {
@@ -19,6 +19,9 @@ pub(super) struct Picker {
     /// The processor's blocks for what is found.
     largest: BlockId,
     tokens: BlockId,
+    probabilities: BlockId,
+    /// One over each row's temperature.
+    coolness: BlockId,
     /// The prepared runs over so many rows, and the first of them.
     calls: BTreeMap<usize, (CallId, usize)>,
     found: Vec<(Token, f32)>,
@@ -32,12 +35,39 @@ impl Picker {
             |bytes: usize| buffers.allocate(bytes).ok_or_else(|| no_memory(size, bytes));
         let largest = allocate(numbers * size_of::<f32>())?;
         let tokens = allocate(numbers * size_of::<i64>())?;
-        Ok(Self { session, largest, tokens, calls: BTreeMap::new(), found: Vec::new() })
+        let probabilities = allocate(numbers * size_of::<f32>())?;
+        let coolness = allocate(size.slots * size_of::<f32>())?;
+        Ok(Self {
+            session,
+            largest,
+            tokens,
+            probabilities,
+            coolness,
+            calls: BTreeMap::new(),
+            found: Vec::new(),
+        })
     }
 
     /// Whether it finds what is wanted.
     pub(super) fn serves(wants: Wants) -> bool {
-        matches!(wants, Wants::Top(most) if most <= MOST)
+        match wants {
+            Wants::Top(most) => most <= MOST,
+            Wants::Draw { .. } => true,
+            Wants::Likeliest | Wants::Logits => false,
+        }
+    }
+
+    /// Notes what is wanted of rows of the next run, by their places from the first of it on.
+    pub(super) fn ask(&self, buffers: &mut Buffers, wanted: impl Iterator<Item = (usize, Wants)>) {
+        let coolness = buffers.slice_mut::<f32>(self.coolness);
+        coolness.fill(1.0);
+        for (place, wants) in wanted {
+            if let Wants::Draw { temperature } = wants
+                && let Some(coolness) = coolness.get_mut(place)
+            {
+                *coolness = temperature.recip();
+            }
+        }
     }
 
     /// Finds the likeliest tokens of so many rows of logits, from the first on.
@@ -48,12 +78,8 @@ impl Picker {
         (first, count): (usize, usize),
     ) -> ort::Result<()> {
         let (block, element, vocabulary) = logits;
-        let scores = Part {
-            block,
-            offset: element.byte_size(first * vocabulary).unwrap_or(usize::MAX),
-            element,
-            shape: vec![count as i64, vocabulary as i64],
-        };
+        let offset = element.byte_size(first * vocabulary).unwrap_or(usize::MAX);
+        let scores = Part::new((block, offset), element, &[count, vocabulary]);
         if let Some((call, before)) = self.calls.get_mut(&count) {
             if *before != first {
                 buffers.set_input(*call, 0, &scores)?;
@@ -61,30 +87,38 @@ impl Picker {
             }
             return buffers.run(&mut self.session, *call, None);
         }
-        let part = |block, element| Part {
-            block,
-            offset: 0,
-            element,
-            shape: vec![count as i64, MOST as i64],
-        };
-        let largest = part(self.largest, TensorElementType::Float32);
-        let tokens = part(self.tokens, TensorElementType::Int64);
-        let outputs = [(LARGEST_SCORES, largest), (TOP_TOKENS, tokens)];
-        let call = buffers.prepare(&[(SCORES, scores)], &outputs)?;
+        let part = |block, element, width| Part::new((block, 0), element, &[count, width]);
+        let float = TensorElementType::Float32;
+        let inputs = [(SCORES, scores), (COOLNESS, part(self.coolness, float, 1))];
+        let outputs = [
+            (LARGEST_SCORES, part(self.largest, float, MOST)),
+            (TOP_TOKENS, part(self.tokens, TensorElementType::Int64, MOST)),
+            (PROBABILITIES, part(self.probabilities, float, MOST)),
+        ];
+        let call = buffers.prepare(&inputs, &outputs)?;
         self.calls.insert(count, (call, first));
         buffers.run(&mut self.session, call, None)
     }
 
-    /// What was found for one of the rows, from the likeliest down.
-    pub(super) fn row(&mut self, buffers: &mut Buffers, index: usize) -> &[(Token, f32)] {
+    /// What was found for one of the rows.
+    pub(super) fn row(
+        &mut self,
+        buffers: &mut Buffers,
+        (index, wants): (usize, Wants),
+    ) -> Scores<'_> {
         let row = index * MOST..(index + 1) * MOST;
         let tokens = buffers.slice_mut::<i64>(self.tokens).get(row.clone()).unwrap_or_default();
         self.found.clear();
         self.found.extend(tokens.iter().map(|token| (*token as Token, 0.0)));
-        let largest = buffers.slice_mut::<f32>(self.largest).get(row).unwrap_or_default();
-        for ((_, found), logit) in self.found.iter_mut().zip(largest) {
-            *found = *logit;
+        let is_drawn = matches!(wants, Wants::Draw { .. });
+        let numbers = if is_drawn { self.probabilities } else { self.largest };
+        let numbers = buffers.slice_mut::<f32>(numbers).get(row).unwrap_or_default();
+        for ((_, found), number) in self.found.iter_mut().zip(numbers) {
+            *found = *number;
         }
-        &self.found
+        if is_drawn {
+            return Scores::Draw(&self.found);
+        }
+        Scores::Top(&self.found)
     }
 }
