@@ -181,18 +181,19 @@ impl Ending {
         if let Some((response, shown)) = text.waiting.take() {
             self.ready.push_back(Ok(with_texts(response, &[shown])));
         }
-        if is_over {
+        if is_last {
+            if !is_over {
+                shown.extend(text.stop.finish());
+            }
+            self.finish();
+            self.ready.push_back(Ok(with_texts(response, &[shown])));
+        } else if is_over {
             let are_over = self.texts.values().filter(|text| text.is_over).count();
             response.is_last = are_over >= self.count;
-            let is_last = response.is_last;
-            self.ready.push_back(Ok(with_texts(response, &[shown])));
-            if is_last {
+            if response.is_last {
                 // Which stops the model.
                 self.responses = None;
             }
-        } else if is_last {
-            shown.extend(text.stop.finish());
-            self.finish();
             self.ready.push_back(Ok(with_texts(response, &[shown])));
         } else if text.stop.is_holding() {
             text.waiting = Some((response, shown));

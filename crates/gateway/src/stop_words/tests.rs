@@ -128,6 +128,11 @@ fn each_of_several_texts_ends_at_its_own_word() {
     }
     assert_eq!((texts, taken), (["a".to_owned(), "b".to_owned()], 6));
     assert!(lasts.pop().unwrap() && !lasts.contains(&true));
+    // One that ends by itself is let go before the last response, which stays the last.
+    let said = vec![Ok(piece(0, "aE", false)), Ok(piece(1, "bEND", true))];
+    let (answer, _) = answer_to(said, several(&[]));
+    let texts: Vec<_> = answer.into_iter().map(|response| read(&response.unwrap())).collect();
+    assert_eq!(texts, [(vec!["aE".to_owned()], false), (vec!["b".to_owned()], true)]);
     // Where nobody can tell them apart they are left alone.
     let (answer, _) = answer_to(responses(), several(&[TEXT]));
     assert_eq!(answer.len(), 7);
