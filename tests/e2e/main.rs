@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask test` builds the programs and the Python environment that these tests use.
 
+mod adapters;
 mod bad_input;
 mod batching;
 mod classes;

@@ -55,6 +55,18 @@ def check_completions(client):
     assert [c.text for c in again.choices] == [c.text for c in answer.choices]
 
 
+def check_lengths(client):
+    """What benchmarks send to have texts of one length, and what the model need not compute again."""
+    ask = functools.partial(client.completions.create, model="generate", prompt=FIRST["prompt"])
+    exact = {"ignore_eos": True, "min_tokens": 24}
+    answer = ask(max_tokens=24, temperature=1, extra_body=exact)
+    assert answer.usage.completion_tokens == 24, answer.usage
+    again = ask(max_tokens=2).usage
+    assert again.prompt_tokens_details.cached_tokens == again.prompt_tokens - 1, again
+    *_, last = ask(max_tokens=2, stream=True, stream_options={"include_usage": True})
+    assert last.usage == again, last
+
+
 def check_stop(client):
     """A stop word ends a text wherever it begins within a token, and never shows."""
     whole = FIRST["greedy_text"]
@@ -327,6 +339,7 @@ def main(address):
     client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
     check_models(client)
     check_completions(client)
+    check_lengths(client)
     check_stop(client)
     check_streams(client)
     check_chat(client, address)

@@ -49,9 +49,10 @@ def stream_infer(address, fields):
     inputs = []
     for name, value in {"text_input": PROMPT, "stream": True, **fields}.items():
         kind = TYPES.get(name, "BYTES")
-        tensor = grpc.InferInput(name, [1, 1], kind)
-        value = value.encode() if kind == "BYTES" else value
-        tensor.set_data_from_numpy(np.array([[value]], dtype=KINDS[kind]))
+        values = value if isinstance(value, list) else [value]
+        tensor = grpc.InferInput(name, [1, len(values)], kind)
+        values = [value.encode() if kind == "BYTES" else value for value in values]
+        tensor.set_data_from_numpy(np.array([values], dtype=KINDS[kind]))
         inputs.append(tensor)
     results = []
     client = grpc.InferenceServerClient(address)
@@ -120,7 +121,7 @@ def check_whole(http, address, client):
     assert broken > 0, "no text had a broken character, so nothing was tried"
 
 
-def check_stops(http, client):
+def check_stops(http, address, client):
     """A text ends before its stop word, wherever that begins and ends within tokens and pieces."""
     chance = random.Random(5)
     for seed in range(4):
@@ -137,6 +138,10 @@ def check_stops(http, client):
                 pieces, reason = completions(client, fields, stop=[never, word])
                 assert "".join(pieces) == expected, (word, pieces, whole)
                 assert reason == "stop"
+                stopped = fields | {"stop_words": [never, word]}
+                assert generate(http, stopped) == expected, (word, whole)
+                for pieces in (generate_stream(http, stopped), stream_infer(address, stopped)):
+                    assert "".join(pieces) == expected, (word, pieces, whole)
                 if "temperature" not in fields:
                     assert "".join(chats(client, fields, [word])) == expected
 
@@ -145,7 +150,7 @@ def main(http, address):
     """Runs every check."""
     client = openai.OpenAI(base_url=f"http://{http}/v1", api_key="none", max_retries=0)
     check_whole(http, address, client)
-    check_stops(http, client)
+    check_stops(http, address, client)
 
 
 if __name__ == "__main__":

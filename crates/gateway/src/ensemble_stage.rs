@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use consort_ensemble::Ensemble;
 use consort_stage::{Request, Responses, Signature, Spent, Stage};
 use consort_telemetry::{Execution, Meter};
 use futures::StreamExt;
@@ -15,13 +14,17 @@ use crate::at_end::at_end;
 /// As with Triton its queue and compute durations are the sums over its steps, which parallel
 /// branches make longer than the time that passes; that time is counted beside them.
 pub(crate) struct EnsembleStage {
-    ensemble: Ensemble,
+    ensemble: Arc<dyn Stage>,
     signature: Arc<Signature>,
     meter: Arc<Meter>,
 }
 
 impl EnsembleStage {
-    pub(crate) fn new(ensemble: Ensemble, signature: Arc<Signature>, meter: Arc<Meter>) -> Self {
+    pub(crate) fn new(
+        ensemble: Arc<dyn Stage>,
+        signature: Arc<Signature>,
+        meter: Arc<Meter>,
+    ) -> Self {
         Self { ensemble, signature, meter }
     }
 

@@ -6,6 +6,8 @@ mod ensemble_stage;
 mod http;
 mod options;
 mod step_stage;
+mod stop;
+mod stop_words;
 
 pub use catalog::{Catalog, CatalogOptions};
 pub use http::{Options as HttpOptions, router};

@@ -32,7 +32,7 @@ mod top;
 mod waiting;
 mod word_list;
 
-pub(crate) use adapters::Adapters;
+pub(crate) use adapters::{Adapters, names as adapter_names};
 pub(crate) use cache::Memory;
 pub(crate) use choosing::{MOST as MOST_FOUND, add as add_choice, top as top_graph};
 pub(crate) use config::Config;

@@ -8,19 +8,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
-use consort_repository::{Backend, Instance, Kind, ModelFile};
+use consort_repository::{ADAPTERS, Backend, Instance, Kind, ModelFile, Told, VersionFiles};
 use consort_stage::{Error, Interrupt, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
 
 use crate::llm::{
     Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, MOST_WAITING,
-    OUTPUTS, Outputs, Runs, Steps,
+    OUTPUTS, Outputs, Runs, Steps, adapter_names,
 };
 use crate::provider::Provider;
 use crate::session;
 
 /// How the repository finds this backend.
-pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", signature, load };
+pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", signature, tells, load };
 
 /// How many tokens a request gets that does not say; enough to see that it works.
 const DEFAULT_MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
@@ -72,6 +72,12 @@ fn signature(_file: &ModelFile<'_>) -> Result<Option<Signature>> {
         outputs: outputs.collect(),
         is_decoupled: true,
     }))
+}
+
+/// The names of its adapters, for those who offer them to callers.
+fn tells(files: &VersionFiles<'_>) -> Result<Told> {
+    let names = adapter_names(&[files.version_folder, files.model_folder])?;
+    Ok(if names.is_empty() { Vec::new() } else { vec![(ADAPTERS, names.join(","))] })
 }
 
 fn load(instance: &Instance<'_>) -> Result<Backend> {

@@ -15,6 +15,7 @@ use crate::roles;
 pub(crate) const KIND: Kind = Kind {
     name: "classifier",
     signature: |_| Ok(None),
+    tells: |_| Ok(Vec::new()),
     load: |instance| {
         let labels = labels_of(instance)?;
         Ok(Backend::Inline(Arc::new(Classifier::new(instance.model, labels)?)))

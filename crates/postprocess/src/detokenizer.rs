@@ -18,6 +18,7 @@ use crate::roles;
 pub(crate) const KIND: Kind = Kind {
     name: "detokenizer",
     signature: |_| Ok(None),
+    tells: |_| Ok(Vec::new()),
     load: |instance| {
         let file = (FILE_PARAMETER, "tokenizer.json");
         let what = "a Hugging Face tokenizer";

@@ -14,6 +14,7 @@ use crate::roles;
 pub(crate) const KIND: Kind = Kind {
     name: "pooling",
     signature: |_| Ok(None),
+    tells: |_| Ok(Vec::new()),
     load: |instance| Ok(Backend::Inline(Arc::new(Pooling::new(instance.model)?))),
 };
 

@@ -17,6 +17,7 @@ use crate::word_list::{self, WordList};
 pub(crate) const KIND: Kind = Kind {
     name: "tokenizer",
     signature: |_| Ok(None),
+    tells: |_| Ok(Vec::new()),
     load: |instance| {
         let file = (FILE_PARAMETER, "tokenizer.json");
         let what = "a Hugging Face tokenizer";

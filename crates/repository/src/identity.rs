@@ -14,6 +14,7 @@ use crate::{Backend, Kind};
 pub const IDENTITY: Kind = Kind {
     name: "identity",
     signature: |_| Ok(None),
+    tells: |_| Ok(Vec::new()),
     load: |instance| {
         let identity = Identity::new(instance.model)?;
         let delay: u64 = instance.model.settings.parse_or(DELAY, 0)?;

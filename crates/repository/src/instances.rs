@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn kind(load: fn(&Instance<'_>) -> Result<Backend>) -> Kind {
-        Kind { name: "fake", signature: |_| Ok(None), load }
+        Kind { name: "fake", signature: |_| Ok(None), tells: |_| Ok(Vec::new()), load }
     }
 
     fn group(name: &str, count: usize) -> InstanceGroup {

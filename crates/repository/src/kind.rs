@@ -7,6 +7,10 @@ use std::sync::Arc;
 use consort_config::{Device, Model};
 use consort_stage::{BatchBackend, InlineBackend, Result, Signature, StreamingBackend};
 
+/// The parameter in which a model tells the adapters that requests may choose by its input
+/// `lora_name`, separated by commas.
+pub const ADAPTERS: &str = "adapters";
+
 /// One kind of backend; each service lists its kinds in one visible place.
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -15,8 +19,23 @@ pub struct Kind {
     /// Reads the tensors from the model file, to complete a configuration that leaves them out
     /// and to check one that names them. `None` where the file does not say.
     pub signature: fn(&ModelFile<'_>) -> Result<Option<Signature>>,
+    /// Reads what callers may know of a version from its files, as parameters of the configuration
+    /// that it is served with.
+    pub tells: fn(&VersionFiles<'_>) -> Result<Told>,
     /// Loads one instance.
     pub load: fn(&Instance<'_>) -> Result<Backend>,
+}
+
+/// Names and values of parameters.
+pub type Told = Vec<(&'static str, String)>;
+
+/// Where the files of a version of a model lie.
+#[derive(Clone, Copy, Debug)]
+pub struct VersionFiles<'a> {
+    /// The model's folder, where files shared by all versions lie.
+    pub model_folder: &'a Path,
+    /// The version's folder.
+    pub version_folder: &'a Path,
 }
 
 /// A model file on disk, before its configuration is complete.

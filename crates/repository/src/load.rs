@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use consort_config::{Draft, Model, Problems};
+use consort_protocol::{ModelConfig, ModelParameter};
 use consort_scheduler::{Counting, Limiter, Threads};
 use consort_stage::{Error, Result, Stage};
 use consort_telemetry::{Meter, Metrics};
@@ -18,7 +19,7 @@ use crate::checked::Checked;
 use crate::class_labels::ClassLabels;
 use crate::folder::ModelFolder;
 use crate::instances::{Instances, Life, Regroup, Running, Source};
-use crate::kind::{Kind, ModelFile};
+use crate::kind::{Kind, ModelFile, VersionFiles};
 use crate::models::Served;
 use crate::response_cache::ResponseCache;
 use crate::statistics;
@@ -109,7 +110,7 @@ impl Loader {
         } else {
             None
         };
-        let served = Served { config: source.model.wire.clone(), ..(*kept.served).clone() };
+        let served = Served { config: told(source)?, ..(*kept.served).clone() };
         Ok(Loaded { served, running: kept.running.clone(), regroup })
     }
 
@@ -140,7 +141,7 @@ impl Loader {
             version,
             versions: Vec::new(),
             platform: platform(model),
-            config: model.wire.clone(),
+            config: told(source)?,
             signature: model.signature.clone(),
             labels: Arc::default(),
             stage: Arc::new(checked),
@@ -214,6 +215,18 @@ fn complete(kind: &Kind, folder: &ModelFolder, mut draft: Draft, version: u64) -
         }
     }
     draft.check().map_err(|problems| misconfigured(&problems))
+}
+
+/// The configuration that a version is served with: its own, and what its backend tells of its files.
+fn told(source: Source<'_>) -> Result<Arc<ModelConfig>> {
+    let version_folder = &source.folder.join(source.version.to_string());
+    let files = VersionFiles { model_folder: source.folder, version_folder };
+    let mut config = source.model.wire.clone();
+    for (key, string_value) in (source.kind.tells)(&files)? {
+        let parameter = ModelParameter { string_value };
+        Arc::make_mut(&mut config).parameters.insert(key.to_owned(), parameter);
+    }
+    Ok(config)
 }
 
 fn platform(model: &Model) -> String {

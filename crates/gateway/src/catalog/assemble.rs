@@ -19,6 +19,10 @@ use super::reveal::reveal;
 use super::statement::Statement;
 use crate::ensemble_stage::EnsembleStage;
 use crate::step_stage::StepStage;
+use crate::stop_words;
+
+/// The backend that continues text, and leaves the prompt out; others of its kind do not.
+const LANGUAGE_MODEL: &str = "onnxruntime_llm";
 
 /// What ensembles are made of.
 pub(super) struct Leaves<'a> {
@@ -170,7 +174,8 @@ impl<'a> Assembly<'a> {
             Arc::new(StepStage::new(served.stage.clone(), meter)) as Arc<dyn Stage>
         };
         let steps = models.iter().enumerate().map(step).collect();
-        let ensemble = Ensemble::new(Arc::new(plan), steps);
+        let ensemble = Arc::new(Ensemble::new(Arc::new(plan), steps));
+        let ensemble = stop_words::ended(ensemble, &signature, excludes_prompt(models));
         let stage = EnsembleStage::new(ensemble, signature.clone(), meter.clone());
         let stage: Arc<dyn Stage> = match self.cache.filter(|_| model.caches_responses) {
             Some(cache) => Arc::new(Cached::new(Arc::new(stage), cache.clone(), meter.clone())),
@@ -192,6 +197,11 @@ impl<'a> Assembly<'a> {
             revealed: None,
         }
     }
+}
+
+/// Whether the model of some step leaves the prompt out of its text unless it is asked for it.
+fn excludes_prompt(models: &[Arc<Served>]) -> bool {
+    models.iter().any(|served| served.config.backend == LANGUAGE_MODEL)
 }
 
 /// Forgets what was counted for ensembles, and steps of them, that are served no longer.

@@ -9,10 +9,11 @@ use consort_ensemble::{Edge, Spec, StepSpec};
 use consort_stage::{Signature, TensorSpec};
 
 /// What is revealed: the name it gets, and what models call it, in any case.
-const REVEALED: [(&str, &[&str]); 10] = [
+const REVEALED: [(&str, &[&str]); 11] = [
     ("input_ids", &["input_ids", "input_id"]),
     ("input_lengths", &["input_lengths", "input_length", "request_input_len"]),
     ("attention_mask", &["attention_mask", "input_mask"]),
+    ("cached_tokens", &["cached_tokens"]),
     ("output_ids", &["output_ids"]),
     ("finish_reason", &["finish_reason"]),
     ("output_log_probs", &["output_log_probs"]),
@@ -23,13 +24,14 @@ const REVEALED: [(&str, &[&str]); 10] = [
 ];
 
 /// Optional inputs that are revealed, by the names that models have for them.
-const ASKED: [&str; 6] = [
+const ASKED: [&str; 7] = [
     "logit_bias_ids",
     "logit_bias_weights",
     "return_log_probs",
     "top_logprobs",
     "guided_decoding_guide_type",
     "guided_decoding_guide",
+    "lora_name",
 ];
 
 /// What one step tells and another takes, where it takes any.

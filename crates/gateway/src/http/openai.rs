@@ -1,10 +1,12 @@
 //! OpenAI's API over ensembles that continue text or embed it.
 
+mod adapters;
 mod answer;
 mod caller;
 mod characters;
 mod chat;
 mod choice;
+mod chunks;
 mod completions;
 mod counts;
 mod embeddings;
@@ -17,10 +19,10 @@ mod models;
 mod record;
 mod sampling;
 mod sse;
-mod stop;
 mod template;
 mod templates;
 mod text_model;
+mod vllm;
 
 use axum::Router;
 use axum::extract::Request;

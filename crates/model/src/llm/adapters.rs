@@ -30,18 +30,8 @@ pub(crate) type AdapterId = Option<usize>;
 pub(crate) struct Adapters(Vec<(Arc<str>, Arc<RunOptions>)>);
 
 impl Adapters {
-    /// Reads those in some folders; a name in the first hides the same one in the next. Their weights
-    /// are kept on a card when there is one to keep them.
+    /// Reads those in some folders. Their weights are kept on a card when there is one to keep them.
     pub(crate) fn load(folders: &[&Path], card: Option<&Allocator>) -> Result<Self> {
-        let mut files: Vec<(String, PathBuf)> = Vec::new();
-        for folder in folders {
-            for (name, path) in files_in(&folder.join(FOLDER))? {
-                if !files.iter().any(|(known, _)| *known == name) {
-                    files.push((name, path));
-                }
-            }
-        }
-        files.sort();
         let load = |(name, path): (String, PathBuf)| {
             let options = load(&path, card).map_err(|error| {
                 Error::invalid(format!(
@@ -51,7 +41,7 @@ impl Adapters {
             })?;
             Ok((name.into(), Arc::new(options)))
         };
-        Ok(Self(files.into_iter().map(load).collect::<Result<_>>()?))
+        Ok(Self(files(folders)?.into_iter().map(load).collect::<Result<_>>()?))
     }
 
     /// Their names.
@@ -85,6 +75,30 @@ fn load(path: &Path, card: Option<&Allocator>) -> ort::Result<RunOptions> {
     let mut options = capture::uncaptured()?;
     options.add_adapter(&adapter)?;
     Ok(options)
+}
+
+/// The names of the adapters in some folders, without reading these.
+pub(crate) fn names(folders: &[&Path]) -> Result<Vec<String>> {
+    Ok(files(folders)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The adapters in some folders, in the order of their names; a name in the first hides the same
+/// one in the next.
+fn files(folders: &[&Path]) -> Result<Vec<(String, PathBuf)>> {
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    for folder in folders {
+        for (name, path) in files_in(&folder.join(FOLDER))? {
+            if name.contains(',') {
+                let text = format!("adapter `{FOLDER}/{name}.{EXTENSION}` has a comma in its name");
+                return Err(Error::invalid(text));
+            }
+            if !files.iter().any(|(known, _)| *known == name) {
+                files.push((name, path));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// The adapters in a folder, by name; none when it does not exist.
@@ -134,5 +148,19 @@ mod tests {
         }
         let files = files_in(folder.path()).unwrap();
         assert_eq!(files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn the_names_are_those_of_all_folders_in_order() {
+        let [own, shared] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        for (folder, name) in [(&own, "b"), (&own, "c"), (&shared, "a"), (&shared, "b")] {
+            let folder = folder.path().join(FOLDER);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(name).with_extension(EXTENSION), "").unwrap();
+        }
+        assert_eq!(names(&[own.path(), shared.path()]).unwrap(), ["a", "b", "c"]);
+        fs::write(own.path().join("adapters/a,b.onnx_adapter"), "").unwrap();
+        let error = names(&[own.path()]).unwrap_err();
+        assert!(error.message().contains("adapters/a,b.onnx_adapter"), "{error}");
     }
 }

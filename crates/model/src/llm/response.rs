@@ -18,7 +18,7 @@ pub(crate) const OUTPUTS: &[Output] = &[
     ("sequence_length", DataType::Int32, &[1]),
     ("is_final", DataType::Bool, &[1]),
     ("finish_reason", DataType::Bytes, &[1]),
-    ("cached_tokens", DataType::Int32, &[1]),
+    (CACHED, DataType::Int32, &[1]),
     ("sequence_index", DataType::Int32, &[1]),
     ("cum_log_probs", DataType::Fp32, &[1]),
     ("output_log_probs", DataType::Fp32, &[-1]),
@@ -28,6 +28,9 @@ pub(crate) const OUTPUTS: &[Output] = &[
 
 /// That which comes only to a request for several sequences: with one it is 0 and says nothing.
 const INDEX: &str = "sequence_index";
+
+/// That which comes only in the first response of a text: it is the same in all.
+const CACHED: &str = "cached_tokens";
 
 /// Those that come only to a request that asks for log-probabilities: an ensemble names all that
 /// its steps map, whatever its caller asks for.
@@ -105,7 +108,9 @@ impl Outputs {
     /// The response for a part of the text; that it is the last of its request is for others to
     /// say.
     pub(crate) fn response(&self, part: Part<'_>) -> Response {
-        let outputs = self.names.iter().map(|name| self.output(name, part));
+        let is_first = part.generated <= part.new;
+        let names = self.names.iter().filter(|name| is_first || &***name != CACHED);
+        let outputs = names.map(|name| self.output(name, part));
         Response { outputs: outputs.collect(), ..Response::default() }
     }
 
@@ -119,7 +124,7 @@ impl Outputs {
             "sequence_length" => Tensor::from_vec(name, &one, vec![part.generated as i32]),
             "is_final" => Tensor::from_bools(name, &one, &[part.finish.is_some()]),
             INDEX => Tensor::from_vec(name, &one, vec![part.index as i32]),
-            "cached_tokens" => Tensor::from_vec(name, &one, vec![part.cached as i32]),
+            CACHED => Tensor::from_vec(name, &one, vec![part.cached as i32]),
             "cum_log_probs" => Tensor::from_vec(name, &one, vec![part.log_probs.sum]),
             "output_log_probs" => {
                 let values = part.log_probs.tokens.to_vec();

@@ -58,6 +58,14 @@ fn several_texts_of_one_prompt_compute_it_once() {
 }
 
 #[test]
+fn what_was_taken_over_is_told_with_the_first_token_alone() {
+    let model = tiny("llama_optimum", &[]);
+    let answer = model.read(model.ask(streaming(endless(&PROMPT, 4)), 8)).unwrap();
+    let tells = |response: &Response| response.output("cached_tokens").is_some();
+    assert_eq!(answer.iter().map(tells).collect::<Vec<_>>(), [true, false, false, false]);
+}
+
+#[test]
 fn a_graph_with_a_branch_for_its_first_step_computes_every_prompt() {
     let adder = Generating::start(Folder::of("merged").path(), &crate::asking::configured(&[]));
     for _ in 0..2 {

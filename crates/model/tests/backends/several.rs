@@ -86,6 +86,19 @@ fn the_prompt_is_computed_once_for_all_of_them() {
 }
 
 #[test]
+fn the_prompt_is_computed_once_for_requests_that_come_together() {
+    let ferris = ferris(&[("prefill_chunk_size", "8")]);
+    let prompt: Vec<_> = cases().iter().flat_map(|case| case.input_ids.clone()).collect();
+    let asked: Vec<_> = (0..4).map(|_| ferris.ask(request(&prompt, 4), 8)).collect();
+    let cached = asked.into_iter().map(|responses| {
+        let answer = ferris.read(responses).unwrap();
+        ids(&answer[0], "cached_tokens")[0] as usize
+    });
+    let cached: Vec<_> = cached.collect();
+    assert_eq!(cached, [0, prompt.len() - 1, prompt.len() - 1, prompt.len() - 1]);
+}
+
+#[test]
 fn more_texts_than_their_caller_has_room_for_wait_and_none_is_lost() {
     let ferris = ferris(&[]);
     let case = first();

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::control::AtStart;
-use crate::kind::{Backend, Instance, Kind, ModelFile};
+use crate::kind::{Backend, Instance, Kind, ModelFile, Told, VersionFiles};
 
 /// What the loads of one repository wait for, and what they have loaded.
 #[derive(Default)]
@@ -82,7 +82,14 @@ impl InlineBackend for Constant {
     }
 }
 
-const CONSTANT: Kind = Kind { name: "constant", signature: no_signature, load };
+const CONSTANT: Kind = Kind { name: "constant", signature: no_signature, tells, load };
+
+/// Tells what the file `told` of the version says.
+#[expect(clippy::unnecessary_wraps, reason = "as every kind's")]
+fn tells(files: &VersionFiles<'_>) -> Result<Told> {
+    let told = fs::read_to_string(files.version_folder.join("told"));
+    Ok(told.into_iter().map(|told| ("told", told)).collect())
+}
 
 #[expect(clippy::unnecessary_wraps, reason = "as every kind's")]
 fn no_signature(_: &ModelFile<'_>) -> Result<Option<consort_stage::Signature>> {
@@ -224,6 +231,27 @@ async fn callers_decide_what_is_loaded_in_explicit_mode() {
     let error = load_model(&local, "other").await.unwrap_err();
     assert_eq!(error.message(), "failed to load 'other', failed to poll from model repository");
     unload_model(&local, "other").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_is_served_with_what_its_backend_tells_of_its_files() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    repository.write("m/1/told", "one");
+    let local = repository.open(explicit());
+    let told = |local: &Local| {
+        let config = local.get("m", None).unwrap().config.clone();
+        config.parameters.get("told").map(|parameter| parameter.string_value.clone())
+    };
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(told(&local).as_deref(), Some("one"));
+    repository.write("m/1/told", "another");
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(told(&local).as_deref(), Some("another"));
+    let group = format!("{CONFIG} instance_group [ {{ count: 2 }} ]");
+    repository.write("m/config.pbtxt", &group);
+    load_model(&local, "m").await.unwrap();
+    assert_eq!(told(&local).as_deref(), Some("another"));
 }
 
 #[tokio::test]

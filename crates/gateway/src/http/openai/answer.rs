@@ -1,4 +1,4 @@
-//! The JSON objects of completions and chat completions, whole and in chunks.
+//! The JSON objects of completions and chat completions.
 
 use std::time::SystemTime;
 
@@ -90,64 +90,12 @@ impl Answer {
         answer
     }
 
-    /// The chunk that begins a choice, where there is one.
-    pub(super) fn opening(&self, index: usize) -> Option<Value> {
-        let delta = json!({"role": "assistant", "content": "", "refusal": null});
-        (self.kind == Kind::Chat).then(|| self.chunk(index, &delta, None, None))
-    }
-
-    /// The chunk of a piece of text, and of its tokens where their probabilities are wanted.
-    pub(super) fn piece(&self, index: usize, text: &str, tokens: Option<&[Token]>) -> Value {
-        self.chunk(index, &json!({ "content": text }), tokens, None)
-    }
-
-    /// The chunk that ends a choice.
-    pub(super) fn end(&self, index: usize, finish: &'static str) -> Value {
-        self.chunk(index, &json!({}), None, Some(finish))
-    }
-
-    /// The chunk that tells the usage.
-    pub(super) fn usage(&self, usage: Usage) -> Value {
-        let mut chunk = self.object(self.chunk_object(), &[]);
-        chunk["usage"] = usage.json();
-        chunk
-    }
-
     fn log_probs(&self, tokens: Option<&[Token]>) -> Value {
         tokens.map_or(Value::Null, |tokens| log_probs::json(self.kind, tokens))
     }
 
-    fn chunk(
-        &self,
-        index: usize,
-        delta: &Value,
-        tokens: Option<&[Token]>,
-        finish: Option<&'static str>,
-    ) -> Value {
-        let logprobs = self.log_probs(tokens);
-        let choice = match self.kind {
-            Kind::Completion => {
-                let text = delta.get("content").cloned().unwrap_or_else(|| "".into());
-                json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish})
-            }
-            Kind::Chat => json!({
-                "index": index,
-                "delta": delta,
-                "logprobs": logprobs,
-                "finish_reason": finish,
-            }),
-        };
-        self.object(self.chunk_object(), &[choice])
-    }
-
-    fn chunk_object(&self) -> &'static str {
-        match self.kind {
-            Kind::Completion => "text_completion",
-            Kind::Chat => "chat.completion.chunk",
-        }
-    }
-
-    fn object(&self, object: &str, choices: &[Value]) -> Value {
+    /// The object of this kind with these choices.
+    pub(super) fn object(&self, object: &str, choices: &[Value]) -> Value {
         json!({
             "id": self.id,
             "object": object,

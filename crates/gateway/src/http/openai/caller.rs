@@ -10,8 +10,11 @@ use consort_stage::{Context, Responses, Stage};
 use consort_telemetry::semconv::attribute;
 use tracing::Span;
 
+use super::adapters::{self, Named};
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
+use super::models;
+use super::text_model::TextModel;
 use crate::http::target::Target;
 use crate::http::{Front, deadline};
 
@@ -45,6 +48,14 @@ impl Caller {
     /// What the log says of the request when it fails.
     pub(super) fn labels(&self) -> Labels {
         Labels::new(&self.model, &self.id, &self.context)
+    }
+
+    /// The model as one that continues text, with the adapter that the request may name.
+    pub(super) fn find_text(&self, front: &Front) -> Result<TextModel, Refusal> {
+        let named = adapters::find(&*front.models, &self.model);
+        let Named { served, adapter } =
+            named.map_err(|error| Refusal::from(error).about("model"))?;
+        Ok(models::text(&served)?.with_adapter(adapter))
     }
 
     /// The model, as it is served.

@@ -7,6 +7,12 @@ pub(super) struct Characters(Vec<u8>);
 impl Characters {
     /// The characters that are finished with these bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) -> String {
+        // Most pieces are whole by themselves.
+        if self.0.is_empty()
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            return text.to_owned();
+        }
         self.0.extend_from_slice(bytes);
         let end = self.0.len() - unfinished(&self.0);
         let rest = self.0.split_off(end);

@@ -11,9 +11,9 @@ use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::generation::Generation;
 use super::inputs::{Input, Setting};
+use super::receive;
 use super::sampling::{MOST_LOG_PROBS, RESPONSE_FORMAT, Sampling, max_completion_tokens};
 use super::template::{Chat, explain};
-use super::{models, receive};
 use crate::http::Front;
 use crate::http::offload::offload;
 
@@ -41,9 +41,8 @@ pub(super) async fn complete(
 }
 
 async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<Response, Refusal> {
-    let served = caller.find(front)?;
-    let model = models::text(&served)?;
-    let template = front.templates.of(&front.models, &served).await;
+    let model = caller.find_text(front)?;
+    let template = front.templates.of(&front.models, model.base()).await;
     let template = template.map_err(|error| Refusal::from(error).about("model"))?;
     let chat = chat(&mut fields)?;
     for (name, why) in NOT_OFFERED {
@@ -54,7 +53,7 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     sampling.settings.extend(form(&mut fields)?);
     max_completion_tokens(&mut fields, &mut sampling)?;
     sampling.log_probs = log_probs(&mut fields)?;
-    let size = served.name.len() + chat.messages.as_array().map_or(0, |list| list.len() << 10);
+    let size = chat.messages.as_array().map_or(0, |list| list.len() << 10);
     let name = caller.model.clone();
     let prompt = offload(size, move || {
         template.render(&chat).map_err(|error| {

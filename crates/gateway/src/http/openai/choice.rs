@@ -1,5 +1,7 @@
 //! One choice of an answer: a model's responses as text, ended where it should end, its tokens counted.
 
+use std::sync::Arc;
+
 use consort_stage::{Error, Response, Responses};
 use consort_telemetry::Pace;
 use futures::{Stream, StreamExt, stream};
@@ -8,8 +10,8 @@ use super::characters::Characters;
 use super::counts::{self, Usage};
 use super::log_probs::{LogProbs, Token};
 use super::sampling::Sampling;
-use super::stop::Stop;
 use super::text_model::TEXT_OUTPUT;
+use crate::stop::{Stop, Words};
 
 /// What a choice gives.
 #[derive(Debug, PartialEq)]
@@ -45,12 +47,12 @@ impl Choice {
         Self {
             responses: Some(responses),
             characters: Characters::default(),
-            stop: Stop::new(sampling.stop.clone()),
+            stop: Stop::new(Arc::new(Words::new(&sampling.stop))),
             log_probs: sampling.log_probs.map(|_| LogProbs::default()),
             pace: Some(pace),
             echo,
             max_tokens: sampling.max_tokens,
-            usage: Usage { prompt: None, completion: None },
+            usage: Usage::UNKNOWN,
             is_cut: false,
             finish: None,
             end: None,
@@ -85,7 +87,7 @@ impl Choice {
             };
             match text {
                 Ok(text) if text.is_empty() && self.responses.is_some() => {}
-                Ok(text) => match self.show(&text) {
+                Ok(text) => match self.show(text) {
                     Some(event) => return Some(Ok(event)),
                     None => return self.end.take().map(Ok),
                 },
@@ -98,15 +100,17 @@ impl Choice {
     }
 
     /// More of the text, with its tokens; nothing when there is neither.
-    fn show(&mut self, text: &str) -> Option<Event> {
+    fn show(&mut self, mut text: String) -> Option<Event> {
         let has_ended = self.responses.is_none() && !self.is_cut;
         let tokens = self.log_probs.as_mut().map(|log_probs| {
-            let mut tokens = log_probs.shown(text);
+            let mut tokens = log_probs.shown(&text);
             // Only what was cut off at a stop word is not told.
             tokens.extend(has_ended.then(|| log_probs.finish()).into_iter().flatten());
             tokens
         });
-        let text = std::mem::take(&mut self.echo) + text;
+        if !self.echo.is_empty() {
+            text.insert_str(0, &std::mem::take(&mut self.echo));
+        }
         let has_tokens = tokens.as_ref().is_some_and(|tokens| !tokens.is_empty());
         (has_tokens || !text.is_empty()).then_some(Event::Text(text, tokens))
     }
@@ -120,7 +124,7 @@ impl Choice {
         if let Some(log_probs) = &mut self.log_probs {
             log_probs.read(response, &text)?;
         }
-        let (text, is_over) = self.stop.push(&text);
+        let (text, is_over) = self.before_stop(text);
         if is_over {
             self.responses = None;
             self.is_cut = true;
@@ -129,8 +133,15 @@ impl Choice {
         Ok(text)
     }
 
+    /// What can be shown with one more piece, and whether the text ends there.
+    fn before_stop(&mut self, piece: String) -> (String, bool) {
+        let (text, is_over) = self.stop.push(piece.into_bytes());
+        (whole(text), is_over)
+    }
+
     fn count(&mut self, response: &Response) {
         self.usage.prompt = self.usage.prompt.or_else(|| counts::prompt_tokens(response));
+        self.usage.cached = self.usage.cached.or_else(|| counts::cached_tokens(response));
         if let Some(tokens) = counts::completion_tokens(response) {
             *self.usage.completion.get_or_insert(0) += tokens;
             if let Some(pace) = &mut self.pace {
@@ -149,10 +160,10 @@ impl Choice {
     fn finish(&mut self) -> String {
         self.responses = None;
         let rest = self.characters.finish();
-        let (mut text, is_over) = self.stop.push(&rest);
+        let (mut text, is_over) = self.before_stop(rest);
         self.is_cut = is_over;
         if !is_over {
-            text += &self.stop.finish();
+            text += &whole(self.stop.finish());
         }
         let is_full = || {
             let most = self.max_tokens.and_then(|most| u64::try_from(most).ok());
@@ -175,4 +186,10 @@ impl Choice {
             pace.ended();
         }
     }
+}
+
+/// Text that is cut nowhere but at stop words, so between characters.
+fn whole(text: Vec<u8>) -> String {
+    String::from_utf8(text)
+        .unwrap_or_else(|cut| String::from_utf8_lossy(cut.as_bytes()).into_owned())
 }

@@ -9,8 +9,8 @@ use super::caller::Caller;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::generation::Generation;
+use super::receive;
 use super::sampling::{MOST_LOG_PROBS, Sampling};
-use super::{models, receive};
 use crate::http::Front;
 
 /// How many tokens a completion has when the request does not say, as at OpenAI.
@@ -28,7 +28,7 @@ pub(super) async fn complete(
 }
 
 async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<Response, Refusal> {
-    let model = models::text(&caller.find(front)?)?;
+    let model = caller.find_text(front)?;
     let prompts = prompts(&mut fields)?;
     let mut sampling = Sampling::read(&mut fields)?;
     if model.takes("max_tokens") {

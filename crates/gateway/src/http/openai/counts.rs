@@ -20,6 +20,14 @@ pub(super) fn prompt_tokens(response: &Response) -> Option<u64> {
     sum(tensor)
 }
 
+/// The output that tells how many of those were not computed again.
+pub(super) const CACHED: &str = "cached_tokens";
+
+/// The tokens of the prompt that were taken over from another request.
+pub(super) fn cached_tokens(response: &Response) -> Option<u64> {
+    sum(response.output(CACHED)?)
+}
+
 /// The tokens that `response` brings.
 pub(super) fn completion_tokens(response: &Response) -> Option<u64> {
     response.output("output_ids").map(|tensor| tensor.len() as u64)
@@ -39,19 +47,25 @@ fn sum(tensor: &Tensor) -> Option<u64> {
 pub(super) struct Usage {
     /// Those of the prompts.
     pub(super) prompt: Option<u64>,
+    /// Those of the prompts that were not computed again.
+    pub(super) cached: Option<u64>,
     /// Those that were generated.
     pub(super) completion: Option<u64>,
 }
 
 impl Usage {
     /// Of no prompt at all.
-    pub(super) const NONE: Self = Self { prompt: Some(0), completion: Some(0) };
+    pub(super) const NONE: Self = Self { prompt: Some(0), cached: Some(0), completion: Some(0) };
+
+    /// Of a text that nothing is known of yet.
+    pub(super) const UNKNOWN: Self = Self { prompt: None, cached: None, completion: None };
 
     /// Both together; what is not known of one is not known of both.
     pub(super) fn and(self, other: Self) -> Self {
         let sum = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
         Self {
             prompt: sum(self.prompt, other.prompt),
+            cached: sum(self.cached, other.cached),
             completion: sum(self.completion, other.completion),
         }
     }
@@ -61,10 +75,14 @@ impl Usage {
         let (Some(prompt), Some(completion)) = (self.prompt, self.completion) else {
             return Value::Null;
         };
-        json!({
+        let mut usage = json!({
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
-        })
+        });
+        if let Some(cached) = self.cached {
+            usage["prompt_tokens_details"] = json!({ "cached_tokens": cached });
+        }
+        usage
     }
 }

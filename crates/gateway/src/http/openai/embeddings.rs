@@ -113,7 +113,7 @@ impl Embedder {
         if length == 0 || length * texts.len() != values.len() {
             return Err(self.unfit());
         }
-        let usage = Usage { prompt: counts::prompt_tokens(&response), completion: Some(0) };
+        let usage = Usage { prompt: counts::prompt_tokens(&response), ..Usage::NONE };
         Ok((values.chunks(length).map(<[f32]>::to_vec).collect(), usage))
     }
 

@@ -9,12 +9,13 @@ use super::caller::Caller;
 use super::choice::{Choice, Event};
 use super::counts::Usage;
 use super::error::Refusal;
-use super::fields::{Fields, mismatch, unrecognized};
+use super::fields::{Fields, mismatch};
 use super::inputs::{Input, Setting};
 use super::record::Record;
 use super::sampling::{MOST_CHOICES, Sampling};
 use super::sse;
 use super::text_model::TextModel;
+use super::vllm;
 use crate::http::{Front, reply};
 
 /// What is to be generated.
@@ -33,13 +34,14 @@ impl Generation {
     /// Hands the model what is left of the fields, by the names of its inputs; refuses the others.
     pub(super) fn take_rest(&mut self, fields: Fields) -> Result<(), Refusal> {
         for (name, value) in fields.rest() {
-            if !self.model.takes(&name) {
-                return Err(unrecognized(&name));
-            }
-            let wrong = mismatch(&name, "a value or a list of strings", &value);
-            let input = Input::from_json(value).ok_or(wrong)?;
+            let setting = if self.model.takes(&name) {
+                let wrong = mismatch(&name, "a value or a list of strings", &value);
+                Some(Setting::new(&name, &name, Input::from_json(value).ok_or(wrong)?))
+            } else {
+                vllm::setting(&name, &value)?
+            };
             // In front, so that it gives way to what OpenAI's own fields say of the same input.
-            self.sampling.settings.insert(0, Setting::new(&name, &name, input));
+            self.sampling.settings.splice(0..0, setting);
         }
         Ok(())
     }
@@ -126,7 +128,8 @@ impl Generation {
 /// The usage of one of the choices; a prompt counts once, however many there are for it.
 pub(super) fn once_a_prompt(index: usize, choices_of_prompt: usize, usage: Usage) -> Usage {
     let is_first = index.is_multiple_of(choices_of_prompt);
-    Usage { prompt: usage.prompt.map(|tokens| if is_first { tokens } else { 0 }), ..usage }
+    let once = |tokens: Option<u64>| tokens.map(|tokens| if is_first { tokens } else { 0 });
+    Usage { prompt: once(usage.prompt), cached: once(usage.cached), ..usage }
 }
 
 /// A whole choice, and how many tokens it has.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use consort_repository::{Served, State as ModelState};
+use consort_repository::Served;
 use consort_stage::Error;
 use serde_json::{Value, json};
 
+use super::adapters::{self, Named};
 use super::embeddings::Embedder;
 use super::error::Refusal;
 use super::text_model::TextModel;
@@ -16,25 +17,22 @@ use crate::http::{Front, reply};
 
 /// Every model that can be asked.
 pub(super) async fn all(State(front): State<Front>) -> Response {
-    let mut names: Vec<Arc<str>> = Vec::new();
-    for row in front.models.index() {
-        if row.state == ModelState::Ready && names.last() != Some(&row.name) {
-            names.push(row.name);
-        }
-    }
-    let served = names.iter().filter_map(|name| front.models.get(name, None).ok());
+    let ready = adapters::ready(&*front.models);
     let mut models = Vec::new();
-    for served in served {
-        models.extend(card(&front, &served).await);
+    for served in &ready {
+        models.extend(card(&front, &served.name, &Named::plain(served)).await);
+    }
+    for (name, named) in adapters::listed(&*front.models, &ready) {
+        models.extend(card(&front, &name, &named).await);
     }
     reply::value(&json!({"object": "list", "data": models}))
 }
 
 /// One of them.
 pub(super) async fn one(State(front): State<Front>, target: Target) -> Result<Response, Refusal> {
-    let served = front.models.get(&target.name, None);
-    let served = served.map_err(|error| Refusal::from(error).about("model"))?;
-    let card = card(&front, &served).await.ok_or_else(|| {
+    let named = adapters::find(&*front.models, &target.name);
+    let named = named.map_err(|error| Refusal::from(error).about("model"))?;
+    let card = card(&front, &target.name, &named).await.ok_or_else(|| {
         let name = &target.name;
         let text = format!("model `{name}` neither continues text nor embeds it");
         Refusal::from(Error::not_found(text)).about("model")
@@ -54,8 +52,9 @@ pub(super) fn text(served: &Arc<Served>) -> Result<TextModel, Refusal> {
     })
 }
 
-/// What clients are told of a model; nothing of one that they cannot ask.
-async fn card(front: &Front, served: &Arc<Served>) -> Option<Value> {
+/// What clients are told of a model by this name; nothing of one that they cannot ask.
+async fn card(front: &Front, name: &str, named: &Named) -> Option<Value> {
+    let Named { served, adapter } = named;
     let routes: &[&str] = if TextModel::of(served).is_some() {
         match front.templates.of(&front.models, served).await {
             Ok(_) => &["/v1/completions", "/v1/chat/completions"],
@@ -66,10 +65,12 @@ async fn card(front: &Front, served: &Arc<Served>) -> Option<Value> {
         &["/v1/embeddings"]
     };
     Some(json!({
-        "id": &*served.name,
+        "id": name,
         "object": "model",
         "created": front.templates.opened_at,
         "owned_by": "consort",
+        "root": &*served.name,
+        "parent": adapter.as_ref().map(|_| &*served.name),
         "routes": routes,
     }))
 }

@@ -13,11 +13,11 @@ use consort_repository::Labels;
 use consort_stage::Error;
 use futures::stream::{self, SelectAll};
 use futures::{Stream as Futures, StreamExt};
-use serde_json::Value;
 use tracing::Span;
 
 use super::answer::Answer;
 use super::choice::{Choice, Event};
+use super::chunks::{Chunks, DONE};
 use super::counts::Usage;
 use super::error::{self, Refusal};
 use super::generation::once_a_prompt;
@@ -63,18 +63,15 @@ impl Stream {
             self.record.failed(error.code().name());
             Refusal::from(error)
         })?;
-        let openings = (0..count).filter_map(|index| self.answer.opening(index));
-        let openings: Vec<Value> = openings.collect();
+        let chunks = Chunks::new(&self.answer, self.includes_usage);
         let mut state = State {
+            ready: (0..count).filter_map(|index| chunks.opening(index)).collect(),
             stream: self,
+            chunks,
             events,
             usage: Usage::NONE,
-            ready: VecDeque::new(),
             is_over: false,
         };
-        for opening in openings {
-            state.send(opening);
-        }
         state.take(index, Ok(first));
         Ok(respond(state))
     }
@@ -96,6 +93,7 @@ fn respond(state: State) -> Response {
 
 struct State {
     stream: Stream,
+    chunks: Chunks,
     events: SelectAll<Numbered>,
     usage: Usage,
     /// What can be sent.
@@ -122,13 +120,13 @@ impl State {
     fn take(&mut self, index: usize, event: Result<Event, Error>) {
         match event {
             Ok(Event::Text(text, tokens)) => {
-                self.send(self.stream.answer.piece(index, &text, tokens.as_deref()));
+                self.ready.push_back(self.chunks.piece(index, &text, tokens.as_deref()));
             }
             Ok(Event::End(finish, usage)) => {
                 let usage = once_a_prompt(index, self.stream.choices_of_prompt, usage);
                 self.usage = self.usage.and(usage);
                 self.stream.record.text_ended(finish);
-                self.send(self.stream.answer.end(index, finish));
+                self.ready.push_back(self.chunks.end(index, finish));
             }
             Err(error) => {
                 // Without the choices nothing more comes; dropping them stops their models.
@@ -136,7 +134,8 @@ impl State {
                 self.is_over = true;
                 self.stream.record.failed(error.code().name());
                 let Stream { span, labels, .. } = &self.stream;
-                self.ready.push_back(event_of(&error::in_stream(&error, span, labels)));
+                let error = error::in_stream(&error, span, labels);
+                self.ready.push_back(format!("data: {error}\n\n").into());
             }
         }
     }
@@ -145,21 +144,8 @@ impl State {
         self.is_over = true;
         self.stream.record.answered(self.usage);
         if self.stream.includes_usage {
-            let usage = self.stream.answer.usage(self.usage);
-            self.ready.push_back(event_of(&usage));
+            self.ready.push_back(self.chunks.usage(self.usage));
         }
-        self.ready.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+        self.ready.push_back(DONE);
     }
-
-    fn send(&mut self, mut chunk: Value) {
-        if self.stream.includes_usage {
-            // OpenAI's word that it is yet to come.
-            chunk["usage"] = Value::Null;
-        }
-        self.ready.push_back(event_of(&chunk));
-    }
-}
-
-fn event_of(value: &Value) -> Bytes {
-    format!("data: {value}\n\n").into()
 }

@@ -23,9 +23,19 @@ const EXCLUDE_PROMPT: &str = "exclude_input_in_output";
 /// has it.
 const MAX_TOKENS: i64 = 16;
 
+/// The input that names the adapter that takes part, as the models themselves have it.
+const ADAPTER: &str = "lora_name";
+
 /// A model that continues text.
 #[derive(Clone)]
-pub(super) struct TextModel(Arc<Served>);
+pub(super) struct TextModel {
+    /// The model that was asked for.
+    base: Arc<Served>,
+    /// The same one, which also gives what its steps keep to themselves.
+    revealed: Arc<Served>,
+    /// Which of its adapters takes part.
+    adapter: Option<Arc<str>>,
+}
 
 impl TextModel {
     /// The model, if it takes text and gives text by the names that TensorRT-LLM's ensembles have.
@@ -34,17 +44,36 @@ impl TextModel {
             |spec: Option<&TensorSpec>| spec.is_some_and(|spec| spec.datatype == DataType::Bytes);
         let signature = &served.signature;
         let is_one = is_text(signature.input(TEXT_INPUT)) && is_text(signature.output(TEXT_OUTPUT));
-        is_one.then(|| Self(served.revealed.clone().unwrap_or_else(|| served.clone())))
+        is_one.then(|| Self {
+            base: served.clone(),
+            revealed: served.revealed.clone().unwrap_or_else(|| served.clone()),
+            adapter: None,
+        })
+    }
+
+    /// The same model with one of its adapters.
+    pub(super) fn with_adapter(self, adapter: Option<Arc<str>>) -> Self {
+        Self { adapter, ..self }
+    }
+
+    /// The model that was asked for.
+    pub(super) fn base(&self) -> &Arc<Served> {
+        &self.base
     }
 
     /// What answers.
     pub(super) fn served(&self) -> &Served {
-        &self.0
+        &self.revealed
+    }
+
+    /// Whether a request may choose one of its adapters, if it has any.
+    pub(super) fn takes_adapters(&self) -> bool {
+        self.input(ADAPTER).is_some_and(|spec| spec.is_optional)
     }
 
     /// Whether it can be told to answer in pieces.
     pub(super) fn can_stream(&self) -> bool {
-        let Signature { is_decoupled, .. } = *self.0.signature;
+        let Signature { is_decoupled, .. } = *self.revealed.signature;
         is_decoupled && self.input(STREAM).is_some()
     }
 
@@ -63,16 +92,19 @@ impl TextModel {
         if self.input(EXCLUDE_PROMPT).is_some() {
             inputs.push(self.own(EXCLUDE_PROMPT, &Input::Flag(true))?);
         }
+        if let Some(adapter) = &self.adapter {
+            inputs.push(self.own(ADAPTER, &Input::Texts(vec![adapter.to_string()]))?);
+        }
         for setting in sampling.of_choice(choice) {
             let Some(spec) = self.input(&setting.input) else {
-                let (field, input, model) = (&setting.field, &setting.input, &self.0.name);
+                let (field, input, model) = (&setting.field, &setting.input, &self.revealed.name);
                 let text = format!(
                     "`{field}` has no effect on model `{model}`, which has no input `{input}`"
                 );
                 return Err(Refusal::of(field, text));
             };
             inputs.retain(|given| given.name != spec.name);
-            inputs.push(setting.tensor(&self.0.signature, spec)?);
+            inputs.push(setting.tensor(&self.revealed.signature, spec)?);
         }
         self.fill_in(&mut inputs)?;
         let outputs = self.outputs(sampling.log_probs)?;
@@ -82,18 +114,20 @@ impl TextModel {
     /// Whether a field that is named like one of its inputs may set it.
     pub(super) fn takes(&self, field: &str) -> bool {
         let own = [TEXT_INPUT, STREAM, EXCLUDE_PROMPT];
-        !own.contains(&field) && self.input(field).is_some_and(|spec| spec.is_optional)
+        let is_own = own.contains(&field) || (field == ADAPTER && self.adapter.is_some());
+        !is_own && self.input(field).is_some_and(|spec| spec.is_optional)
     }
 
     fn input(&self, name: &str) -> Option<&TensorSpec> {
-        self.0.signature.input(name)
+        self.revealed.signature.input(name)
     }
 
     /// One of the inputs that this file knows by name.
     fn own(&self, name: &str, value: &Input) -> Result<Tensor, Refusal> {
-        let tensor = self.input(name).and_then(|spec| tensor(&self.0.signature, spec, value));
+        let tensor =
+            self.input(name).and_then(|spec| tensor(&self.revealed.signature, spec, value));
         tensor.ok_or_else(|| {
-            let model = &self.0.name;
+            let model = &self.revealed.name;
             Refusal::invalid(format!("input `{name}` of model `{model}` has another type or shape"))
         })
     }
@@ -116,11 +150,14 @@ impl TextModel {
     }
 
     fn outputs(&self, log_probs: Option<usize>) -> Result<Vec<Arc<str>>, Refusal> {
-        let signature = &self.0.signature;
+        let signature = &self.revealed.signature;
         let probable = log_probs.map(|alternatives| log_probs::outputs(signature, alternatives));
         let probable = probable.transpose()?.unwrap_or_default();
-        let more = [counts::prompt_output(signature), Some("output_ids"), Some("finish_reason")];
-        let more = more.into_iter().flatten().filter(|name| signature.output(name).is_some());
+        let more = [counts::CACHED, "output_ids", "finish_reason"];
+        let more = counts::prompt_output(signature)
+            .into_iter()
+            .chain(more)
+            .filter(|name| signature.output(name).is_some());
         let more = more.chain(probable.iter().copied());
         Ok(std::iter::once(TEXT_OUTPUT).chain(more).map(Arc::from).collect())
     }

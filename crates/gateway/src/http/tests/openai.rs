@@ -1,5 +1,6 @@
 //! OpenAI's routes over models that answer in the test itself.
 
+mod adapters;
 mod chat;
 mod completions;
 mod embeddings;

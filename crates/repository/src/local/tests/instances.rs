@@ -25,7 +25,7 @@ impl BatchBackend for Sharing {
     }
 }
 
-pub(super) const SHARING: Kind = Kind { name: "sharing", signature: no_signature, load };
+pub(super) const SHARING: Kind = Kind { name: "sharing", load, ..CONSTANT };
 
 fn load(instance: &Instance<'_>) -> Result<Backend> {
     let folder = instance.model_folder;

@@ -94,6 +94,25 @@ fn a_model_that_tells_nothing_but_text_has_no_usage_and_a_likely_reason() {
     );
 }
 
+#[test]
+fn the_prompts_tokens_that_were_not_computed_again_are_told_once() {
+    let takes = "text_input BYTES[1], stream BOOL[1]? ->> text_output BYTES[1], input_ids INT32[-1], \
+                 output_ids INT32[-1], cached_tokens INT32[1]";
+    let served = model("generate", signature(takes), |_| {
+        let mut first = said("a", "").unwrap();
+        first.outputs.push(Tensor::from_vec("cached_tokens", &[1], vec![2_i32]));
+        all(vec![Ok(first), said("b", "stop")])
+    });
+    check(
+        front(vec![served]),
+        PATH,
+        r#"{"model":"generate","prompt":"p","n":2}"#,
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"ab","logprobs":null,"finish_reason":"stop"},{"index":1,"text":"ab","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":2}}}"#
+        ]],
+    );
+}
+
 /// The inputs that a model gets for `body`.
 fn check_inputs(body: &str, expected: &Expect) {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -109,6 +128,34 @@ fn check_inputs(body: &str, expected: &Expect) {
     let reply = block_on(post(front(vec![spy]), PATH, body.to_owned()));
     assert_eq!(reply.status, 200, "{}", reply.text());
     expected.assert_eq(&seen.lock().unwrap().join("\n"));
+}
+
+#[test]
+fn what_benchmarks_send_becomes_the_inputs_that_mean_the_same() {
+    let takes = "text_input BYTES[1], max_tokens INT32[1]?, end_id INT32[1]?, min_length INT32[1]? \
+                 -> text_output BYTES[1]";
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let place = Arc::clone(&seen);
+    let spy = model("generate", signature(takes), move |request| {
+        let number = |tensor: &Tensor| tensor.to_slice::<i32>().map(|values| values[0]).ok();
+        let named = |tensor: &Tensor| Some(format!("{} {}", tensor.name, number(tensor)?));
+        place.lock().unwrap().push(request.inputs.iter().filter_map(named).collect::<Vec<_>>());
+        all(vec![said("x", "stop")])
+    });
+    let router = front(vec![spy]);
+    let ask = |fields: &str| {
+        let body = format!(r#"{{"model":"generate","prompt":"p","max_tokens":7,{fields}}}"#);
+        let reply = block_on(post(router.clone(), PATH, body));
+        (reply.status.as_u16(), reply.text().to_owned())
+    };
+    assert_eq!(ask(r#""ignore_eos":true,"min_tokens":7"#).0, 200);
+    assert_eq!(ask(r#""ignore_eos":false,"min_tokens":0"#).0, 200);
+    let (status, text) = ask(r#""ignore_eos":1"#);
+    assert_eq!(status, 400, "{text}");
+    assert!(text.contains("`ignore_eos` must be true or false, not a number"), "{text}");
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen[0], ["min_length 7", "end_id -1", "max_tokens 7"]);
+    assert_eq!(seen[1], ["max_tokens 7"]);
 }
 
 #[test]
@@ -419,13 +466,13 @@ fn models_say_which_routes_they_are_for() {
     shown(
         "/v1/models",
         &expect![[
-            r#"200 {"object":"list","data":[{"id":"generate","object":"model","owned_by":"consort","routes":["/v1/completions"]},{"id":"embed","object":"model","owned_by":"consort","routes":["/v1/embeddings"]}]}"#
+            r#"200 {"object":"list","data":[{"id":"generate","object":"model","owned_by":"consort","root":"generate","parent":null,"routes":["/v1/completions"]},{"id":"embed","object":"model","owned_by":"consort","root":"embed","parent":null,"routes":["/v1/embeddings"]}]}"#
         ]],
     );
     shown(
         "/v1/models/embed",
         &expect![[
-            r#"200 {"id":"embed","object":"model","owned_by":"consort","routes":["/v1/embeddings"]}"#
+            r#"200 {"id":"embed","object":"model","owned_by":"consort","root":"embed","parent":null,"routes":["/v1/embeddings"]}"#
         ]],
     );
     shown(
