@@ -1,4 +1,4 @@
-"""Checks deploy/ and docker-compose.yml: schemas, cross references, and options and ports against the programs' --help."""
+"""Checks deploy/ and docker-compose.yml: schemas, cross references, and options and ports against the programs' --help; and the help against docs/."""
 
 from __future__ import annotations
 
@@ -184,8 +184,8 @@ def container(deployment: Resource) -> dict:
 
 
 def pods_fit_their_programs(found: List[Resource], programs: Dict[str, Program]) -> Problems:
-    """Options exist, ports are the programs' defaults, probes ask the metrics port, stages are headless Services."""
-    headless = {resource.name for resource in found if resource.kind == "Service" and resource.body["spec"].get("clusterIP") == "None"}
+    """Options exist, ports are the programs' defaults, probes ask the metrics port, stages are headless Services that show every pod."""
+    headless = {resource.name for resource in found if resource.kind == "Service" and shows_every_pod(resource)}
     for deployment in (resource for resource in found if resource.kind == "Deployment"):
         program, pod = programs[deployment.name], container(deployment)
         if pod["image"] != deployment.name:
@@ -206,6 +206,12 @@ def pods_fit_their_programs(found: List[Resource], programs: Dict[str, Program])
         yield from is_locked_down(deployment, pod)
 
 
+def shows_every_pod(service: Resource) -> bool:
+    """Whether a Service's name resolves to all of its pods, those that are not ready among them."""
+    spec = service.body["spec"]
+    return spec.get("clusterIP") == "None" and spec.get("publishNotReadyAddresses") is True
+
+
 def is_locked_down(deployment: Resource, pod: dict) -> Problems:
     security, whole = pod["securityContext"], deployment.body["spec"]["template"]["spec"]["securityContext"]
     if not whole["runAsNonRoot"] or not security["readOnlyRootFilesystem"] or security["allowPrivilegeEscalation"]:
@@ -216,7 +222,7 @@ def stage_exists(where: str, value: str, names: set, programs: Dict[str, Program
     """`NAME=dns:///host:port` leads to one of `names`, at the gRPC port of its program."""
     target = re.fullmatch(r"(\w+)=dns:///([\w-]+):(\d+)", value)
     if not target or target[2] not in names:
-        yield f"{where}: stage `{value}` leads nowhere"
+        yield f"{where}: stage `{value}` leads to none of {sorted(names)}"
         return
     program = programs["consort-" + target[1]]
     if target[3] != program.options["grpc-port"]:
@@ -245,6 +251,15 @@ def compose_fits_the_programs(programs: Dict[str, Program]) -> Problems:
                 yield f"{where} publishes {inside}, which is no port of its program"
 
 
+def options_are_documented(programs: Dict[str, Program]) -> Problems:
+    """Every option of a program stands in a page of docs/."""
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+    named = set(re.findall(r"--([a-z0-9-]+)", pages))
+    for program, read in sorted(programs.items()):
+        for option in sorted(set(read.options) - named - {"help", "version"}):
+            yield f"docs: no page tells of `--{option}` of `{program}`"
+
+
 def main() -> None:
     """Prints every problem; the exit status is 1 when there is one."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -260,6 +275,7 @@ def main() -> None:
         *names_lead_somewhere(found),
         *pods_fit_their_programs(found, programs),
         *compose_fits_the_programs(programs),
+        *options_are_documented(programs),
     ]
     print("\n".join(problems) or f"{len(found)} Kubernetes documents and docker-compose.yml fit the programs")
     sys.exit(1 if problems else 0)

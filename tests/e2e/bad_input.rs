@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::program::{Program, binary};
+use crate::program::binary;
 use crate::repository::{INFER, Repository};
 use crate::system::{Layout, System, wait_until};
 
@@ -278,10 +278,13 @@ fn help_and_version_answer() {
     for program in
         ["consort", "consort-gateway", "consort-preprocess", "consort-model", "consort-postprocess"]
     {
-        for option in ["--help", "--version"] {
+        for (option, says) in
+            [("--help", format!("Usage: {program}")), ("--version", program.into())]
+        {
             let output = Command::new(binary(program)).arg(option).output().expect("it runs");
             assert!(output.status.success(), "{program} {option}");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains(&says), "{program} {option}: {text}");
         }
     }
-    drop(Program::start("consort", &["serve", "--model-repository=/nowhere"]).wait());
 }

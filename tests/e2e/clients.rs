@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use crate::lifecycle::{counted, counters, wait_for};
+use crate::lifecycle::{counted, counters};
 use crate::program::{checkout, target};
 use crate::repository::shipped;
-use crate::system::{Layout, System};
+use crate::system::{Layout, System, wait_until};
 
 /// Runs a script of `tests/python` in the environment that `cargo xtask test` makes.
 pub(crate) fn python(script: &str, arguments: &[&str]) {
@@ -47,8 +47,8 @@ fn openais_client_works_unmodified() {
         // Each of the four streams that the script begins and leaves had four texts under way.
         let cancelled =
             |model| format!(r#"nv_inference_request_failure{{model="{model}",reason="CANCELED""#);
-        wait_for("the cancellations", || system.metric(&cancelled("generate")) >= 16.0);
-        wait_for("the model's rest", || counted(&metrics, &cancelled("ferris")) >= 1.0);
+        wait_until("the cancellations", || system.metric(&cancelled("generate")) >= 16.0);
+        wait_until("the model's rest", || counted(&metrics, &cancelled("ferris")) >= 1.0);
     }
 }
 

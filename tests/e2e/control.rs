@@ -226,7 +226,7 @@ fn a_replica_that_joins_late_or_comes_back_gets_the_same_models() {
     let port = format!("--grpc-port={}", two.rsplit(':').next().expect("an address has a port"));
     let start = || {
         let arguments = [argument.clone(), port.clone()];
-        let mut program = Program::start_on(&arguments, "consort-preprocess", &EXPLICIT);
+        let mut program = Program::start_on("consort-preprocess", &arguments, &EXPLICIT);
         program.address("GRPCInferenceService");
         program
     };
@@ -246,14 +246,13 @@ fn a_replica_that_joins_late_or_comes_back_gets_the_same_models() {
         let config = system.get("/v2/models/first/config").text;
         assert!(config.contains("overridden"), "{config}");
         joined.kill();
-        wait_until("the loss to be seen", || infer(&system, "first").status == 200);
+        wait_until("an answer without it", || infer(&system, "first").status == 200);
         joined = start();
     }
-    wait_until("the replica that came back", || {
-        upstream() > 0.0 && {
-            assert_answer(&infer(&system, "first"), 200, "\"y\"");
-            true
-        }
+    let before = upstream();
+    wait_until("answers of the replica that came back", || {
+        assert_answer(&infer(&system, "first"), 200, "\"y\"");
+        upstream() > before
     });
     assert_answer(&unload(&system, "first", ""), 200, "");
     assert_answer(&infer(&system, "first"), 404, "has no available versions");

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::repository::{INFER, Repository};
-use crate::system::{Layout, System, metric, post};
+use crate::system::{Layout, System, metric, post, wait_until};
 
 /// An identity model of FP32[4] that takes 20 ms, with more of a configuration.
 fn slow(more: &str) -> String {
@@ -115,9 +115,9 @@ fn a_server_stops_while_instances_wait_for_a_resource() {
         thread::spawn(move || post(&url, INFER))
     };
     let askers = ["one", "two", "one"].map(ask);
-    while system.metric("nv_inference_pending_request_count") < 2.0 {
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_until("two requests that wait", || {
+        system.metric("nv_inference_pending_request_count") >= 2.0
+    });
     system.front.terminate();
     for asker in askers {
         assert_eq!(asker.join().expect("the asker lives").status, 200);

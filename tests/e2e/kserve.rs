@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::lifecycle::wait_for;
 use crate::program::Program;
 use crate::python::Server;
 use crate::repository::Repository;
-use crate::system::{Answer, System};
+use crate::system::{Answer, System, wait_until};
 
 /// A server of the model `scale` in these versions.
 fn serve(versions: &[&str]) -> Server {
@@ -55,7 +54,7 @@ fn a_server_that_can_only_be_asked_by_name_serves_the_steps_that_name_its_model(
         .with("other", &twice([-1, 7]))
         .with("none", &twice([-1, -1]).replace("scale", "none"));
     let system = gateway(&server, &repository, "none");
-    wait_for("the model", || infer(&system, "twice", 1.0).status == 200);
+    wait_until("the model", || infer(&system, "twice", 1.0).status == 200);
     let answer = infer(&system, "twice", 1.0).json();
     let expected: Vec<f64> = (1..=8).map(|value| f64::from(value) * 100.0).collect();
     assert_eq!(answer["outputs"][0]["data"], json!(expected));
@@ -75,7 +74,7 @@ fn a_server_that_can_only_be_asked_by_name_serves_the_steps_that_name_its_model(
     assert_eq!(answer.status, 404, "{}", answer.text);
     drop(server);
     let mut status = 0;
-    wait_for("the loss to be noticed", || {
+    wait_until("the loss to be noticed", || {
         let answer = infer(&system, "twice", 1.0);
         status = answer.status;
         answer.text.contains("no ready replica of stage `scaling`")

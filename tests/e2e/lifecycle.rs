@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::program::{PATIENCE, Program};
 use crate::repository::{INFER, Repository};
-use crate::system::{Layout, System, metric, post, start_stage};
+use crate::system::{Layout, System, metric, post, start_stage, wait_until};
 
 /// How long a step may go on without its caller, as a rule: the median of many is held to it, which
 /// a busy machine's pauses hardly move.
@@ -43,16 +43,6 @@ pub(crate) fn counted(addresses: &[String], prefix: &str) -> f64 {
     addresses.iter().map(|address| metric(address, prefix)).sum()
 }
 
-/// Waits until something is so; gives how long that took.
-pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
-    let begun_at = Instant::now();
-    while !is_so() {
-        assert!(begun_at.elapsed() < PATIENCE, "{what} did not happen");
-        thread::sleep(Duration::from_millis(2));
-    }
-    begun_at.elapsed()
-}
-
 /// Asks the chain, goes away when the slow step has begun, and gives how long that step went on.
 fn hang_up(system: &System, metrics: &[String], nth: usize) -> Duration {
     let mut client = TcpStream::connect(&system.http).expect("the front listens");
@@ -64,10 +54,10 @@ fn hang_up(system: &System, metrics: &[String], nth: usize) -> Duration {
     .expect("the request is sent");
     // The slow step's instance has taken it: it is neither pending nor answered.
     let taken = r#"consort_queue_duration_seconds_count{model="slow""#;
-    wait_for("the slow step", || counted(metrics, taken) >= nth as f64);
+    wait_until("the slow step", || counted(metrics, taken) >= nth as f64);
     drop(client);
     let cancelled = r#"nv_inference_request_failure{model="slow",reason="CANCELED""#;
-    wait_for("the cancellation", || counted(metrics, cancelled) >= nth as f64)
+    wait_until("the cancellation", || counted(metrics, cancelled) >= nth as f64)
 }
 
 #[test]
@@ -101,7 +91,7 @@ fn a_deadline_ends_a_request_wherever_it_is() {
         assert!(answer.text.contains("deadline"), "{}", answer.text);
         assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
         let cancelled = r#"nv_inference_request_failure{model="slow",reason="CANCELED""#;
-        wait_for("the cancellation", || counted(&metrics, cancelled) >= 1.0);
+        wait_until("the cancellation", || counted(&metrics, cancelled) >= 1.0);
     }
 }
 
@@ -114,7 +104,7 @@ fn a_server_told_to_stop_finishes_what_is_running_and_exits_with_0() {
         let url = format!("http://{}/v2/models/slow/infer", system.http);
         let asker = thread::spawn(move || post(&url, INFER));
         // Its instance has taken it: it is neither pending nor answered.
-        wait_for("the request", || {
+        wait_until("the request", || {
             let queued = counted(&metrics, r#"consort_queue_duration_seconds_count{model="slow""#);
             queued >= 1.0
         });
@@ -134,6 +124,25 @@ fn a_server_told_to_stop_finishes_what_is_running_and_exits_with_0() {
         }
         assert!(unloaded >= 1, "whoever has the model unloads it: {log}");
     }
+}
+
+#[test]
+fn a_server_told_to_stop_twice_waits_for_nothing() {
+    let repository = Repository::new().with_delay("slow", 60_000);
+    let mut system = System::start(Layout::OneProcess, repository.path());
+    let metrics = counters(&mut system);
+    let url = format!("http://{}/v2/models/slow/infer", system.http);
+    thread::spawn(move || post(&url, INFER));
+    let taken = r#"consort_queue_duration_seconds_count{model="slow""#;
+    wait_until("the request", || counted(&metrics, taken) >= 1.0);
+    system.front.terminate();
+    assert!(system.front.line_with("stopping: ").contains("30s"));
+    let told_at = Instant::now();
+    system.front.terminate();
+    let (status, log) = system.front.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("told to stop once more"), "{log}");
+    assert!(told_at.elapsed() < Duration::from_secs(5), "{:?}", told_at.elapsed());
 }
 
 #[test]
@@ -158,7 +167,7 @@ fn an_ensemble_whose_service_is_away_is_unavailable_until_it_comes_back() {
          no ready replica of stage `preprocess`: {address}: "
     );
     for system in [&early, &late] {
-        wait_for("the gateway to notice", || {
+        wait_until("the gateway to notice", || {
             let answer = system.post("/v2/models/chain/infer", INFER);
             // Not for a moment is the ensemble unknown.
             assert_eq!(answer.status, 503, "{}", answer.text);
@@ -171,7 +180,7 @@ fn an_ensemble_whose_service_is_away_is_unavailable_until_it_comes_back() {
     // What its service has is known from before: this is not there.
     assert_eq!(early.post("/v2/models/none/infer", INFER).status, 404);
     let port = format!("--grpc-port={}", address.rsplit(':').next().unwrap_or_default());
-    let _back = Program::start_on(&[argument.as_str(), &port], "consort-preprocess", &[]);
+    let _back = Program::start_on("consort-preprocess", &[argument.as_str(), &port], &[]);
     for system in [&early, &late] {
         system.wait_until_ready();
         assert_eq!(system.post("/v2/models/chain/infer", INFER).status, 200);
@@ -196,7 +205,7 @@ fn requests_go_on_while_one_of_two_replicas_dies() {
         ))
     };
     let second = system.stages[0].2.clone();
-    wait_for("both replicas' answers", || {
+    wait_until("both replicas' answers", || {
         assert_eq!(system.post("/v2/models/quick/infer", INFER).status, 200);
         upstream(&one) >= 1.0 && upstream(&second) >= 1.0
     });

@@ -14,6 +14,7 @@ mod instances;
 mod kserve;
 mod lifecycle;
 mod numbers;
+mod otlp;
 mod program;
 mod python;
 mod repository;

@@ -55,13 +55,13 @@ impl Program {
     ) -> Self {
         let mut all: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
         all.push(OsStr::new("--grpc-port=0"));
-        Self::start_on(&all, name, variables)
+        Self::start_on(name, &all, variables)
     }
 
     /// The same, with the port of the gRPC front among the arguments.
     pub(crate) fn start_on<S: AsRef<OsStr>>(
-        arguments: &[S],
         name: &str,
+        arguments: &[S],
         variables: &[(&str, &str)],
     ) -> Self {
         let mut command = Command::new(binary(name));

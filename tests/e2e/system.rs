@@ -166,12 +166,14 @@ fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> An
     Answer { status, text }
 }
 
-/// Waits until something is so; a test that waits in vain fails and says for what.
+/// Waits until something is so, and gives how long that took; a test that waits in vain fails and
+/// says for what.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let begun_at = Instant::now();
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(20));
+        assert!(begun_at.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
     }
+    begun_at.elapsed()
 }

@@ -1,91 +1,75 @@
 //! Traces leave the programs as OTLP, with every stage under the caller's trace.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::clients::python;
-use crate::program::{PATIENCE, Program};
+use crate::otlp::{Collector, Span};
+use crate::program::Program;
 use crate::repository::{INFER, Repository, shipped};
 use crate::system::{Layout, System};
 
 const TRACE: [u8; 16] = [
     0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
 ];
+const CALLER: [u8; 8] = [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7];
 pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-/// A collector that takes OTLP over HTTP and hands on the bodies.
-fn collector() -> (String, Receiver<Vec<u8>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = format!("http://{}", listener.local_addr().expect("it has one"));
-    let (sender, bodies) = channel();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let sender = sender.clone();
-            thread::spawn(move || collect(stream, &sender));
-        }
-    });
-    (address, bodies)
-}
-
-/// Answers every request on a connection with an empty 200.
-fn collect(stream: TcpStream, bodies: &Sender<Vec<u8>>) -> Option<()> {
-    let mut writer = stream.try_clone().ok()?;
-    let mut reader = BufReader::new(stream);
-    loop {
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            if line == "\r\n" {
-                break;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
-        writer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok()?;
-        bodies.send(body).ok()?;
-    }
-}
 
 fn contains(bodies: &[u8], text: &[u8]) -> bool {
     bodies.windows(text.len()).any(|window| window == text)
 }
 
+/// The span above, by its name; nothing for the first of the trace.
+fn above<'a>(spans: &'a [Span], span: &Span) -> Option<&'a Span> {
+    spans.iter().find(|other| other.id == span.parent)
+}
+
+/// Whether every span of [`TRACE`] has its parent, and each of `edges`, a span and the one above it,
+/// is among them.
+fn are_whole(spans: &[Span], edges: &[(&str, &str)]) -> bool {
+    let of_trace = || spans.iter().filter(|span| span.trace == TRACE);
+    let is_under = |span: &Span| span.parent == CALLER || above(spans, span).is_some();
+    let is_there = |(name, parent): &(&str, &str)| {
+        let named = of_trace().filter(|span| span.name == *name);
+        named.filter_map(|span| above(spans, span)).any(|above| above.name == *parent)
+    };
+    of_trace().all(is_under) && edges.iter().all(is_there)
+}
+
 #[test]
 fn a_request_is_one_trace_from_the_front_to_every_stage() {
+    const HERE: [(&str, &str); 4] = [
+        ("step quick", "infer chain"),
+        ("compute", "step quick"),
+        ("step slow", "infer chain"),
+        ("queue", "step slow"),
+    ];
+    const APART: [(&str, &str); 6] = [
+        ("step quick", "infer chain"),
+        ("infer quick", "step quick"),
+        ("compute", "infer quick"),
+        ("step slow", "infer chain"),
+        ("infer slow", "step slow"),
+        ("queue", "infer slow"),
+    ];
     let repository = Repository::new()
         .with_delay("slow", 1)
         .with_identity("quick")
         .with_chain("chain", &["quick", "slow"]);
-    for layout in Layout::ALL {
-        let (address, bodies) = collector();
-        let variables = [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-            ("OTEL_BSP_SCHEDULE_DELAY", "100"),
-        ];
-        let system = System::launch(layout, repository.path(), &variables);
+    for (layout, edges) in [(Layout::OneProcess, &HERE[..]), (Layout::Services, &APART)] {
+        let mut collector = Collector::start();
+        let system = System::launch(layout, repository.path(), &collector.variables());
         system.wait_until_ready();
         let headers = [("traceparent", TRACEPARENT)];
         assert_eq!(system.post_with("/v2/models/chain/infer", INFER, &headers).status, 200);
-        let mut received = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
-        // The names of the request's span, its steps, and what the stage did.
-        let wanted: [&[u8]; 5] = [&TRACE, b"chain", b"slow", b"queue", b"compute"];
-        while !wanted.iter().all(|text| contains(&received, text)) {
-            assert!(Instant::now() < deadline, "{layout:?}: a span is missing");
-            if let Ok(body) = bodies.recv_timeout(Duration::from_secs(1)) {
-                received.extend(body);
-            }
-        }
+        let spans = collector.spans_when(|spans| are_whole(spans, edges));
+        let of_trace = || spans.iter().filter(|span| span.trace == TRACE);
+        let firsts = of_trace().filter(|span| span.parent == CALLER);
+        let firsts: Vec<&str> = firsts.map(|span| span.name.as_str()).collect();
+        assert_eq!(firsts, ["infer chain"], "{layout:?}: the caller called once");
+        let services: BTreeSet<&str> = of_trace().map(|span| span.service.as_str()).collect();
+        let is_apart = layout == Layout::Services;
+        assert_eq!(services.len() > 1, is_apart, "{layout:?}: {services:?}");
     }
 }
 
@@ -164,20 +148,13 @@ fn count(bodies: &[u8], text: &[u8]) -> usize {
 #[test]
 fn a_generation_is_told_in_opentelemetrys_words_with_the_steps_it_rode_in() {
     for layout in Layout::ALL {
-        let (address, bodies) = collector();
-        let variables = [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-            ("OTEL_BSP_SCHEDULE_DELAY", "100"),
-        ];
-        let system = System::launch(layout, &shipped(), &variables);
+        let mut collector = Collector::start();
+        let system = System::launch(layout, &shipped(), &collector.variables());
         system.wait_until_ready();
         let body = r#"{"model":"generate","prompt":"The borrow checker","max_tokens":40,"temperature":0.5,"seed":3,"stream":true}"#;
         let headers = [("traceparent", TRACEPARENT)];
         let answer = system.post_with("/v1/completions", body, &headers);
         assert_eq!(answer.status, 200, "{}", answer.text);
-        let mut received = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
         let wanted: [&[u8]; 6] = [
             &TRACE,
             b"batch ferris",
@@ -187,14 +164,11 @@ fn a_generation_is_told_in_opentelemetrys_words_with_the_steps_it_rode_in() {
             b"gen_ai.response.finish_reasons",
         ];
         let steps = |received: &[u8]| count(received, b"batch ferris");
-        while !wanted.iter().all(|text| contains(&received, text)) || steps(&received) < 5 {
-            assert!(Instant::now() < deadline, "{layout:?}: a span is missing");
-            if let Ok(body) = bodies.recv_timeout(Duration::from_secs(1)) {
-                received.extend(body);
-            }
-        }
+        let received = collector.bytes_when(|received| {
+            wanted.iter().all(|text| contains(received, text)) && steps(received) >= 5
+        });
         // Of 40 tokens the second, fourth, eighth, sixteenth and last but eight.
-        assert_eq!(steps(&received), 5, "{layout:?}");
+        assert_eq!(steps(received), 5, "{layout:?}");
         let labels = r#"{gen_ai_operation_name="text_completion",gen_ai_request_model="generate"}"#;
         for name in ["request_duration", "time_to_first_token", "time_per_output_token"] {
             let counted = system.metric(&format!("gen_ai_server_{name}_seconds_count{labels}"));

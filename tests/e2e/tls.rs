@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
+use crate::otlp;
 use crate::program::{PATIENCE, Program};
 use crate::python::Server;
 use crate::repository::{INFER, Repository};
@@ -61,11 +62,7 @@ impl Files {
 
 /// One request under [`TRACEPARENT`] by a program that exports to `endpoint` with these variables.
 fn system(endpoint: &str, protocol: &str, variables: &[(&str, &str)], repository: &Path) -> System {
-    let mut all = vec![
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
-        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
-    ];
+    let mut all = otlp::variables(endpoint, protocol).to_vec();
     all.extend(variables);
     let system = System::launch(Layout::OneProcess, repository, &all);
     system.wait_until_ready();

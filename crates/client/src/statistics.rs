@@ -1,6 +1,6 @@
 //! The statistics of models that several replicas serve, added up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +26,7 @@ pub(crate) async fn collect(
     version: Option<u64>,
 ) -> Result<Vec<ModelStatistics>> {
     let asked = select(snapshot, name, version)?;
-    let answers = asked.iter().flat_map(|ready| {
-        let replicas = ready.remote.replicas();
-        let (name, version) = (ready.served.name.clone(), ready.served.version);
-        let replicas: Vec<_> = replicas.iter().cloned().collect();
-        replicas.into_iter().map(move |replica| ask(replica, name.clone(), version))
-    });
+    let answers = by_replica(&asked).into_iter().map(|wanted| ask(wanted, name));
     let mut sums: BTreeMap<(String, u64), ModelStatistics> = BTreeMap::new();
     for statistics in join_all(answers).await.into_iter().flatten() {
         let version = statistics.version.parse().unwrap_or_default();
@@ -71,19 +66,55 @@ fn select<'a>(snapshot: &'a Snapshot, name: &str, version: Option<u64>) -> Resul
     })
 }
 
-async fn ask(replica: Arc<Replica>, name: Arc<str>, version: u64) -> Option<ModelStatistics> {
+/// What is asked of one replica: model versions by their names.
+struct Wanted {
+    replica: Arc<Replica>,
+    versions: BTreeSet<(Arc<str>, u64)>,
+}
+
+/// Each replica once, with everything that it is asked about.
+fn by_replica(asked: &[&Ready]) -> Vec<Wanted> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for ready in asked {
+        let version = (ready.served.name.clone(), ready.served.version);
+        for replica in ready.remote.replicas().iter() {
+            match wanted.iter_mut().find(|known| Arc::ptr_eq(&known.replica, replica)) {
+                Some(known) => drop(known.versions.insert(version.clone())),
+                None => wanted
+                    .push(Wanted { replica: replica.clone(), versions: [version.clone()].into() }),
+            }
+        }
+    }
+    wanted
+}
+
+/// Asks one replica, once however many versions it has; nothing when it does not answer.
+async fn ask(Wanted { replica, versions }: Wanted, name: &str) -> Vec<ModelStatistics> {
+    let request = match versions.first() {
+        Some((name, version)) if versions.len() == 1 => {
+            ModelStatisticsRequest { name: name.to_string(), version: version.to_string() }
+        }
+        // All versions of the model, or all models.
+        _ => ModelStatisticsRequest { name: name.to_owned(), version: String::new() },
+    };
     let mut client = replica.client();
-    let request =
-        ModelStatisticsRequest { name: name.as_ref().into(), version: version.to_string() };
     let answer = timeout(ANSWER_TIMEOUT, client.model_statistics(request)).await;
     let reason = match answer {
-        Ok(Ok(response)) => return response.into_inner().model_stats.into_iter().next(),
+        Ok(Ok(response)) => {
+            let mut told = response.into_inner().model_stats;
+            // A model of this name may be served by another stage alone.
+            told.retain(|told| {
+                let version = told.version.parse().unwrap_or_default();
+                versions.len() == 1 || versions.contains(&(told.name.as_str().into(), version))
+            });
+            return told;
+        }
         Ok(Err(status)) => reason(&status),
         Err(_) => format!("no answer within {ANSWER_TIMEOUT:?}"),
     };
     let (stage, address) = (&*replica.stage, replica.address);
-    tracing::debug!(stage, %address, model = &*name, "no statistics: {reason}");
-    None
+    tracing::debug!(stage, %address, model = name, "no statistics: {reason}");
+    Vec::new()
 }
 
 fn add(sum: &mut ModelStatistics, more: ModelStatistics) {

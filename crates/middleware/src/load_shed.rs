@@ -34,8 +34,8 @@ impl LoadShed {
         Self { edge, limit, slots: Arc::new(Semaphore::new(limit)) }
     }
 
-    /// The requests in flight.
-    pub fn in_flight(&self) -> usize {
+    #[cfg(test)]
+    fn in_flight(&self) -> usize {
         self.limit - self.slots.available_permits()
     }
 

@@ -15,7 +15,9 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
-/// Requests as large as the protocol can say, as Triton takes them.
+use crate::http::{PING_EVERY, PING_LIMIT};
+
+/// Answers as large as the protocol can say, as Triton gives them.
 const MAX_MESSAGE: usize = i32::MAX as usize;
 
 /// What a sender may have on its way without hearing from us: a large tensor is not held up by
@@ -42,17 +44,18 @@ impl Grpc {
 /// A server with the transport settings of every Consort program.
 pub(crate) fn builder() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_LIMIT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
         .http2_max_local_error_reset_streams(Some(MAX_RESETS))
 }
 
-/// Inference, health and reflection.
-pub(crate) fn routes(models: Arc<dyn Models>) -> Routes {
+/// Inference, health and reflection; no message may have more than `max_input_size` bytes.
+pub(crate) fn routes(models: Arc<dyn Models>, max_input_size: usize) -> Routes {
     let inference = GrpcInferenceServiceServer::new(Grpc::new(models.clone()))
-        .max_decoding_message_size(MAX_MESSAGE)
+        .max_decoding_message_size(max_input_size)
         .max_encoding_message_size(MAX_MESSAGE)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
         .accept_compressed(tonic::codec::CompressionEncoding::Deflate);
@@ -74,4 +77,51 @@ pub(crate) fn routes(models: Arc<dyn Models>) -> Routes {
         }
     }
     routes.routes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use consort_protocol::ModelInferRequest;
+    use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
+    use tokio::net::TcpListener;
+    use tonic::Code;
+    use tonic::transport::server::TcpIncoming;
+
+    use super::*;
+    use crate::http::tests::hang;
+    use crate::nothing::Nothing;
+
+    /// A front with these routes on a free port.
+    async fn front(routes: Routes) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = builder().add_routes(routes);
+        tokio::spawn(
+            served.serve_with_incoming_shutdown(TcpIncoming::from(listener), pending::<()>()),
+        );
+        address
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_larger_than_allowed_is_refused() {
+        let address = front(routes(Arc::<Nothing>::default(), 1_000)).await;
+        let client = GrpcInferenceServiceClient::connect(format!("http://{address}")).await;
+        let mut client = client.unwrap();
+        for (size, is_refused) in [(900, false), (1_000, true)] {
+            let raw_input_contents = vec![vec![0; size].into()];
+            let request = ModelInferRequest { raw_input_contents, ..Default::default() };
+            // No model is there that would take the other.
+            let code = client.model_infer(request).await.unwrap_err().code();
+            assert_eq!(code == Code::OutOfRange, is_refused, "{size}: {code:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_say_that_it_is_there_is_left() {
+        let after = hang(front(Routes::default()).await).await;
+        assert!((PING_EVERY + PING_LIMIT..2 * PING_EVERY).contains(&after), "{after:?}");
+    }
 }

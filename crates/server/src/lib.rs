@@ -7,14 +7,20 @@ mod cache_options;
 mod control_options;
 mod grpc;
 mod healthcheck;
+mod http;
 mod identity;
+mod incoming;
 mod lifecycle;
 mod limit_options;
 mod listen;
 mod metrics;
 mod metrics_config;
+pub mod not_offered;
+#[cfg(test)]
+mod nothing;
 mod options;
 mod run;
+mod signals;
 mod stage_main;
 mod table;
 

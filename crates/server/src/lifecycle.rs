@@ -1,5 +1,6 @@
 //! The models of a server together with whether the server still wants to be called.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -65,6 +66,14 @@ impl Models for Lifecycle {
         self.models.get(name, version)
     }
 
+    fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
+        self.models.away(name, version)
+    }
+
+    fn expect(&self, models: BTreeSet<Arc<str>>) {
+        self.models.expect(models);
+    }
+
     fn index(&self) -> Vec<IndexEntry> {
         self.models.index()
     }
@@ -95,5 +104,20 @@ impl Models for Lifecycle {
 
     fn generation(&self) -> watch::Receiver<u64> {
         self.models.generation()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nothing::Nothing;
+
+    #[test]
+    fn what_the_models_say_and_are_told_passes_through() {
+        let models = Arc::<Nothing>::default();
+        let lifecycle = Lifecycle::new(models.clone());
+        assert_eq!(lifecycle.away("m", None).as_deref(), Some("m is away"));
+        lifecycle.expect(["m".into()].into());
+        assert_eq!(*models.expected.lock().unwrap(), ["m".into()].into());
     }
 }

@@ -35,6 +35,15 @@ pub struct Options {
     #[arg(long, env = "CONSORT_GRPC_PORT", default_value_t = 8001, value_name = "PORT")]
     pub grpc_port: u16,
 
+    /// Largest message that the gRPC front takes, in bytes
+    #[arg(
+        long,
+        env = "CONSORT_GRPC_MAX_INPUT_SIZE",
+        default_value_t = i32::MAX as usize,
+        value_name = "BYTES"
+    )]
+    pub grpc_max_input_size: usize,
+
     /// Address that metrics and health listen on
     #[arg(long, env = "CONSORT_METRICS_ADDRESS", default_value_t = ANYWHERE, value_name = "ADDRESS")]
     pub metrics_address: IpAddr,

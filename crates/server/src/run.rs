@@ -1,31 +1,32 @@
 //! Runs a service: opens its ports, serves until it is told to stop, and lets requests finish.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use axum::Router;
-use axum::serve::ListenerExt;
 use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
 use consort_repository::{Models, State};
 use consort_telemetry::{Metrics, Sampler};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
+use tokio::task::JoinSet;
+use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use crate::arrivals::Arrivals;
 use crate::grpc;
+use crate::incoming::incoming;
 use crate::lifecycle::Lifecycle;
 use crate::listen::listen;
 use crate::options::Options;
-use crate::{metrics, table};
+use crate::signals::Signals;
+use crate::{http, metrics, table};
 
 /// A service to run.
 pub struct Service {
@@ -78,10 +79,11 @@ pub fn finish(name: &str, served: Result<()>) -> ExitCode {
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Serves until a signal comes, then: not ready → accept what is on its way → stop accepting →
-/// drain → unload → return.
+/// drain → unload → return. A second signal ends it at once, as does a front that ends, with an error.
 pub async fn run(options: &Options, service: Service) -> Result<()> {
+    let mut signals = Signals::listen()?;
     let (stop, stopping) = watch::channel(false);
-    let mut servers = tokio::task::JoinSet::new();
+    let mut servers = JoinSet::new();
     let models: Arc<dyn Models> = service.models.clone();
     if !options.strict_readiness {
         service.models.relax();
@@ -94,12 +96,13 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
         tracing::info!("Started Metrics Service at {}", listener.local_addr()?);
         let router = metrics::router(service.metrics.clone(), models.clone());
         // Not drained: it answers until the very end, so that the drain can be watched.
-        tokio::spawn(serve_http(listener, router, never()));
+        tokio::spawn(http::serve(listener, router, pending()));
     }
     let address = SocketAddr::new(options.grpc_address, options.grpc_port);
     let listener = listen(address, "--grpc-port").await?;
     tracing::info!("Started GRPCInferenceService at {}", listener.local_addr()?);
-    servers.spawn(serve_grpc(listener, models.clone(), options.max_in_flight, stopping.clone()));
+    let routes = grpc::routes(models, options.grpc_max_input_size);
+    servers.spawn(serve_grpc(listener, routes, options.max_in_flight, stopping.clone()));
 
     if let Some((address, router)) = service.http {
         let listener = listen(address, "--http-port").await?;
@@ -113,31 +116,53 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
                 // Answers at once that the server is overloaded when every place is taken.
                 .layer(LoadShed::new(Edge::Http, options.max_in_flight)),
         );
-        servers.spawn(serve_http(listener, router, stopped(stopping)));
+        let served = http::serve(listener, router, stopped(stopping));
+        servers.spawn(served.map(Ok));
     }
     service.models.open();
     let must_load = options.control.exit_on_error && service.loads_models;
-    until_stopped(&service.models, must_load).await?;
-    tracing::info!("stopping: waiting up to {:?} for requests to finish", options.exit_timeout());
+    tokio::select! {
+        told = until_stopped(&service.models, must_load, &mut signals) => told?,
+        ended = an_end(&mut servers) => return Err(ended),
+    }
     service.models.drain();
     // Every server holds a receiver or has ended.
     let _ = stop.send(true);
-    let drained = async { while servers.join_next().await.is_some() {} };
-    if tokio::time::timeout(options.exit_timeout(), drained).await.is_err() {
-        tracing::warn!("some requests were still running after {:?}", options.exit_timeout());
+    tokio::select! {
+        () = wind_down(servers, &service.models, options.exit_timeout()) => Ok(()),
+        () = signals.told_to_stop() => {
+            bail!("told to stop once more: what was still running is cut off")
+        }
     }
-    if tokio::time::timeout(CLOSING, service.models.close()).await.is_err() {
+}
+
+/// Waits for a front that ends although nobody told it to, and says why.
+async fn an_end(servers: &mut JoinSet<Result<()>>) -> Error {
+    match servers.join_next().await {
+        Some(Ok(Err(error))) => error,
+        Some(Err(error)) => Error::new(error).context("a front failed"),
+        Some(Ok(Ok(()))) | None => anyhow!("a front ended by itself"),
+    }
+}
+
+/// Waits for the requests to finish and for the models to leave the memory, each for so long.
+async fn wind_down(mut servers: JoinSet<Result<()>>, models: &Lifecycle, limit: Duration) {
+    tracing::info!("stopping: waiting up to {limit:?} for requests to finish");
+    let drained = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(limit, drained).await.is_err() {
+        tracing::warn!("some requests were still running after {limit:?}");
+    }
+    if tokio::time::timeout(CLOSING, models.close()).await.is_err() {
         tracing::warn!("some models were still in memory {CLOSING:?} after their last request");
     }
-    Ok(())
 }
 
 async fn serve_grpc(
     listener: TcpListener,
-    models: Arc<dyn Models>,
+    routes: Routes,
     max_in_flight: usize,
     stopping: watch::Receiver<bool>,
-) {
+) -> Result<()> {
     let layers = ServiceBuilder::new()
         // Joins the caller's trace, so that every later event belongs to the request.
         .layer(JoinTrace)
@@ -146,53 +171,33 @@ async fn serve_grpc(
         // Answers at once that the server is overloaded when every place is taken.
         .layer(LoadShed::new(Edge::Grpc, max_in_flight))
         .into_inner();
-    // A streamed response goes out in several small writes; each would wait for the caller's
-    // delayed acknowledgement, 40 ms. The builder's own setting does not reach a given listener.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let arrivals = Arrivals::default();
-    let counted = arrivals.clone();
-    let incoming = incoming.inspect(move |_| counted.note());
-    let served = grpc::builder()
+    let connections = incoming(listener, arrivals.clone()).map(io::Result::Ok);
+    grpc::builder()
         .layer(layers)
-        .add_routes(grpc::routes(models))
-        .serve_with_incoming_shutdown(incoming, arrivals.quiet_after(stopped(stopping)))
-        .await;
-    if let Err(error) = served {
-        tracing::error!("the gRPC front ended: {error}");
-    }
-}
-
-async fn serve_http(
-    listener: TcpListener,
-    router: Router,
-    until: impl Future<Output = ()> + Send + 'static,
-) {
-    // Answers are small and wanted at once, a streamed token above all.
-    let arrivals = Arrivals::default();
-    let counted = arrivals.clone();
-    let listener = listener.tap_io(move |stream| {
-        counted.note();
-        drop(stream.set_nodelay(true));
-    });
-    let until = arrivals.quiet_after(until);
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
-        tracing::error!("the HTTP front ended: {error}");
-    }
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections, arrivals.quiet_after(stopped(stopping)))
+        .await
+        .context("the gRPC front ended")
 }
 
 /// Waits until the server is told to stop; an error when a model cannot be loaded at the start
 /// although it `must_load`.
-async fn until_stopped(models: &Arc<Lifecycle>, must_load: bool) -> Result<()> {
-    let mut told = pin!(told_to_stop());
+async fn until_stopped(
+    models: &Arc<Lifecycle>,
+    must_load: bool,
+    signals: &mut Signals,
+) -> Result<()> {
     tokio::select! {
-        told = &mut told => return told,
+        () = signals.told_to_stop() => return Ok(()),
         () = announce(&**models) => {}
     }
     let failures = models.failures();
     if must_load && !failures.is_empty() {
         bail!("models cannot be loaded at the start:\n{}", failures.join("\n"));
     }
-    told.await
+    signals.told_to_stop().await;
+    Ok(())
 }
 
 /// Logs the table of models once none is loading any more.
@@ -215,15 +220,21 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-async fn never() {
-    std::future::pending::<()>().await;
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn told_to_stop() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C")?,
+    #[tokio::test]
+    async fn a_front_that_ends_by_itself_is_an_error_that_says_why() {
+        let end_of = async |front: fn() -> Result<()>| {
+            let mut servers = JoinSet::new();
+            servers.spawn(pending());
+            servers.spawn(async move { front() });
+            format!("{:#}", an_end(&mut servers).await)
+        };
+        assert_eq!(end_of(|| Err(anyhow!("no more memory"))).await, "no more memory");
+        assert_eq!(end_of(|| Ok(())).await, "a front ended by itself");
+        let panicked = end_of(|| panic!("on purpose")).await;
+        assert!(panicked.starts_with("a front failed: ") && panicked.contains("on purpose"));
     }
-    Ok(())
 }

@@ -189,7 +189,10 @@ fn check_sampler(lookup: &Lookup<'_>) -> Result<(), Error> {
     if !sampler.ends_with("traceidratio") {
         return Ok(());
     }
-    let argument = lookup(SAMPLER_ARGUMENT).unwrap_or_default();
+    // As the specification has it, every trace is kept.
+    let Some(argument) = lookup(SAMPLER_ARGUMENT) else {
+        return Ok(());
+    };
     let ratio = argument.parse::<f64>().ok();
     match ratio {
         Some(ratio) if (0.0..=1.0).contains(&ratio) => Ok(()),
@@ -289,9 +292,18 @@ mod tests {
             "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE=c",
         );
         let ratio = (SAMPLER, "parentbased_traceidratio");
-        check_refused(&[ratio], "OTEL_TRACES_SAMPLER_ARG=");
         check_refused(&[ratio, (SAMPLER_ARGUMENT, "2")], "OTEL_TRACES_SAMPLER_ARG=2");
         check_refused(&[(LOG_FILTERS[1], "a=b=c")], "RUST_LOG");
+    }
+
+    #[test]
+    fn a_share_of_traces_that_is_not_stated_is_all_of_them() {
+        let asked = (ENDPOINTS[1], "http://c:4317");
+        for sampler in ["traceidratio", "parentbased_traceidratio"] {
+            check_export(&[asked, (SAMPLER, sampler)], Some(Protocol::Grpc));
+            let empty = (SAMPLER_ARGUMENT, "");
+            check_export(&[asked, (SAMPLER, sampler), empty], Some(Protocol::Grpc));
+        }
     }
 
     #[test]

@@ -230,6 +230,8 @@ fn step_labels([ensemble, step, model]: &[Box<str>; 3]) -> [(&'static str, &str)
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::meter::Execution;
     use crate::semconv::triton;
@@ -323,9 +325,10 @@ mod tests {
         ));
     }
 
-    #[test]
-    fn every_name_is_documented() {
-        let page = include_str!("../../../docs/observability.md");
+    const PAGE: &str = include_str!("../../../docs/observability.md");
+
+    /// The names of every metric that there can be.
+    fn families() -> BTreeSet<String> {
         let metrics = Metrics::with(MetricsOptions {
             histogram_latencies: true,
             summary_latencies: true,
@@ -338,18 +341,69 @@ mod tests {
         let text = metrics.encode();
         let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         let families = families.filter_map(|line| line.split(' ').next());
+        // Those that depend on the machine or the options as well: every literal that is a name.
+        let literals = include_str!("semconv.rs").split('"');
+        let literals = literals.filter(|text| text.starts_with("nv_"));
+        families.chain(literals).map(str::to_owned).collect()
+    }
+
+    /// Whether a name stands in a text, and not only a longer one that it begins or ends.
+    fn is_named(text: &str, name: &str) -> bool {
+        let is_part = |next: Option<char>| next.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        text.match_indices(name).any(|(at, _)| {
+            let (before, after) = (&text[..at], &text[at + name.len()..]);
+            !is_part(before.chars().next_back()) && !is_part(after.chars().next())
+        })
+    }
+
+    /// The words of a text that are called as metrics are.
+    fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
+        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.filter(|word| {
+            let mut begins = ["nv_", "consort_", "gen_ai_", "process_"].into_iter();
+            begins.any(|begin| word.len() > begin.len() && word.starts_with(begin))
+        })
+    }
+
+    #[test]
+    fn every_metric_that_is_written_about_exists() {
+        let families = families();
+        let labels = include_str!("semconv.rs");
+        let exists = |word: &str| {
+            let series = ["_bucket", "_count", "_sum"].into_iter();
+            let mut names = series.filter_map(|end| word.strip_suffix(end)).chain([word]);
+            // `nv_inference_*` and the like stand for several.
+            let is_several = word.ends_with('_');
+            names.any(|name| families.contains(name))
+                || is_named(labels, word)
+                || (is_several && families.iter().any(|family| family.starts_with(word)))
+        };
+        let dashboard =
+            include_str!("../../../deploy/observability/grafana/dashboards/consort.json");
+        let expressions: Vec<&str> =
+            dashboard.lines().filter(|line| line.contains("\"expr\": ")).collect();
+        assert!(expressions.len() > 5, "{expressions:?}");
+        let expressions = expressions.into_iter().flat_map(metrics_in);
+        // A parameter of responses and a target of the log, which are called alike.
+        let others = ["consort_durations", "consort_scheduler"];
+        let told = metrics_in(PAGE).filter(|word| !others.contains(word));
+        for word in expressions.chain(told) {
+            assert!(exists(word), "there is no metric `{word}`");
+        }
+    }
+
+    #[test]
+    fn every_name_is_documented() {
         // Spans, attributes and labels: the constants of semconv that are plain strings.
         let constants = include_str!("semconv.rs").lines();
         let constants = constants.filter_map(|line| line.split_once(": &str = \""));
         let constants = constants.filter_map(|(_, rest)| rest.strip_suffix("\";"));
-        // Those that depend on the machine or the options as well: every literal that is a name.
-        let literals = include_str!("semconv.rs").split('"');
-        let literals = literals.filter(|text| text.starts_with("nv_"));
-        let names: Vec<_> = families.chain(constants).chain(literals).collect();
+        let families = families();
+        let names: Vec<_> = families.iter().map(String::as_str).chain(constants).collect();
         assert!(names.len() > 40, "{names:?}");
         let is_internal = |name: &str| name == crate::semconv::span::TARGET;
         for name in names.into_iter().filter(|name| !is_internal(name)) {
-            assert!(page.contains(name), "`{name}` is not in docs/observability.md");
+            assert!(is_named(PAGE, name), "`{name}` is not in docs/observability.md");
         }
     }
 

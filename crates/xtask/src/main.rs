@@ -52,7 +52,7 @@ enum Task {
     },
     /// Measure the programs as they are deployed, beside what they cannot beat.
     Bench {
-        /// Measure only these: identity, steps, embed, start, memory.
+        /// Measure only these: identity, steps, generate, streams, embed, batching, start, memory, reload.
         cases: Vec<String>,
         /// Put the figures into `docs/benchmarks.md`.
         #[arg(long, conflicts_with = "cases")]

@@ -26,7 +26,11 @@ async fn fleet_that_knows(fakes: &[&Fake], own: &[&str]) -> Arc<Fleet> {
 }
 
 async fn load(fleet: &Fleet) -> Result<()> {
-    fleet.control(Change::load("m", Some("{}".into()), Vec::new())?).await
+    load_model(fleet, "m").await
+}
+
+async fn load_model(fleet: &Fleet, model: &str) -> Result<()> {
+    fleet.control(Change::load(model, Some("{}".into()), Vec::new())?).await
 }
 
 async fn unload(fleet: &Fleet) -> Result<()> {
@@ -89,6 +93,25 @@ async fn what_some_replicas_have_done_the_others_are_made_to_do() {
     two.state.is_fixed.store(false, SeqCst);
     until(|| two.state.index.lock().iter().any(|row| row.name == "m" && row.state == "READY"))
         .await;
+}
+
+#[tokio::test]
+async fn a_model_that_keeps_failing_on_a_replica_holds_up_no_other() {
+    let [one, two] = ["one", "two"].map(|own| {
+        let fake = unloaded(own);
+        fake.state.forget("n");
+        fake
+    });
+    two.state.refusals.lock().extend([("m".to_owned(), usize::MAX), ("n".to_owned(), 1)]);
+    let fleet = fleet_that_knows(&[&one, &two], &["one", "two"]).await;
+    assert!(load(&fleet).await.is_err());
+    // Told with the others, at once once more, and after a second: the next time is after two more.
+    until(|| changes(&two).len() == 3).await;
+    assert!(load_model(&fleet, "n").await.is_err());
+    until(|| changes(&two).len() == 5).await;
+    assert_eq!(changes(&two)[3..], ["load n 1", "load n 1"]);
+    until(|| changes(&two).len() == 6).await;
+    assert_eq!(changes(&two)[5], "load m 1");
 }
 
 #[tokio::test]

@@ -57,8 +57,11 @@ pub(crate) struct FakeState {
     pub(crate) gate: Semaphore,
     /// The loads and unloads that were asked for, each with its number of parameters.
     pub(crate) changes: Mutex<Vec<String>>,
+    pub(crate) asked_for_statistics: AtomicUsize,
     /// Whether it refuses to load and unload.
     pub(crate) is_fixed: AtomicBool,
+    /// How many more changes of a model it refuses.
+    pub(crate) refusals: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Fake {
@@ -81,7 +84,9 @@ impl Fake {
             request: Mutex::default(),
             gate: Semaphore::new(0),
             changes: Mutex::default(),
+            asked_for_statistics: AtomicUsize::default(),
             is_fixed: AtomicBool::new(false),
+            refusals: Mutex::default(),
         });
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         // `SO_REUSEADDR` is what lets a service come back on its old port.
@@ -128,7 +133,10 @@ impl FakeState {
         (state, reason): (&str, &str),
     ) -> Result<(), Status> {
         self.changes.lock().push(format!("{what} {model} {parameters}"));
-        if self.is_fixed.load(SeqCst) {
+        let mut refusals = self.refusals.lock();
+        let left = refusals.get_mut(model).filter(|left| **left > 0);
+        let is_refused = left.map(|left| *left -= 1).is_some();
+        if is_refused || self.is_fixed.load(SeqCst) {
             return Err(Status::unavailable("not while polling is enabled"));
         }
         let mut index = self.index.lock();
@@ -342,11 +350,16 @@ impl GrpcInferenceService for Service {
         request: Request<ModelStatisticsRequest>,
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
+        self.0.asked_for_statistics.fetch_add(1, SeqCst);
         let count = self.0.calls.load(SeqCst) as u64;
         let success = StatisticDuration { count, ns: 10 * count };
-        let statistics = ModelStatistics {
-            name,
-            version,
+        let index = self.0.index.lock();
+        let rows = index.iter().filter(|row| {
+            (name.is_empty() || row.name == name) && (version.is_empty() || row.version == version)
+        });
+        let statistics = rows.map(|row| ModelStatistics {
+            name: row.name.clone(),
+            version: row.version.clone(),
             last_inference: count,
             inference_count: count,
             inference_stats: Some(InferStatistics {
@@ -354,8 +367,8 @@ impl GrpcInferenceService for Service {
                 ..InferStatistics::default()
             }),
             ..ModelStatistics::default()
-        };
-        let model_stats = vec![statistics];
+        });
+        let model_stats = statistics.collect();
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
 

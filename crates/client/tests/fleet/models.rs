@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use consort_client::{Addresses, Discovery, Fleet, FleetOptions, Found, StageAddress};
@@ -241,6 +242,20 @@ async fn stages_that_serve_the_same_share_it() {
         crate::calls::ask(&*served.stage, 1).await.unwrap();
     }
     assert_eq!((one.calls(), two.calls()), (2, 2));
+}
+
+#[tokio::test]
+async fn each_replica_is_asked_once_for_the_statistics_of_everything() {
+    let (one, two) = (Fake::start(&["a", "b", "one"]), Fake::start(&["a", "b", "two"]));
+    // Not ready there: what it has done elsewhere is no concern of callers.
+    one.state.index.lock().push(row("old", "1", "UNAVAILABLE", "unloaded"));
+    let fleet = ready_fleet(&[&one, &two]).await;
+    until(|| ["one", "two"].iter().all(|model| fleet.get(model, None).is_ok())).await;
+    let statistics = fleet.statistics("", None).await.unwrap();
+    let names: Vec<_> = statistics.iter().map(|model| model.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "one", "two"]);
+    let asked = [one, two].map(|fake| fake.state.asked_for_statistics.load(SeqCst));
+    assert_eq!(asked, [1, 1]);
 }
 
 #[tokio::test]

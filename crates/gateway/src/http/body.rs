@@ -1,10 +1,14 @@
-//! Reads request bodies, keeping no more of one than the limit allows.
+//! Reads request bodies, keeping no more of one than the limit allows and waiting for no slow sender.
+
+mod pace;
 
 use axum::body::{Body, HttpBody};
+use axum::http::StatusCode;
 use axum::http::header::CONNECTION;
 use bytes::{Bytes, BytesMut};
-use consort_stage::Error;
-use http_body_util::BodyExt;
+use consort_stage::{Code, Error};
+
+use self::pace::{Paced, Slow};
 
 use super::error::Failure;
 
@@ -19,11 +23,19 @@ enum Stop {
         received: usize,
     },
     TooManyChunks,
+    TooSlow,
     Broken(axum::Error),
 }
 
+impl From<Slow> for Stop {
+    fn from(_: Slow) -> Self {
+        Self::TooSlow
+    }
+}
+
 /// The whole body, or an error once it proves larger than `limit`.
-pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Failure> {
+pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let mut body = Paced::new(body);
     let stop = match collect(&mut body, limit).await {
         Ok(bytes) => return Ok(bytes),
         Err(stop) => stop,
@@ -37,6 +49,7 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Failure>
             let text = format!("the chunked request body has more than {MAX_CHUNKS} chunks");
             (Error::invalid(text), false)
         }
+        Stop::TooSlow => return Err(too_slow()),
         Stop::Broken(cause) => {
             let error = Error::invalid("the request body could not be read to its end");
             (error.with_source(cause), false)
@@ -49,8 +62,8 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Failure>
 /// Puts the pieces of a body together; one that comes in one piece is not copied.
 ///
 /// A body that says its length is refused before any of it is read.
-async fn collect(body: &mut Body, limit: usize) -> Result<Bytes, Stop> {
-    let hint = body.size_hint();
+async fn collect(body: &mut Paced, limit: usize) -> Result<Bytes, Stop> {
+    let hint = body.body.size_hint();
     let announced = usize::try_from(hint.lower()).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(Stop::TooLarge { size: announced, received: 0 });
@@ -59,7 +72,7 @@ async fn collect(body: &mut Body, limit: usize) -> Result<Bytes, Stop> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let mut chunks = 0;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = body.frame().await? {
         let chunk = frame.map_err(Stop::Broken)?.into_data().unwrap_or_default();
         if chunk.is_empty() {
             continue;
@@ -89,13 +102,13 @@ async fn collect(body: &mut Body, limit: usize) -> Result<Bytes, Stop> {
 ///
 /// A client that sends its body before it reads the answer would otherwise see no more of the
 /// answer than a broken pipe.
-async fn skip_rest(body: &mut Body, most: usize) -> bool {
+async fn skip_rest(body: &mut Paced, most: usize) -> bool {
     let mut left = most as u64;
-    while body.size_hint().lower() <= left {
+    while body.body.size_hint().lower() <= left {
         let frame = match body.frame().await {
-            None => return true,
-            Some(Err(_)) => return false,
-            Some(Ok(frame)) => frame,
+            Ok(None) => return true,
+            Ok(Some(Err(_))) | Err(Slow) => return false,
+            Ok(Some(Ok(frame))) => frame,
         };
         let size = frame.data_ref().map_or(0, Bytes::len) as u64;
         match left.checked_sub(size) {
@@ -104,6 +117,19 @@ async fn skip_rest(body: &mut Body, most: usize) -> bool {
         }
     }
     false
+}
+
+/// The answer to a body that is waited for no longer; the connection goes with it.
+fn too_slow() -> Failure {
+    let text = format!(
+        "the request body came too slowly: it must not pause for {} s, and come at {} bytes a \
+         second at least",
+        pace::LONGEST_PAUSE.as_secs(),
+        pace::SLOWEST
+    );
+    Failure::from(Error::new(Code::DeadlineExceeded, text))
+        .with_status(StatusCode::REQUEST_TIMEOUT)
+        .with_header(CONNECTION, "close")
 }
 
 /// The error about input of `size` bytes where `limit` are allowed.

@@ -17,6 +17,7 @@ pub(super) type Outcome = Result<Response, Failure>;
 #[derive(Debug)]
 pub(super) struct Failure {
     error: Error,
+    status: StatusCode,
     header: Option<(HeaderName, &'static str)>,
     is_the_callers_fault: bool,
     // Boxed, so that errors do not widen results.
@@ -34,6 +35,16 @@ impl Failure {
     /// What failed.
     pub(super) fn error(&self) -> &Error {
         &self.error
+    }
+
+    /// The status that its response has.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The same failure with this status, where HTTP has one that says more than its code's.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 
     /// The same failure with one more header in its response.
@@ -60,14 +71,15 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let is_the_callers_fault = !error.code().is_the_servers_fault();
-        Self { error, header: None, is_the_callers_fault, labels: Box::default() }
+        let status = status(&error);
+        Self { error, status, header: None, is_the_callers_fault, labels: Box::default() }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         log_failure(&self.error, self.is_the_callers_fault, &self.labels);
-        let mut response = json_error(status(&self.error), self.error.message());
+        let mut response = json_error(self.status, self.error.message());
         if let Some((name, value)) = self.header {
             let value = HeaderValue::from_static(value);
             response.headers_mut().insert(name, value);
@@ -83,8 +95,8 @@ pub(super) fn in_stream(error: &Error, span: &Span, labels: &Labels) -> (StatusC
     (status(error), body(error.message()))
 }
 
-/// The status that an error has over HTTP.
-pub(super) fn status(error: &Error) -> StatusCode {
+/// The status that an error has over HTTP as a rule.
+fn status(error: &Error) -> StatusCode {
     let (_, status) = error.code().statuses();
     StatusCode::from_u16(status).expect("the table of codes holds HTTP statuses")
 }

@@ -1,25 +1,18 @@
 //! Routes of Triton's that this server knows and does not offer.
 
+use consort_server::not_offered;
 use consort_stage::Error;
 
 use super::error::Failure;
 
 /// Trace settings.
 pub(super) async fn tracing() -> Failure {
-    Error::unsupported(
-        "trace settings can not be read or changed over the protocol; tracing follows the server's \
-         `OTEL_*` environment variables",
-    )
-    .into()
+    Error::unsupported(not_offered::TRACE_SETTINGS).into()
 }
 
 /// Log settings.
 pub(super) async fn logging() -> Failure {
-    Error::unsupported(
-        "log settings can not be read or changed over the protocol; the server's options \
-         `--log-format` and `--log-verbose` set them",
-    )
-    .into()
+    Error::unsupported(not_offered::LOG_SETTINGS).into()
 }
 
 /// Control of shared memory.
@@ -29,5 +22,5 @@ pub(super) async fn memory() -> Failure {
 
 /// The error about anything that would place tensors in memory shared with the client.
 pub(super) fn shared_memory() -> Error {
-    Error::unsupported("Client shared memory is disabled. Tensors are sent in the request.")
+    Error::unsupported(not_offered::SHARED_MEMORY)
 }

@@ -216,7 +216,7 @@ impl Reply {
 /// Runs a future in a test that is not asynchronous itself.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     static RUNTIME: LazyLock<Runtime> =
-        LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
+        LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
     RUNTIME.block_on(future)
 }
 

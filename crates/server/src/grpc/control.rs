@@ -21,7 +21,7 @@ use consort_protocol::{
     SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse, parse_version,
     repository_index_response,
 };
-use consort_repository::{Change, IndexEntry, Labels, State};
+use consort_repository::{Change, IndexEntry, Labels, Served, State};
 use consort_stage::{Code, Context, Error};
 use consort_telemetry::{Protocol, request_span};
 use futures::Stream;
@@ -32,6 +32,7 @@ use super::infer::{TELLS_DURATIONS, infer, refused, says_true};
 use super::repository;
 use super::stream::InferStream;
 use crate::identity::{EXTENSIONS, NAME, VERSION};
+use crate::not_offered;
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -166,59 +167,54 @@ impl GrpcInferenceService for Grpc {
         &self,
         _: Request<SystemSharedMemoryStatusRequest>,
     ) -> Reply<SystemSharedMemoryStatusResponse> {
-        Err(not_offered(NO_SHARED_MEMORY))
+        Err(refuse(not_offered::SHARED_MEMORY))
     }
 
     async fn system_shared_memory_register(
         &self,
         _: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Reply<SystemSharedMemoryRegisterResponse> {
-        Err(not_offered(NO_SHARED_MEMORY))
+        Err(refuse(not_offered::SHARED_MEMORY))
     }
 
     async fn system_shared_memory_unregister(
         &self,
         _: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Reply<SystemSharedMemoryUnregisterResponse> {
-        Err(not_offered(NO_SHARED_MEMORY))
+        Err(refuse(not_offered::SHARED_MEMORY))
     }
 
     async fn cuda_shared_memory_status(
         &self,
         _: Request<CudaSharedMemoryStatusRequest>,
     ) -> Reply<CudaSharedMemoryStatusResponse> {
-        Err(not_offered(NO_SHARED_MEMORY))
+        Err(refuse(not_offered::SHARED_MEMORY))
     }
 
     async fn cuda_shared_memory_register(
         &self,
         _: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Reply<CudaSharedMemoryRegisterResponse> {
-        Err(not_offered(NO_SHARED_MEMORY))
+        Err(refuse(not_offered::SHARED_MEMORY))
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         _: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Reply<CudaSharedMemoryUnregisterResponse> {
-        Err(not_offered(NO_SHARED_MEMORY))
+        Err(refuse(not_offered::SHARED_MEMORY))
     }
 
     async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Reply<TraceSettingResponse> {
-        Err(not_offered("trace settings follow the OTEL_* variables and cannot be changed here"))
+        Err(refuse(not_offered::TRACE_SETTINGS))
     }
 
     async fn log_settings(&self, _: Request<LogSettingsRequest>) -> Reply<LogSettingsResponse> {
-        Err(not_offered(
-            "log settings follow --log-format and --log-verbose and cannot be changed here",
-        ))
+        Err(refuse(not_offered::LOG_SETTINGS))
     }
 }
 
-/// Triton's text where a client's shared memory is not let in.
-const NO_SHARED_MEMORY: &str = "Client shared memory is disabled. Tensors are sent in the request.";
-
-fn not_offered(message: &str) -> Status {
+fn refuse(message: &str) -> Status {
     refused(&Error::unsupported(message), &Labels::default())
 }
 
@@ -226,7 +222,7 @@ fn refuse_repository_name(name: &str) -> Result<(), Status> {
     if name.is_empty() {
         return Ok(());
     }
-    Err(not_offered("'repository_name' specification is not supported"))
+    Err(refuse("'repository_name' specification is not supported"))
 }
 
 fn index_row(entry: IndexEntry) -> repository_index_response::ModelIndex {
@@ -245,11 +241,7 @@ impl Grpc {
         change.map_err(|error| refused(&error, &Labels::default()))
     }
 
-    fn find(
-        &self,
-        name: &str,
-        version: &str,
-    ) -> Result<std::sync::Arc<consort_repository::Served>, Status> {
+    fn find(&self, name: &str, version: &str) -> Result<Arc<Served>, Status> {
         let version = parse_version(version);
         let found = version.and_then(|version| self.models.get(name, version));
         found.map_err(|error| refused(&error, &Labels::of_model(name)))

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use consort_repository::Served;
 use consort_stage::{DataType, Error, Tensor, TensorSpec, collect_one};
 use consort_telemetry::Operation;
-use futures::future;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,6 +24,10 @@ use crate::http::{Front, reply};
 
 /// How many texts one request may have, as at OpenAI.
 const MOST_TEXTS: usize = 2048;
+
+/// How many of a request's batches are with the model at once: enough to keep instances busy, and a
+/// sixteenth of what its queue holds by default, so that one caller does not fill it.
+const CALLS_AT_ONCE: usize = 64;
 
 /// The vectors of a request's texts.
 #[derive(Serialize)]
@@ -113,6 +117,29 @@ impl Embedder {
         Ok((values.chunks(length).map(<[f32]>::to_vec).collect(), usage))
     }
 
+    /// The vectors of any number of texts, in batches that the model takes.
+    async fn embed_all(
+        &self,
+        caller: &Caller,
+        texts: &[String],
+    ) -> Result<(Vec<Vec<f32>>, Usage), Error> {
+        let most = self.served.signature.max_batch_size.max(1) as usize;
+        let batches = texts.chunks(most).map(|texts| self.embed(caller, texts).boxed());
+        // Listed, because a stream over the closure is not seen to be `Send`.
+        let batches: Vec<_> = batches.collect();
+        let batches = stream::iter(batches).buffered(CALLS_AT_ONCE);
+        let (vectors, usages): (Vec<_>, Vec<_>) =
+            batches.try_collect::<Vec<_>>().await?.into_iter().unzip();
+        let usage = usages.into_iter().fold(Usage::NONE, Usage::and);
+        Ok((vectors.into_iter().flatten().collect(), usage))
+    }
+
+    /// The length of the vectors, where the model states it.
+    fn length(&self) -> Option<usize> {
+        let fixed = |dim: &i64| usize::try_from(*dim).ok();
+        self.vector.dims.iter().map(fixed).product()
+    }
+
     fn unfit(&self) -> Error {
         let model = &self.served.name;
         Error::internal(format!("model `{model}` does not give one vector for each text"))
@@ -144,16 +171,14 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     let is_base64 = is_base64(&mut fields)?;
     let dimensions = fields.integer("dimensions", 1..=i64::MAX)?;
     fields.refuse_rest()?;
-    let most = embedder.served.signature.max_batch_size.max(1) as usize;
-    let batches = texts.chunks(most).map(|texts| embedder.embed(caller, texts));
+    if let Some(length) = embedder.length() {
+        check_dimensions(dimensions, length)?;
+    }
     let mut record = Record::begin(front, caller, Operation::Embeddings, None);
-    let batches = future::try_join_all(batches).await.inspect_err(|error| {
-        record.failed(error.code().name());
-    })?;
-    let usage = batches.iter().map(|(_, usage)| *usage).fold(Usage::NONE, Usage::and);
+    let answer = embedder.embed_all(caller, &texts).await;
+    let (vectors, usage) = answer.inspect_err(|error| record.failed(error.code().name()))?;
     // No token comes out of it.
     record.answered(Usage { completion: None, ..usage });
-    let vectors: Vec<Vec<f32>> = batches.into_iter().flat_map(|(vectors, _)| vectors).collect();
     check_dimensions(dimensions, vectors.first().map_or(0, Vec::len))?;
     let item = |(index, vector)| {
         let embedding = if is_base64 { encode(vector) } else { Embedding::Numbers(vector) };

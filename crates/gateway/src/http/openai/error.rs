@@ -76,7 +76,8 @@ impl From<Failure> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let error = self.failure.error();
-        let (status, json) = (status(error), body(error, self.param.as_deref()));
+        let status = status(error, self.failure.status());
+        let json = body(error, status, self.param.as_deref());
         let mut response = self.failure.into_response();
         *response.status_mut() = status;
         *response.body_mut() = Body::from(json.to_string());
@@ -86,13 +87,13 @@ impl IntoResponse for Refusal {
 
 /// The body of an error inside a stream, which is logged like any other.
 pub(super) fn in_stream(error: &Error, span: &Span, labels: &Labels) -> Value {
-    // Only its log line and its note on the span are wanted: the shape is another.
-    let _ = error::in_stream(error, span, labels);
-    body(error, None)
+    // The shape of its text is another here.
+    let (usual, _) = error::in_stream(error, span, labels);
+    body(error, status(error, usual), None)
 }
 
-fn body(error: &Error, param: Option<&str>) -> Value {
-    let is_server_error = status(error).is_server_error();
+fn body(error: &Error, status: StatusCode, param: Option<&str>) -> Value {
+    let is_server_error = status.is_server_error();
     let code = match error.code() {
         Code::NotFound => Some("model_not_found"),
         code if is_server_error => Some(code.name()),
@@ -107,10 +108,10 @@ fn body(error: &Error, param: Option<&str>) -> Value {
 }
 
 /// OpenAI's clients try again after any status from 500; what is not offered never will be.
-fn status(error: &Error) -> StatusCode {
+fn status(error: &Error, usual: StatusCode) -> StatusCode {
     match error.code() {
         Code::Unsupported => StatusCode::BAD_REQUEST,
-        _ => error::status(error),
+        _ => usual,
     }
 }
 
@@ -121,8 +122,9 @@ mod tests {
     use super::*;
 
     fn check(refusal: &Refusal, expected: &Expect) {
-        let (status, body) = (status(refusal.failure.error()), refusal.param.clone());
-        let json = super::body(refusal.failure.error(), body.as_deref());
+        let error = refusal.failure.error();
+        let status = status(error, refusal.failure.status());
+        let json = body(error, status, refusal.param.as_deref());
         expected.assert_eq(&format!("{} {json}", status.as_u16()));
     }
 

@@ -25,7 +25,7 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TOKENIZER_FILE: &str = "tokenizer";
 const TOKENIZER_FOLDER: &str = "tokenizer_dir";
 
-/// The chat templates of ensembles, each read once for as long as its ensemble stays what it is.
+/// The chat templates of ensembles, each read once and kept as long as its ensemble stays what it is.
 pub(in crate::http) struct Templates {
     /// When the server began, in seconds since 1970.
     pub(super) opened_at: u64,
@@ -37,7 +37,7 @@ pub(in crate::http) struct Templates {
 #[derive(Clone)]
 struct Read {
     config: Arc<ModelConfig>,
-    template: Result<Arc<ChatTemplate>>,
+    template: Arc<ChatTemplate>,
 }
 
 impl Templates {
@@ -54,15 +54,17 @@ impl Templates {
     ) -> Result<Arc<ChatTemplate>> {
         let read = self.lock().get(&served.name).cloned();
         if let Some(read) = read.filter(|read| Arc::ptr_eq(&read.config, &served.config)) {
-            return read.template;
+            return Ok(read.template);
         }
         let (this, models, served) = (Arc::clone(self), Arc::clone(models), Arc::clone(served));
         // Files are read, so it counts as long whatever their size.
         let find = move || {
-            let template = this.find(&*models, &served).map(Arc::new);
+            // One that is not there is looked for again: the file, or the step whose tokenizer it lies
+            // beside, may come later.
+            let template = Arc::new(this.find(&*models, &served)?);
             let read = Read { config: served.config.clone(), template: template.clone() };
             this.lock().insert(served.name.clone(), read);
-            template
+            Ok(template)
         };
         offload(usize::MAX, find).await
     }

@@ -1,5 +1,6 @@
 //! Everything that is not inference.
 
+use futures::StreamExt;
 use serde_json::json;
 
 use super::*;
@@ -174,4 +175,22 @@ async fn the_first_page_suggests_the_language_model_when_there_is_one() {
     let generate = model("generate", language(true), echo_back);
     let reply = get(front(vec![generate]), "/").await;
     assert!(reply.text().contains("curl localhost:8000/generate -d '{"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_coming_is_waited_for_no_longer() {
+    for path in ["/v2/models/echo/infer", "/v2/models/echo/generate", "/v1/completions"] {
+        let half = stream::iter([Ok::<_, std::io::Error>("{")]).chain(stream::pending());
+        let reply = post(front(vec![echo()]), path, Body::from_stream(half)).await;
+        assert_eq!(reply.status, StatusCode::REQUEST_TIMEOUT, "{path}");
+        assert_eq!(reply.headers["connection"], "close", "{path}");
+        let error = &reply.json()["error"];
+        let text = error.as_str().or(error["message"].as_str()).unwrap();
+        assert_eq!(
+            text,
+            "the request body came too slowly: it must not pause for 30 s, and come at 1024 bytes \
+             a second at least"
+        );
+        assert!(error.is_string() || error["type"] == "invalid_request_error", "{error}");
+    }
 }

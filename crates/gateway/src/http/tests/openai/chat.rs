@@ -176,6 +176,23 @@ fn a_missing_a_broken_and_a_refusing_template_are_told_apart() {
 }
 
 #[test]
+fn a_template_that_comes_later_is_found() {
+    let (router, repository) = parrot(None);
+    let ask = || {
+        let body = r#"{"model":"generate","messages":[{"role":"user","content":"hi"}]}"#;
+        block_on(post(router.clone(), PATH, body)).status
+    };
+    assert_eq!(ask(), 400);
+    let file = repository.path().join("generate/chat_template.jinja");
+    fs::write(&file, "{{ unfinished").unwrap();
+    assert_eq!(ask(), 400);
+    fs::write(&file, TEMPLATE).unwrap();
+    assert_eq!(ask(), 200);
+    fs::remove_file(&file).unwrap();
+    assert_eq!(ask(), 200, "it was read once and for all");
+}
+
+#[test]
 fn an_ensembles_template_is_found_beside_the_tokenizer_it_begins_with() {
     let repository = TempDir::new().unwrap();
     for (file, text) in [

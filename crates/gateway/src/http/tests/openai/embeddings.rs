@@ -1,6 +1,10 @@
 //! `/v1/embeddings`.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use expect_test::expect;
+use serde_json::json;
+use tokio::task::yield_now;
 
 use super::*;
 
@@ -25,6 +29,52 @@ fn embedder() -> Router {
     let mut plain = Arc::into_inner(model("embed", plain, echo_back)).unwrap();
     plain.revealed = Some(revealed);
     front(vec![Arc::new(plain), echo()])
+}
+
+/// A front over a model `one` that takes one text at a time, and how often it was called in all and
+/// at the most at once.
+fn one_by_one() -> (Router, Arc<[AtomicUsize; 3]>) {
+    let calls: Arc<[AtomicUsize; 3]> = Arc::default();
+    let counted = calls.clone();
+    let answer = move |request: Request| {
+        let calls = counted.clone();
+        one(async move {
+            let [all, now, most] = &*calls;
+            all.fetch_add(1, SeqCst);
+            most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            // Later texts are done earlier.
+            for _ in 0..8 - all.load(SeqCst) % 8 {
+                yield_now().await;
+            }
+            now.fetch_sub(1, SeqCst);
+            let text = request.input("text").unwrap().to_strings().unwrap()[0].len();
+            Ok(Response::only(vec![Tensor::from_vec("embedding", &[1], vec![text as f32])]))
+        })
+    };
+    let signature = signature("text BYTES[1] -> embedding FP32[1]");
+    (front(vec![model("one", signature, answer)]), calls)
+}
+
+#[test]
+fn a_model_gets_few_of_many_texts_at_once_and_their_vectors_stay_in_order() {
+    let (front, calls) = one_by_one();
+    let texts: Vec<String> = (0..2048).map(|length| "a".repeat(length % 2)).collect();
+    let body = json!({"model": "one", "input": texts}).to_string();
+    let reply = block_on(post(front, PATH, body)).json();
+    let vectors = reply["data"].as_array().unwrap().iter().map(|item| &item["embedding"][0]);
+    let lengths: Vec<f64> = vectors.map(|number| number.as_f64().unwrap()).collect();
+    assert_eq!(lengths, texts.iter().map(|text| text.len() as f64).collect::<Vec<_>>());
+    let [all, _, most] = &*calls;
+    assert_eq!((all.load(SeqCst), most.load(SeqCst)), (2048, 64));
+}
+
+#[test]
+fn a_length_that_the_model_does_not_have_is_refused_before_it_works() {
+    let (front, calls) = one_by_one();
+    let reply = block_on(post(front, PATH, r#"{"model":"one","input":"a","dimensions":2}"#));
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    assert_eq!(reply.json()["error"]["param"], "dimensions");
+    assert_eq!(calls[0].load(SeqCst), 0);
 }
 
 fn check_embed(fields: &str, expected: &Expect) {
