@@ -55,22 +55,22 @@ impl Collector {
 
     /// The spans that have come, once they are as is wanted.
     pub(crate) fn spans_when(&mut self, are_so: impl Fn(&[Span]) -> bool) -> &[Span] {
-        let deadline = Instant::now() + PATIENCE;
-        while !are_so(&self.spans) {
-            assert!(Instant::now() < deadline, "a span is missing among {:?}", self.names());
-            self.receive();
-        }
+        self.receive_until(|collector| are_so(&collector.spans));
         &self.spans
     }
 
     /// Every byte that has come, once it is as is wanted.
     pub(crate) fn bytes_when(&mut self, are_so: impl Fn(&[u8]) -> bool) -> &[u8] {
+        self.receive_until(|collector| are_so(&collector.received));
+        &self.received
+    }
+
+    fn receive_until(&mut self, is_so: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while !are_so(&self.received) {
+        while !is_so(self) {
             assert!(Instant::now() < deadline, "a span is missing among {:?}", self.names());
             self.receive();
         }
-        &self.received
     }
 
     fn names(&self) -> Vec<String> {

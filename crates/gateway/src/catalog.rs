@@ -213,18 +213,18 @@ async fn poll(catalog: Weak<Catalog>, mut rounds: Rounds) {
 
 impl Models for Catalog {
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {
-        let ensembles = self.own.load();
-        if ensembles.entry(name).is_some() {
-            return ensembles.get(name, version);
+        let own = self.own.load();
+        if own.entry(name).is_some() {
+            return own.get(name, version);
         }
         self.leaves.get(name, version)
     }
 
     fn index(&self) -> Vec<IndexEntry> {
-        let ensembles = self.own.load();
+        let own = self.own.load();
         let mut rows = self.leaves.index();
-        rows.retain(|row| ensembles.entry(&row.name).is_none());
-        rows.extend(ensembles.index());
+        rows.retain(|row| own.entry(&row.name).is_none());
+        rows.extend(own.index());
         rows.sort_by(|left, right| (&left.name, left.version).cmp(&(&right.name, right.version)));
         rows
     }

@@ -8,6 +8,7 @@ mod options;
 mod step_stage;
 mod stop;
 mod stop_words;
+mod text_tensors;
 
 pub use catalog::{Catalog, CatalogOptions};
 pub use http::{Options as HttpOptions, router};

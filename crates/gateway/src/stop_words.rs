@@ -4,20 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use consort_stage::{
-    DataType, Request, Response, Responses, Result, Signature, Stage, Tensor, TensorSpec,
-};
+use consort_stage::{Request, Response, Responses, Result, Signature, Stage, Tensor};
 use futures::{StreamExt, stream};
 
 use crate::stop::{Stop, Words};
-
-/// The input and the output that make an ensemble one, by the names of TensorRT-LLM's ensembles.
-const WORDS: &str = "stop_words";
-const TEXT: &str = "text_output";
-
-/// What is continued, and the input that keeps it out of the text.
-const PROMPT: &str = "text_input";
-const EXCLUDE_PROMPT: &str = "exclude_input_in_output";
+use crate::text_tensors::{EXCLUDE_PROMPT, STOP_WORDS, TEXT_INPUT, TEXT_OUTPUT, is_text};
 
 /// How many texts there are, and the output that tells them apart.
 const TEXTS: &str = "num_return_sequences";
@@ -37,9 +28,7 @@ pub(crate) fn ended(
     signature: &Signature,
     excludes_prompt: bool,
 ) -> Arc<dyn Stage> {
-    let is_text =
-        |spec: Option<&TensorSpec>| spec.is_some_and(|spec| spec.datatype == DataType::Bytes);
-    if !is_text(signature.input(WORDS)) || !is_text(signature.output(TEXT)) {
+    if !is_text(signature.input(STOP_WORDS)) || !is_text(signature.output(TEXT_OUTPUT)) {
         return ensemble;
     }
     Arc::new(StopWords { ensemble, is_decoupled: signature.is_decoupled, excludes_prompt })
@@ -86,19 +75,20 @@ struct Text {
 impl Ending {
     /// What is to be done with the responses to `request`; `None` when that is nothing.
     fn of(request: &Request, stage: &StopWords) -> Option<Self> {
-        let words = words_of(request.input(WORDS)?)?;
+        let words = words_of(request.input(STOP_WORDS)?)?;
         let count = request.input(TEXTS).and_then(|tensor| tensor.to_slice::<i32>().ok());
         let count = count.and_then(|count| usize::try_from(*count.first()?).ok()).unwrap_or(1);
         // Texts that nobody can tell apart are not followed.
         if words.iter().all(|words| words.is_empty())
-            || !request.wants(TEXT)
+            || !request.wants(TEXT_OUTPUT)
             || (count > 1 && !request.wants(INDEX))
         {
             return None;
         }
         let excludes = request.input(EXCLUDE_PROMPT).and_then(|tensor| tensor.to_bools().ok());
         let excludes = excludes.and_then(|flags| flags.first().copied());
-        let prompts = request.input(PROMPT).filter(|_| !excludes.unwrap_or(stage.excludes_prompt));
+        let prompts =
+            request.input(TEXT_INPUT).filter(|_| !excludes.unwrap_or(stage.excludes_prompt));
         let prompts = prompts.and_then(|prompts| prompts.to_strings().ok()).unwrap_or_default();
         Some(Self {
             words,
@@ -142,7 +132,7 @@ impl Ending {
     /// Takes a response of the ensemble.
     fn take(&mut self, response: Response) -> Result<()> {
         let is_last = response.is_last || !self.is_decoupled;
-        let pieces = match response.output(TEXT) {
+        let pieces = match response.output(TEXT_OUTPUT) {
             Some(text) => text.to_strings()?,
             None => Vec::new(),
         };
@@ -266,7 +256,7 @@ fn index_of(response: &Response) -> Result<i64> {
 
 /// The response with these texts in place of its own.
 fn with_texts(mut response: Response, texts: &[Vec<u8>]) -> Response {
-    for output in response.outputs.iter_mut().filter(|output| &*output.name == TEXT) {
+    for output in response.outputs.iter_mut().filter(|output| &*output.name == TEXT_OUTPUT) {
         *output = Tensor::from_strings(output.name.clone(), &output.shape, texts);
     }
     response

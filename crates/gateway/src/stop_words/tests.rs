@@ -31,21 +31,22 @@ impl Stage for Talker {
 /// A piece of the text of this number.
 fn piece(index: i32, text: impl AsRef<[u8]>, is_last: bool) -> Response {
     let outputs = vec![
-        Tensor::from_strings(TEXT, &[1, 1], &[text]),
+        Tensor::from_strings(TEXT_OUTPUT, &[1, 1], &[text]),
         Tensor::from_vec(INDEX, &[1, 1], vec![index]),
     ];
     Response { outputs, is_last, ..Response::default() }
 }
 
 fn request<W: AsRef<[u8]>>(words: &[W]) -> Request {
-    let words = Tensor::from_strings(WORDS, &[1, words.len() as i64], words);
-    let prompt = Tensor::from_strings(PROMPT, &[1, 1], &["an END"]);
+    let words = Tensor::from_strings(STOP_WORDS, &[1, words.len() as i64], words);
+    let prompt = Tensor::from_strings(TEXT_INPUT, &[1, 1], &["an END"]);
     Request { inputs: vec![prompt, words], ..Request::default() }
 }
 
 /// The texts of a response, and whether it is the last.
 fn read(response: &Response) -> (Vec<String>, bool) {
-    let texts = response.output(TEXT).map(|text| text.to_strings().unwrap()).unwrap_or_default();
+    let texts =
+        response.output(TEXT_OUTPUT).map(|text| text.to_strings().unwrap()).unwrap_or_default();
     let text = |text: &[u8]| String::from_utf8(text.to_vec()).unwrap();
     (texts.into_iter().map(text).collect(), response.is_last)
 }
@@ -134,7 +135,7 @@ fn each_of_several_texts_ends_at_its_own_word() {
     let texts: Vec<_> = answer.into_iter().map(|response| read(&response.unwrap())).collect();
     assert_eq!(texts, [(vec!["aE".to_owned()], false), (vec!["b".to_owned()], true)]);
     // Where nobody can tell them apart they are left alone.
-    let (answer, _) = answer_to(responses(), several(&[TEXT]));
+    let (answer, _) = answer_to(responses(), several(&[TEXT_OUTPUT]));
     assert_eq!(answer.len(), 7);
 }
 
@@ -150,12 +151,12 @@ fn words_in_the_prompt_do_not_end_the_text_behind_it() {
 
 #[test]
 fn each_row_of_a_batch_has_words_of_its_own() {
-    let row = Tensor::from_strings(TEXT, &[2, 1], &["a b", "a b"]);
+    let row = Tensor::from_strings(TEXT_OUTPUT, &[2, 1], &["a b", "a b"]);
     let talker = Talker { responses: vec![Ok(Response::only(vec![row]))], taken: Arc::default() };
     let takes = "8: text_input BYTES[1], stop_words BYTES[-1] -> text_output BYTES[1]";
     let stage = ended(Arc::new(talker), &signature(takes), true);
-    let words = Tensor::from_strings(WORDS, &[2, 2], &["b", "", "a", ""]);
-    let prompt = Tensor::from_strings(PROMPT, &[2, 1], &["", ""]);
+    let words = Tensor::from_strings(STOP_WORDS, &[2, 2], &["b", "", "a", ""]);
+    let prompt = Tensor::from_strings(TEXT_INPUT, &[2, 1], &["", ""]);
     let request = Request { inputs: vec![prompt, words], ..Request::default() };
     let answer: Vec<_> = all(stage.call(request));
     assert_eq!(read(answer[0].as_ref().unwrap()), (vec!["a ".to_owned(), String::new()], true));

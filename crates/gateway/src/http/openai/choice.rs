@@ -10,8 +10,8 @@ use super::characters::Characters;
 use super::counts::{self, Usage};
 use super::log_probs::{LogProbs, Token};
 use super::sampling::Sampling;
-use super::text_model::TEXT_OUTPUT;
 use crate::stop::{Stop, Words};
+use crate::text_tensors::TEXT_OUTPUT;
 
 /// What a choice gives.
 #[derive(Debug, PartialEq)]

@@ -3,21 +3,17 @@
 use std::sync::Arc;
 
 use consort_repository::Served;
-use consort_stage::{DataType, Request, Signature, Tensor, TensorSpec};
+use consort_stage::{Request, Signature, Tensor, TensorSpec};
 
 use super::counts;
 use super::error::Refusal;
 use super::inputs::{Input, tensor};
 use super::log_probs;
 use super::sampling::Sampling;
+use crate::text_tensors::{EXCLUDE_PROMPT, STOP_WORDS, TEXT_INPUT, TEXT_OUTPUT, is_text};
 
-/// The input and the output that make a model one.
-const TEXT_INPUT: &str = "text_input";
-pub(super) const TEXT_OUTPUT: &str = "text_output";
-
-/// The inputs by which it is asked for pieces, and for the continuation alone.
+/// The input by which it is asked for pieces.
 const STREAM: &str = "stream";
-const EXCLUDE_PROMPT: &str = "exclude_input_in_output";
 
 /// How many tokens there are when neither the request nor the model says, as Triton's own front
 /// has it.
@@ -40,8 +36,6 @@ pub(super) struct TextModel {
 impl TextModel {
     /// The model, if it takes text and gives text by the names that TensorRT-LLM's ensembles have.
     pub(super) fn of(served: &Arc<Served>) -> Option<Self> {
-        let is_text =
-            |spec: Option<&TensorSpec>| spec.is_some_and(|spec| spec.datatype == DataType::Bytes);
         let signature = &served.signature;
         let is_one = is_text(signature.input(TEXT_INPUT)) && is_text(signature.output(TEXT_OUTPUT));
         is_one.then(|| Self {
@@ -138,7 +132,7 @@ impl TextModel {
         let defaults = [
             ("max_tokens", Input::Integer(MAX_TOKENS)),
             ("bad_words", no_words.clone()),
-            ("stop_words", no_words),
+            (STOP_WORDS, no_words),
         ];
         for (name, value) in defaults {
             let is_wanted = self.input(name).is_some_and(|spec| !spec.is_optional);
