@@ -133,6 +133,9 @@ fn measure(engine: &Engine) {
     // Where few tokens hold nearly all of the probability, as with a trained model, and where all do.
     together(engine, &[("temperature", 0.05), ("runtime_top_p", 0.9)]);
     together(engine, &[("temperature", 0.8), ("runtime_top_p", 0.9)]);
+    together(engine, &[("temperature", 0.8), ("runtime_top_p", 0.5)]);
+    together(engine, &[("temperature", 0.8), ("min_p", 0.01)]);
+    together(engine, &[("temperature", 0.8)]);
     together(engine, &[("temperature", 0.8), ("runtime_top_k", 50.0)]);
 }
 

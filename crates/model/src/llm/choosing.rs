@@ -8,6 +8,10 @@ use half::f16;
 use ort::value::TensorElementType;
 
 use super::config::Names;
+use super::onnx::{
+    BFLOAT16, FLOAT, FLOAT16, INT32, INT64, LAST, integers, model, node, number, of_scores, scalar,
+    value, value_of, with,
+};
 use super::protobuf::{Field, Message, Value, fields, first};
 
 /// INT64[rows, 1]: how many tokens each row has after the step, where the mask was.
@@ -16,58 +20,6 @@ pub(crate) const LENGTHS: &str = "consort.lengths";
 pub(crate) const COLUMNS: &str = "consort.columns";
 /// INT64[rows, sequence, 1]: the likeliest token, or -1 where no logit is above minus infinity.
 pub(crate) const CHOSEN: &str = "consort.chosen";
-
-/// The numbers of the fields in `onnx.proto`.
-mod number {
-    pub(super) mod model {
-        pub(crate) const VERSION: u64 = 1;
-        pub(crate) const GRAPH: u64 = 7;
-        pub(crate) const OPERATORS: u64 = 8;
-    }
-    pub(super) mod operators {
-        pub(crate) const VERSION: u64 = 2;
-    }
-    pub(super) mod graph {
-        pub(crate) const NODE: u64 = 1;
-        pub(crate) const NAME: u64 = 2;
-        pub(crate) const INITIALIZER: u64 = 5;
-        pub(crate) const INPUT: u64 = 11;
-        pub(crate) const OUTPUT: u64 = 12;
-    }
-    pub(super) mod node {
-        pub(crate) const INPUT: u64 = 1;
-        pub(crate) const OUTPUT: u64 = 2;
-        pub(crate) const NAME: u64 = 3;
-        pub(crate) const OPERATOR: u64 = 4;
-        pub(crate) const ATTRIBUTE: u64 = 5;
-    }
-    pub(super) mod attribute {
-        pub(crate) const NAME: u64 = 1;
-        pub(crate) const INTEGER: u64 = 3;
-        pub(crate) const TYPE: u64 = 20;
-    }
-    pub(super) mod tensor {
-        pub(crate) const DIMENSION: u64 = 1;
-        pub(crate) const TYPE: u64 = 2;
-        pub(crate) const NAME: u64 = 8;
-        pub(crate) const RAW: u64 = 9;
-    }
-    pub(super) mod value {
-        pub(crate) const NAME: u64 = 1;
-        pub(crate) const TYPE: u64 = 2;
-    }
-    pub(super) mod value_type {
-        pub(crate) const TENSOR: u64 = 1;
-    }
-    pub(super) mod tensor_type {
-        pub(crate) const ELEMENT: u64 = 1;
-        pub(crate) const SHAPE: u64 = 2;
-    }
-    pub(super) mod shape {
-        pub(crate) const DIMENSION: u64 = 1;
-        pub(crate) const SYMBOL: u64 = 2;
-    }
-}
 
 /// The logits that [`top`] reads, [rows, vocabulary].
 pub(crate) const SCORES: &str = "consort.scores";
@@ -85,19 +37,6 @@ pub(crate) const MOST: usize = 64;
 const LIKELIEST: &str = "consort.likeliest";
 const LARGEST: &str = "consort.largest";
 const LOWEST: &str = "consort.lowest";
-/// -1, the last axis, as a whole number is written.
-const LAST: u64 = u64::MAX;
-
-/// An attribute that holds a whole number, in `AttributeProto.AttributeType`.
-const INTEGER: u64 = 2;
-/// The versions of the format and of the operators, old enough for every ONNX Runtime in use.
-const IR: u64 = 8;
-const OPSET: u64 = 17;
-const FLOAT: u64 = 1;
-const INT32: u64 = 6;
-const INT64: u64 = 7;
-const FLOAT16: u64 = 10;
-const BFLOAT16: u64 = 16;
 
 /// A model file's bytes with the choice added; `None` where its tensors are not as expected.
 ///
@@ -185,16 +124,8 @@ fn choice_nodes(logits: &str, element: u64) -> Option<Message> {
 /// A graph that finds the likeliest [`MOST`] tokens; `None` for logits of another type than the
 /// operator knows.
 pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
-    let element = match element {
-        TensorElementType::Float32 => FLOAT,
-        TensorElementType::Float16 => FLOAT16,
-        _ => return None,
-    };
-    let most = Message::default()
-        .number(number::tensor::DIMENSION, 1)
-        .number(number::tensor::TYPE, INT64)
-        .bytes(number::tensor::NAME, "consort.most")
-        .bytes(number::tensor::RAW, (MOST as i64).to_le_bytes());
+    let element = of_scores(element)?;
+    let most = integers("consort.most", &[MOST as i64]);
     let found = node("TopK", &[SCORES, "consort.most"], "consort.found")
         .bytes(number::node::OUTPUT, TOP_TOKENS);
     let to_float = |node| with(node, "to", FLOAT);
@@ -218,59 +149,7 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
         .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value_of(PROBABILITIES, FLOAT, shape("consort.kept")));
-    let operators = Message::default().number(number::operators::VERSION, OPSET);
-    let model = Message::default()
-        .number(number::model::VERSION, IR)
-        .bytes(number::model::GRAPH, graph)
-        .bytes(number::model::OPERATORS, operators);
-    Some(model.into_vec())
-}
-
-/// A node named as its output.
-fn node(operator: &str, inputs: &[&str], output: &str) -> Message {
-    let mut node = Message::default();
-    for input in inputs {
-        node = node.bytes(number::node::INPUT, input);
-    }
-    node.bytes(number::node::OUTPUT, output)
-        .bytes(number::node::NAME, output)
-        .bytes(number::node::OPERATOR, operator)
-}
-
-/// A node with an attribute.
-fn with(node: Message, attribute: &str, integer: u64) -> Message {
-    let attribute = Message::default()
-        .bytes(number::attribute::NAME, attribute)
-        .number(number::attribute::INTEGER, integer)
-        .number(number::attribute::TYPE, INTEGER);
-    node.bytes(number::node::ATTRIBUTE, attribute)
-}
-
-/// A tensor of one number, without dimensions.
-fn scalar(name: &str, element: u64, number: &[u8]) -> Message {
-    Message::default()
-        .number(number::tensor::TYPE, element)
-        .bytes(number::tensor::NAME, name)
-        .bytes(number::tensor::RAW, number)
-}
-
-/// An input or output of INT64 whose dimensions have names.
-fn value<const RANK: usize>(name: &str, shape: [&str; RANK]) -> Message {
-    value_of(name, INT64, shape)
-}
-
-/// The same of another type.
-fn value_of<const RANK: usize>(name: &str, element: u64, shape: [&str; RANK]) -> Message {
-    let mut dimensions = Message::default();
-    for symbol in shape {
-        let dimension = Message::default().bytes(number::shape::SYMBOL, symbol);
-        dimensions = dimensions.bytes(number::shape::DIMENSION, dimension);
-    }
-    let tensor = Message::default()
-        .number(number::tensor_type::ELEMENT, element)
-        .bytes(number::tensor_type::SHAPE, dimensions);
-    let value_type = Message::default().bytes(number::value_type::TENSOR, tensor);
-    Message::default().bytes(number::value::NAME, name).bytes(number::value::TYPE, value_type)
+    Some(model(graph))
 }
 
 fn is_named(value: &[u8], name: &str) -> bool {

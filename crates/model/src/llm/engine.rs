@@ -285,15 +285,21 @@ impl Engine {
     }
 }
 
-/// Gives a sequence its next token, from the scores of a row of the last run, or from all logits
-/// where those are not enough; how the sequence ended, if it did.
+/// Gives a sequence its next token, from the scores of a row of the last run, where those are not
+/// enough by drawing from all, and from all logits where nothing else is; how the sequence ended,
+/// if it did.
 fn advance(
     decoder: &mut dyn Decoder,
     sequence: &mut Sequence,
     row: usize,
 ) -> Result<Option<Finish>, Error> {
     let mut picked = sequence.pick(decoder.scores(row)?)?;
-    if picked == Pick::NeedsLogits {
+    while picked == Pick::NeedsLots
+        && let Some(drawn) = decoder.draw(row, sequence.lots())?
+    {
+        picked = sequence.pick(drawn)?;
+    }
+    if matches!(picked, Pick::NeedsLots | Pick::NeedsLogits) {
         picked = sequence.pick(decoder.logits(row)?)?;
     }
     sequence.advance(picked)

@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::adapters::AdapterId;
 use super::caller::Caller;
-use super::decoder::{Row, Scores, Slot, Token, Wants};
+use super::decoder::{Lots, Row, Scores, Slot, Token, Wants};
 use super::fields::wrong;
 use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
@@ -198,6 +198,7 @@ impl Sequence {
             Scores::Likeliest(token) => token.map(Pick::Token),
             Scores::Top(tokens) => self.sampler.pick_from(tokens).map(Pick::Token),
             Scores::Draw(tokens) => self.sampler.draw_from(tokens),
+            Scores::Drawn(drawn) => Some(self.sampler.pick_drawn(drawn)),
             Scores::Logits(logits) => {
                 self.see(logits);
                 if let Some(guide) = &mut self.guide
@@ -211,6 +212,11 @@ impl Sequence {
         picked.ok_or_else(|| self.no_token())
     }
 
+    /// The numbers by which its next token is drawn.
+    pub(crate) fn lots(&self) -> Lots {
+        self.sampler.lots()
+    }
+
     /// Takes what was picked and gives the caller what is ready.
     ///
     /// The sequence is over when this gives how it ended.
@@ -219,7 +225,9 @@ impl Sequence {
         let finish = match picked {
             Pick::Token(token) => self.extend(token)?,
             Pick::End => Some(Finish::Stop),
-            Pick::NeedsLogits => return Err(Error::internal("all logits were not enough to pick")),
+            Pick::NeedsLots | Pick::NeedsLogits => {
+                return Err(Error::internal("all logits were not enough to pick"));
+            }
         };
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {

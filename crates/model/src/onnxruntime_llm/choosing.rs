@@ -7,7 +7,7 @@ use consort_repository::Instance;
 use consort_stage::{Error, Result};
 use ort::session::Session;
 
-use crate::llm::{Config, Graph, MOST_FOUND, add_choice, top_graph};
+use crate::llm::{Config, FinderSessions, Graph, MOST_FOUND, add_choice, draw_graph, top_graph};
 use crate::provider::Provider;
 use crate::session;
 
@@ -55,17 +55,22 @@ pub(super) fn open(
     Ok(Some((opened(&[ARENA])?, false)))
 }
 
-/// The session that finds the likeliest tokens where the logits lie; none where it is not of use.
-pub(super) fn picker(
+/// The sessions that find tokens where the logits lie; none where they are not of use.
+pub(super) fn finders(
     instance: &Instance<'_>,
     (provider, file): Place<'_>,
     graph: &Graph,
-) -> Result<Option<Session>> {
-    let is_large = graph.vocabulary.is_some_and(|vocabulary| vocabulary >= MOST_FOUND);
-    let Some(model) = top_graph(graph.logits.element).filter(|_| graph.chooses && is_large) else {
+) -> Result<Option<FinderSessions>> {
+    let is_large = |vocabulary: &usize| *vocabulary >= MOST_FOUND;
+    let Some(vocabulary) = graph.vocabulary.filter(is_large).filter(|_| graph.chooses) else {
         return Ok(None);
     };
-    session::open_changed(instance, provider, (file, &model), &[ARENA]).map(Some)
+    let element = graph.logits.element;
+    let (Some(top), Some(draws)) = (top_graph(element), draw_graph(element, vocabulary)) else {
+        return Ok(None);
+    };
+    let open = |model: &[u8]| session::open_changed(instance, provider, (file, model), &[ARENA]);
+    Ok(Some(FinderSessions { top: open(&top)?, draws: open(&draws)? }))
 }
 
 fn report(instance: &Instance<'_>, error: &Error) {

@@ -41,7 +41,7 @@ pub(super) fn decoder(
     opened: Opened,
     (limits, runs): (&Limits, &Arc<Runs>),
 ) -> Result<Box<dyn Decoder>> {
-    let Opened { session, provider, graph, captures, picker, .. } = opened;
+    let Opened { session, provider, graph, captures, finders, .. } = opened;
     let settings = &model.settings;
     let is_on_card = provider != Provider::Cpu;
     let slots = slots(settings, &graph, limits.context, provider)?;
@@ -57,7 +57,7 @@ pub(super) fn decoder(
             Provider::Cuda(index) => Home::Card { index, captures },
         };
         let parts = (name, graph, Arc::clone(runs));
-        return Ok(Box::new(Shared::new((session, picker), parts, size, home)?));
+        return Ok(Box::new(Shared::new((session, finders), parts, size, home)?));
     }
     let memory = Memory::new(provider, limits.context)?;
     let runs = Arc::clone(runs);

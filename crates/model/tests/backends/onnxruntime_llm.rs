@@ -519,6 +519,8 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
             with(plain(), [float("temperature", 1.2), int("runtime_top_k", 40), seed(4)]),
             with(plain(), [float("temperature", 1.2), int("runtime_top_k", 400), seed(5)]),
             with(plain(), [float("repetition_penalty", 1.3)]),
+            with(plain(), [float("temperature", 1.5), seed(6)]),
+            with(plain(), [float("temperature", 3.0), seed(7)]),
             plain(),
         ]
     };
@@ -537,6 +539,34 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
         sum.to_slice::<f32>().unwrap()[0]
     });
     assert!((sums[0] - sums[1]).abs() < 1e-3, "{sums:?}");
+}
+
+/// Tokens are drawn from all of the vocabulary where the likeliest few are not enough: by the same
+/// lots whatever else is drawn, and only from those that are wanted.
+#[test]
+fn what_is_drawn_from_all_tokens_depends_on_nobody_else() {
+    let case = reference::first();
+    let drawn = |bounds: &[Tensor]| {
+        let request = with(crowd::endless(&case.input_ids, 12), [float("temperature", 2.5)]);
+        with(request, bounds.to_vec())
+    };
+    let bounds = [
+        vec![float("runtime_top_p", 0.95), seed(1)],
+        vec![float("runtime_top_p", 0.4), seed(2)],
+        vec![float("min_p", 0.000_1), seed(3)],
+        vec![float("min_p", 0.9), float("runtime_top_p", 0.99), seed(4)],
+        vec![seed(5)],
+    ];
+    let model = ferris(&[CHOOSES]);
+    let alone: Vec<_> =
+        bounds.iter().map(|bounds| tokens(&model.answer(drawn(bounds)).unwrap())).collect();
+    let asked: Vec<_> = bounds.iter().map(|bounds| model.ask(drawn(bounds), 64)).collect();
+    for (alone, responses) in alone.iter().zip(asked) {
+        assert_eq!(&tokens(&model.read(responses).unwrap()), alone);
+    }
+    // Nothing but the likeliest is nine tenths as likely: the reference's tokens are left.
+    assert_eq!(alone[3], case.greedy_ids[..12]);
+    assert_ne!(alone[0], alone[4]);
 }
 
 /// What a small model answers to a prompt of its own, alone.

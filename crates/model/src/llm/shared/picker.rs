@@ -8,13 +8,14 @@ use ort::session::Session;
 use ort::value::TensorElementType;
 
 use super::Size;
+use super::drawer::Logits;
 use super::inputs::no_memory;
 use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
 use crate::llm::choosing::{COOLNESS, LARGEST_SCORES, MOST, PROBABILITIES, SCORES, TOP_TOKENS};
 use crate::llm::decoder::{Scores, Token, Wants};
 
 /// The graph's session, and what it found.
-pub(super) struct Picker {
+pub(in crate::llm) struct Picker {
     session: Session,
     /// The processor's blocks for what is found.
     largest: BlockId,
@@ -29,7 +30,7 @@ pub(super) struct Picker {
 
 impl Picker {
     /// One over a session of the graph that [`top`](crate::llm::choosing::top) makes.
-    pub(super) fn new(buffers: &mut Buffers, session: Session, size: Size) -> Result<Self> {
+    pub(in crate::llm) fn new(buffers: &mut Buffers, session: Session, size: Size) -> Result<Self> {
         let numbers = size.slots * MOST;
         let mut allocate =
             |bytes: usize| buffers.allocate(bytes).ok_or_else(|| no_memory(size, bytes));
@@ -49,20 +50,24 @@ impl Picker {
     }
 
     /// Whether it finds what is wanted.
-    pub(super) fn serves(wants: Wants) -> bool {
+    pub(in crate::llm) fn serves(wants: Wants) -> bool {
         match wants {
             Wants::Top(most) => most <= MOST,
             Wants::Draw { .. } => true,
-            Wants::Likeliest | Wants::Logits => false,
+            Wants::Likeliest | Wants::Free { .. } | Wants::Logits => false,
         }
     }
 
     /// Notes what is wanted of rows of the next run, by their places from the first of it on.
-    pub(super) fn ask(&self, buffers: &mut Buffers, wanted: impl Iterator<Item = (usize, Wants)>) {
+    pub(in crate::llm) fn ask(
+        &self,
+        buffers: &mut Buffers,
+        wanted: impl Iterator<Item = (usize, Wants)>,
+    ) {
         let coolness = buffers.slice_mut::<f32>(self.coolness);
         coolness.fill(1.0);
         for (place, wants) in wanted {
-            if let Wants::Draw { temperature } = wants
+            if let Wants::Draw { temperature, .. } = wants
                 && let Some(coolness) = coolness.get_mut(place)
             {
                 *coolness = temperature.recip();
@@ -71,10 +76,10 @@ impl Picker {
     }
 
     /// Finds the likeliest tokens of so many rows of logits, from the first on.
-    pub(super) fn find(
+    pub(in crate::llm) fn find(
         &mut self,
         buffers: &mut Buffers,
-        logits: (BlockId, TensorElementType, usize),
+        logits: Logits,
         (first, count): (usize, usize),
     ) -> ort::Result<()> {
         let (block, element, vocabulary) = logits;
@@ -101,7 +106,7 @@ impl Picker {
     }
 
     /// What was found for one of the rows.
-    pub(super) fn row(
+    pub(in crate::llm) fn row(
         &mut self,
         buffers: &mut Buffers,
         (index, wants): (usize, Wants),
