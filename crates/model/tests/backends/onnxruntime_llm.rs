@@ -546,16 +546,14 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
 #[test]
 fn what_is_drawn_from_all_tokens_depends_on_nobody_else() {
     let case = reference::first();
-    let drawn = |bounds: &[Tensor]| {
-        let request = with(crowd::endless(&case.input_ids, 12), [float("temperature", 2.5)]);
-        with(request, bounds.to_vec())
-    };
+    let drawn = |bounds: &[Tensor]| with(crowd::endless(&case.input_ids, 12), bounds.to_vec());
     let bounds = [
-        vec![float("runtime_top_p", 0.95), seed(1)],
-        vec![float("runtime_top_p", 0.4), seed(2)],
-        vec![float("min_p", 0.000_1), seed(3)],
-        vec![float("min_p", 0.9), float("runtime_top_p", 0.99), seed(4)],
-        vec![seed(5)],
+        vec![float("temperature", 2.5), float("runtime_top_p", 0.95), seed(1)],
+        // So flat that most lots fall on what is left out.
+        vec![float("temperature", 30.0), float("runtime_top_p", 0.3), seed(2)],
+        vec![float("temperature", 2.5), float("min_p", 0.000_1), seed(3)],
+        vec![float("temperature", 2.5), float("min_p", 0.9), float("runtime_top_p", 0.99), seed(4)],
+        vec![float("temperature", 2.5), seed(5)],
     ];
     let model = ferris(&[CHOOSES]);
     let alone: Vec<_> =
