@@ -119,6 +119,10 @@ struct Opened {
     captures: bool,
     /// Those that find tokens where the logits lie.
     finders: Option<FinderSessions>,
+    /// Whether rows of a cache that grows may be padded.
+    pads: bool,
+    /// Puts the rows of a cache that grows together where they lie.
+    joiner: Option<Session>,
 }
 
 impl Opened {
@@ -149,7 +153,9 @@ fn open(instance: &Instance<'_>) -> Result<Opened> {
     }
     let graph = Graph::read(&session, &config)?;
     let finders = choosing::finders(instance, place, &graph)?;
-    Ok(Opened { session, provider, config, graph, captures, finders })
+    let pads = choosing::pads(&file, &graph);
+    let joiner = if pads { choosing::joiner(instance, place, &graph)? } else { None };
+    Ok(Opened { session, provider, config, graph, captures, finders, pads, joiner })
 }
 
 fn no_kernel() -> Error {

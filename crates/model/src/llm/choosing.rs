@@ -18,7 +18,8 @@ use super::protobuf::{Field, Message, Value, fields, first};
 pub(crate) const LENGTHS: &str = "consort.lengths";
 /// INT64[1, columns]: 0, 1, 2 and so on, as many as the mask is wide.
 pub(crate) const COLUMNS: &str = "consort.columns";
-/// INT64[rows, sequence, 1]: the likeliest token, or -1 where no logit is above minus infinity.
+/// INT64[rows, sequence, 1]: the likeliest token, or -1 where no logit is above minus infinity; of
+/// the last position alone where the graph keeps its mask.
 pub(crate) const CHOSEN: &str = "consort.chosen";
 
 /// The logits that [`top`] reads, [rows, vocabulary].
@@ -34,20 +35,45 @@ pub(crate) const TOP_TOKENS: &str = "consort.tokens";
 /// How many [`top`] finds: more than most requests ask for, and few enough to be found at once.
 pub(crate) const MOST: usize = 64;
 
+/// The logits of the last position, [rows, 1, vocabulary], of a graph that keeps its mask.
+pub(crate) const LAST_LOGITS: &str = "consort.last_logits";
+
+/// The operator that counts tokens by the mask.
+const COUNTS_TOKENS: &[u8] = b"GroupQueryAttention";
+
 const LIKELIEST: &str = "consort.likeliest";
 const LARGEST: &str = "consort.largest";
 const LOWEST: &str = "consort.lowest";
 
+/// Whether rows of a model may have padding before them: not where an operator counts its tokens by
+/// the mask and takes the first ones, as that of the shared caches does even over one that grows.
+pub(crate) fn pads(model: &[u8]) -> bool {
+    let graph = first(model, number::model::GRAPH).and_then(fields).unwrap_or_default();
+    let nodes = graph.into_iter().filter_map(|field| field.bytes(number::graph::NODE));
+    let mut operators = nodes.filter_map(|node| first(node, number::node::OPERATOR));
+    !operators.any(|operator| operator == COUNTS_TOKENS)
+}
+
+/// What becomes of a graph's mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mask {
+    /// The graph makes it from the lengths of its rows, which have no padding.
+    Made,
+    /// It stays an input, for rows with padding; all but the last position's logits are left where
+    /// they are.
+    Kept,
+}
+
 /// A model file's bytes with the choice added; `None` where its tensors are not as expected.
 ///
 /// The graph must have opset 11 or later, as every decoder's has.
-pub(crate) fn add(model: &[u8], names: &Names) -> Option<Vec<u8>> {
+pub(crate) fn add(model: &[u8], names: &Names, mask: Mask) -> Option<Vec<u8>> {
     let mut edited = Message::default();
     let mut is_edited = false;
     for field in fields(model)? {
         match field.bytes(number::model::GRAPH) {
             Some(graph) => {
-                edited = edited.bytes(number::model::GRAPH, edit(graph, names)?);
+                edited = edited.bytes(number::model::GRAPH, edit(graph, names, mask)?);
                 is_edited = true;
             }
             None => edited.extend(field.whole),
@@ -56,24 +82,45 @@ pub(crate) fn add(model: &[u8], names: &Names) -> Option<Vec<u8>> {
     is_edited.then(|| edited.into_vec())
 }
 
-fn edit(graph: &[u8], names: &Names) -> Option<Message> {
+fn edit(graph: &[u8], names: &Names, mask: Mask) -> Option<Message> {
     let fields = fields(graph)?;
-    let named = |field: &Field<'_>, kind, name: &str| {
-        (*field).bytes(kind).is_some_and(|value| is_named(value, name))
+    let find = |kind, name: &str| {
+        let mut values = fields.iter().filter_map(|field| field.bytes(kind));
+        values.find(|value| is_named(value, name))
     };
-    let is_mask = |field: &Field<'_>| named(field, number::graph::INPUT, &names.attention_mask);
-    let is_logits = |field: &Field<'_>| named(field, number::graph::OUTPUT, &names.outputs.logits);
-    let mask = fields.iter().find(|field| is_mask(field))?.bytes(number::graph::INPUT)?;
-    let logits = fields.iter().find(|field| is_logits(field))?.bytes(number::graph::OUTPUT)?;
-    let (mask, scores) = (element(mask)?, element(logits)?);
+    let logits = &names.outputs.logits;
+    let scores = element(find(number::graph::OUTPUT, logits)?)?;
     let mut edited = Message::default();
+    if mask == Mask::Kept {
+        fields.iter().for_each(|field| edited.extend(field.whole));
+        edited.extend(last_nodes(logits, scores).as_ref());
+        edited.extend(choice_nodes(LAST_LOGITS, scores)?.as_ref());
+        return Some(edited);
+    }
+    let made = find(number::graph::INPUT, &names.attention_mask)?;
     // In front, so that nodes stay in the order in which they can run.
-    edited.extend(mask_nodes(&names.attention_mask, mask)?.as_ref());
+    edited.extend(mask_nodes(&names.attention_mask, element(made)?)?.as_ref());
+    let is_mask = |field: &Field<'_>| field.bytes(number::graph::INPUT) == Some(made);
     for field in fields.iter().filter(|field| !is_mask(field)) {
         edited.extend(field.whole);
     }
-    edited.extend(choice_nodes(&names.outputs.logits, scores)?.as_ref());
+    edited.extend(choice_nodes(logits, scores)?.as_ref());
     Some(edited)
+}
+
+/// The logits of the last position.
+fn last_nodes(logits: &str, element: u64) -> Message {
+    let bounds = ["consort.last", "consort.end", "consort.axis"];
+    let [from, to, axis] = bounds;
+    Message::default()
+        .bytes(number::graph::NODE, node("Slice", &[logits, from, to, axis], LAST_LOGITS))
+        .bytes(number::graph::INITIALIZER, integers(from, &[-1]))
+        .bytes(number::graph::INITIALIZER, integers(to, &[i64::MAX]))
+        .bytes(number::graph::INITIALIZER, integers(axis, &[1]))
+        .bytes(
+            number::graph::OUTPUT,
+            value_of(LAST_LOGITS, element, ["consort.rows", "consort.one", "consort.vocabulary"]),
+        )
 }
 
 /// The mask of rows of some lengths: 1 in the columns before it.
@@ -181,7 +228,7 @@ mod tests {
     #[test]
     fn the_mask_is_made_in_the_graph_and_everything_else_is_as_it_was() {
         let model = graph("llama_gqa");
-        let edited = add(&model, &names()).unwrap();
+        let edited = add(&model, &names(), Mask::Made).unwrap();
         let fields_of = |model: &[u8]| {
             let graph = first(model, number::model::GRAPH).unwrap();
             fields(graph).unwrap().iter().map(|field| field.whole.to_vec()).collect::<Vec<_>>()
@@ -195,14 +242,33 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_that_is_kept_is_an_input_still_and_nothing_is_left_out() {
+        let model = graph("llama_optimum");
+        let edited = add(&model, &names(), Mask::Kept).unwrap();
+        let graph_of = |model: &[u8]| first(model, number::model::GRAPH).unwrap().to_vec();
+        let (before, after) = (graph_of(&model), graph_of(&edited));
+        assert!(after.starts_with(&before));
+        let outputs = fields(&after[before.len()..]).unwrap();
+        let outputs = outputs.iter().filter_map(|field| field.bytes(number::graph::OUTPUT));
+        let names: Vec<_> = outputs.map(|value| first(value, number::value::NAME)).collect();
+        assert_eq!(names, [LAST_LOGITS, CHOSEN].map(|name| Some(name.as_bytes())));
+    }
+
+    #[test]
+    fn rows_are_padded_only_where_the_mask_says_which_tokens_count() {
+        assert!(pads(&graph("llama_optimum")) && pads(&graph("bloom")));
+        assert!(!pads(&graph("llama_gqa")));
+    }
+
+    #[test]
     fn a_graph_without_the_names_and_a_file_without_a_graph_are_left_alone() {
         let mut others = names();
         others.attention_mask = "mask".into();
-        assert_eq!(add(&graph("llama_gqa"), &others), None);
+        assert_eq!(add(&graph("llama_gqa"), &others, Mask::Made), None);
         let mut others = names();
         others.outputs.logits = "scores".into();
-        assert_eq!(add(&graph("llama_gqa"), &others), None);
-        assert_eq!(add(b"", &names()), None);
-        assert_eq!(add(b"not a model", &names()), None);
+        assert_eq!(add(&graph("llama_gqa"), &others, Mask::Made), None);
+        assert_eq!(add(b"", &names(), Mask::Kept), None);
+        assert_eq!(add(b"not a model", &names(), Mask::Made), None);
     }
 }

@@ -61,7 +61,15 @@ pub(crate) struct Logits {
 }
 
 impl Logits {
-    fn of(output: &Outlet) -> Self {
+    /// Those of an output, or of the one with the last position's that was added beside it.
+    fn of(output: &Outlet, outputs: &[Outlet]) -> Self {
+        let Some(last) = find(outputs, choosing::LAST_LOGITS) else {
+            return Self::of_output(output);
+        };
+        Self { is_last_only: true, ..Self::of_output(last) }
+    }
+
+    fn of_output(output: &Outlet) -> Self {
         let element = output.dtype().tensor_type();
         let shape = output.dtype().tensor_shape();
         Self {
@@ -139,7 +147,7 @@ impl Graph {
             mask,
             positions,
             cache_branch: find(inputs, CACHE_BRANCH).map(|_| CACHE_BRANCH.to_owned()),
-            logits: Logits::of(logits),
+            logits: Logits::of(logits, outputs),
             vocabulary: last_dim(logits).and_then(|dim| usize::try_from(dim).ok()),
             cache,
             chooses: find(outputs, choosing::CHOSEN).is_some(),

@@ -26,6 +26,7 @@ use self::capture::Capture;
 use self::drawer::Logits;
 pub(crate) use self::finders::FinderSessions;
 use self::finders::Finders;
+pub(super) use self::inputs::no_memory;
 use self::inputs::{Blocked, Blocks, Shapes};
 use super::adapters::AdapterId;
 use super::buffers::{Buffers, CallId, Part};
@@ -166,12 +167,7 @@ impl Shared {
         }
         let (mut inputs, mut outputs) = self.blocks.parts(&self.graph, self.size, shapes);
         if let Some((call, before)) = self.calls.get_mut(&key) {
-            for (index, (_, part)) in inputs.iter().enumerate() {
-                self.buffers.set_input(*call, index, part)?;
-            }
-            for (index, (_, part)) in outputs.iter().enumerate() {
-                self.buffers.set_output(*call, index, part)?;
-            }
+            self.buffers.set(*call, &inputs, &outputs)?;
             *before = shapes;
             return Ok(*call);
         }

@@ -7,7 +7,10 @@ use consort_repository::Instance;
 use consort_stage::{Error, Result};
 use ort::session::Session;
 
-use crate::llm::{Config, FinderSessions, Graph, MOST_FOUND, add_choice, draw_graph, top_graph};
+use crate::llm::{
+    Carrying, Config, FinderSessions, Graph, MOST_FOUND, Mask, add_choice, draw_graph, join_graph,
+    pads as has_padding, top_graph,
+};
 use crate::provider::Provider;
 use crate::session;
 
@@ -19,8 +22,8 @@ const CAPTURES: (&str, &str) = ("enable_cuda_graph", "1");
 type Place<'a> = (Provider, &'a Path);
 
 /// The session of a graph that chooses, and whether its steps are captured; `None` for a graph
-/// that is served as it is: on the processor, which reads logits where they lie, with a cache that
-/// grows, or with tensors that are not as expected.
+/// that is served as it is: on the processor, which reads logits where they lie, or with tensors
+/// that are not as expected.
 pub(super) fn open(
     instance: &Instance<'_>,
     (provider, file): Place<'_>,
@@ -28,14 +31,16 @@ pub(super) fn open(
 ) -> Result<Option<(Session, bool)>> {
     let settings = &instance.model.settings;
     let is_on_card = provider != Provider::Cpu;
-    if !settings.switch_or("choose_in_graph", is_on_card)? || !config.shares_buffer {
+    if !settings.switch_or("choose_in_graph", is_on_card)? {
         return Ok(None);
     }
     let Ok(model) = fs::read(file) else {
         // The plain way says what is wrong with it.
         return Ok(None);
     };
-    let Some(model) = add_choice(&model, &config.names) else {
+    // Rows of a cache that grows are padded, which their mask hides.
+    let mask = if config.shares_buffer { Mask::Made } else { Mask::Kept };
+    let Some(model) = add_choice(&model, &config.names, mask) else {
         tracing::warn!(
             model = &*instance.model.name,
             "the graph has no mask or logits of the usual kind, so that nothing can be added to \
@@ -46,7 +51,7 @@ pub(super) fn open(
     };
     let opened =
         |defaults: &[_]| session::open_changed(instance, provider, (file, &model), defaults);
-    if is_on_card && settings.switch_or("cuda_graphs", true)? {
+    if is_on_card && config.shares_buffer && settings.switch_or("cuda_graphs", true)? {
         match opened(&[ARENA, CAPTURES]) {
             Ok(session) => return Ok(Some((session, true))),
             Err(error) => report(instance, &error),
@@ -71,6 +76,27 @@ pub(super) fn finders(
     };
     let open = |model: &[u8]| session::open_changed(instance, provider, (file, model), &[ARENA]);
     Ok(Some(FinderSessions { top: open(&top)?, draws: open(&draws)? }))
+}
+
+/// Whether the rows of a graph whose cache grows may be padded, and so computed together.
+pub(super) fn pads(file: &Path, graph: &Graph) -> bool {
+    // What cannot be read was not opened either.
+    graph.carrying == Carrying::PresentToPast
+        && fs::read(file).is_ok_and(|model| has_padding(&model))
+}
+
+/// The session that puts the rows of a cache together where they lie; none for one whose prompts are
+/// fed to another branch of the graph.
+pub(super) fn joiner(
+    instance: &Instance<'_>,
+    (provider, file): Place<'_>,
+    graph: &Graph,
+) -> Result<Option<Session>> {
+    let joins = graph.chooses && !graph.takes_prompts_whole();
+    let Some(model) = join_graph(graph).filter(|_| joins) else {
+        return Ok(None);
+    };
+    session::open_changed(instance, provider, (file, &model), &[ARENA]).map(Some)
 }
 
 fn report(instance: &Instance<'_>, error: &Error) {

@@ -64,6 +64,9 @@ fn every_convention_gives_the_same_tokens() {
         tiny("llama_optimum", &[]),
         tiny("llama_optimum", &[("prefill_chunk_size", "3")]),
         tiny("llama_optimum_unplaced", &[]),
+        tiny("llama_optimum", &[CHOOSES]),
+        tiny("llama_optimum", &[CHOOSES, ("prefill_chunk_size", "3")]),
+        tiny("llama_optimum_unplaced", &[CHOOSES, ("prefill_chunk_size", "3")]),
     ];
     for other in &others {
         assert_eq!(generate(other), shared);
@@ -499,9 +502,27 @@ fn a_busy_batch_gives_each_what_it_gets_alone() {
         let alone = tiny(convention, &[("max_active_requests", "1")]);
         let cases: Vec<_> = (0..12).map(|index| alone_case(&alone, index)).collect();
         crowd::check(&tiny(convention, &settings), &cases, 100);
+        crowd::check(&tiny(convention, &[CHOOSES, settings[0], settings[1]]), &cases, 100);
+        crowd::check(
+            &tiny(convention, &[CHOOSES, settings[0], ("prefill_chunk_size", "3")]),
+            &cases,
+            100,
+        );
     }
     let cases = reference::read(&graphs().join("bloom/reference.json"));
     crowd::check(&tiny("bloom", &settings), &cases, 100);
+    crowd::check(&tiny("bloom", &[CHOOSES, settings[0], ("prefill_chunk_size", "3")]), &cases, 100);
+}
+
+/// The operator takes no padding before a row, whatever its mask says.
+#[test]
+fn group_query_attention_over_a_cache_that_grows_is_not_padded() {
+    let growing = ("past_present_share_buffer", "false");
+    let settings = [("max_active_requests", "5"), ("prefill_chunk_size", "16")];
+    let alone = tiny("llama_gqa", &[("max_active_requests", "1")]);
+    let cases: Vec<_> = (0..12).map(|index| alone_case(&alone, index)).collect();
+    crowd::check(&tiny("llama_gqa", &[growing, settings[0], settings[1]]), &cases, 60);
+    crowd::check(&tiny("llama_gqa", &[CHOOSES, growing, settings[0]]), &cases, 60);
 }
 
 /// Requests that take the likeliest token and requests that need every logit, side by side.
