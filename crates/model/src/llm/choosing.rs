@@ -92,7 +92,7 @@ fn edit(graph: &[u8], names: &Names, mask: Mask) -> Option<Message> {
     let scores = element(find(number::graph::OUTPUT, logits)?)?;
     let mut edited = Message::default();
     if mask == Mask::Kept {
-        fields.iter().for_each(|field| edited.extend(field.whole));
+        edited.extend(graph);
         edited.extend(last_nodes(logits, scores).as_ref());
         edited.extend(choice_nodes(LAST_LOGITS, scores)?.as_ref());
         return Some(edited);

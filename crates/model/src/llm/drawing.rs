@@ -41,7 +41,7 @@ pub(crate) fn width(vocabulary: usize) -> usize {
 pub(crate) fn graph(element: TensorElementType, vocabulary: usize) -> Option<Vec<u8>> {
     let element = of_scores(element)?;
     let nodes = Nodes::default();
-    let nodes = token(sums(nodes), vocabulary);
+    let nodes = token(sums(nodes, vocabulary), vocabulary);
     let nodes = before(nodes);
     let mut graph = nodes.into_graph("draw");
     for constant in constants(vocabulary) {
@@ -61,12 +61,15 @@ pub(crate) fn graph(element: TensorElementType, vocabulary: usize) -> Option<Vec
 }
 
 /// The probabilities by block, [rows, blocks, tokens], and the sums of the blocks.
-fn sums(nodes: Nodes) -> Nodes {
+fn sums(nodes: Nodes, vocabulary: usize) -> Nodes {
+    let nodes = nodes.cast(SCORES, "wide", FLOAT).add("Mul", &["wide", COOLNESS], "cooled");
+    let nodes = if width(vocabulary) == vocabulary {
+        nodes.along("Softmax", &["cooled"], "padded")
+    } else {
+        let nodes = nodes.along("Softmax", &["cooled"], "likely");
+        nodes.add("Pad", &["likely", "padding"], "padded")
+    };
     nodes
-        .cast(SCORES, "wide", FLOAT)
-        .add("Mul", &["wide", COOLNESS], "cooled")
-        .along("Softmax", &["cooled"], "likely")
-        .add("Pad", &["likely", "padding"], "padded")
         .add("Reshape", &["padded", "by_block"], "blocks")
         .reduce("ReduceSum", &["blocks", "third"], "masses")
         .add("CumSum", &["masses", "second_axis"], "ends")
@@ -209,7 +212,8 @@ mod tests {
         });
         let token = token.unwrap_or(logits.len() - 1);
         let is_before = |other: usize| {
-            logits[other] > logits[token] || logits[other] == logits[token] && other < token
+            let order = logits[other].total_cmp(&logits[token]);
+            order.then(token.cmp(&other)).is_gt()
         };
         let before = (0..logits.len()).filter(|other| is_before(*other));
         let before: f64 = before.map(|other| weight(&logits[other])).sum();

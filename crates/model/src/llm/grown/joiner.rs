@@ -7,7 +7,7 @@ use ort::session::Session;
 use ort::value::TensorElementType;
 
 use super::places::{Held, Places};
-use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
+use crate::llm::buffers::{Argument, BlockId, Buffers, CallId, Part};
 use crate::llm::graph::{Graph, Layout};
 use crate::llm::joining::{self, STRIDES};
 use crate::llm::shared::{Size, no_memory};
@@ -15,10 +15,12 @@ use crate::llm::shared::{Size, no_memory};
 /// The graph's session, and what it is told.
 pub(super) struct Joiner {
     session: Session,
-    /// The number of each token's first lane, for each number of lanes.
-    starts: Vec<(usize, BlockId)>,
+    /// The number of each token's first lane, for each number of lanes, and what that is called.
+    starts: Vec<(usize, String, BlockId)>,
     strides: BlockId,
     shapes: Vec<(Layout, BlockId)>,
+    /// What the tensors of the two caches and of the joined one are called.
+    names: Vec<[String; 3]>,
     call: Option<CallId>,
 }
 
@@ -57,10 +59,12 @@ impl Joiner {
             buffers.allocate(bytes).ok_or_else(|| no_memory(size, bytes))
         };
         let lanes = joining::all_lanes(graph).into_iter();
-        let starts = lanes.map(|lanes| Ok((lanes, allocate(numbers)?))).collect::<Result<_>>()?;
+        let starts = lanes.map(|lanes| Ok((lanes, joining::starts(lanes), allocate(numbers)?)));
+        let starts = starts.collect::<Result<_>>()?;
         let layouts = joining::all_layouts(graph).into_iter();
         let shapes = layouts.map(|layout| Ok((layout, allocate(4)?))).collect::<Result<_>>()?;
-        Ok(Self { session, starts, strides: allocate(numbers)?, shapes, call: None })
+        let names = (0..graph.cache.len()).map(joining::names).collect();
+        Ok(Self { session, starts, strides: allocate(numbers)?, shapes, names, call: None })
     }
 
     /// Writes a cache with a row for each source, as wide as the longest, into a block that neither
@@ -77,16 +81,13 @@ impl Joiner {
         self.write_shapes(buffers, graph, (sources.len(), width));
         let target = Held { rows: sources.len(), width, ..target };
         let (inputs, outputs) = self.parts(graph, places, [first, second, target]);
-        let call = match self.call {
-            Some(call) => {
-                buffers.set(call, &inputs, &outputs)?;
-                call
-            }
-            None => {
-                let call = buffers.prepare(&named(&inputs), &named(&outputs))?;
-                *self.call.insert(call)
-            }
+        let call = if let Some(call) = self.call {
+            buffers.set(call, &inputs, &outputs)?;
+            call
+        } else {
+            buffers.prepare(&inputs, &outputs)?
         };
+        self.call = Some(call);
         buffers.run(&mut self.session, call, None)?;
         Ok(width)
     }
@@ -98,7 +99,7 @@ impl Joiner {
         sources: &[Source],
         width: usize,
     ) {
-        for (lanes, block) in &self.starts {
+        for (lanes, _, block) in &self.starts {
             let all_of_first = first.rows * lanes * first.width;
             let nothing = all_of_first + second.rows * lanes * second.width;
             let starts = &mut buffers.slice_mut::<i64>(*block)[..sources.len() * width];
@@ -135,30 +136,23 @@ impl Joiner {
         graph: &Graph,
         places: &Places,
         [first, second, target]: [Held; 3],
-    ) -> (Vec<(String, Part)>, Vec<(String, Part)>) {
+    ) -> (Vec<Argument<'_>>, Vec<Argument<'_>>) {
         let wide = TensorElementType::Int64;
         let numbers = |block: BlockId| Part::new((block, 0), wide, &[target.rows, target.width]);
-        let mut inputs = vec![(STRIDES.to_owned(), numbers(self.strides))];
+        let mut inputs = vec![(STRIDES, numbers(self.strides))];
         let starts = self.starts.iter();
-        inputs.extend(starts.map(|(lanes, block)| (joining::starts(*lanes), numbers(*block))));
+        inputs.extend(starts.map(|(_, name, block)| (name.as_str(), numbers(*block))));
         inputs.extend(self.shapes.iter().map(|(layout, block)| {
             let rank = if *layout == Layout::Heads { 4 } else { 3 };
-            (joining::shape(*layout).to_owned(), Part::new((*block, 0), wide, &[rank]))
+            (joining::shape(*layout), Part::new((*block, 0), wide, &[rank]))
         }));
         let mut outputs = Vec::new();
-        for (index, tensor) in graph.cache.iter().enumerate() {
-            let names = joining::names(index);
-            let [of_first, of_second, joined] =
-                [first, second, target].map(|held| places.part(index, tensor, held));
-            let [first, second, target] = names;
-            inputs.push((first, of_first));
-            inputs.push((second, of_second));
-            outputs.push((target, joined));
+        for (index, (tensor, names)) in graph.cache.iter().zip(&self.names).enumerate() {
+            let [of_first, of_second, joined] = names;
+            inputs.push((of_first, places.part(index, tensor, first)));
+            inputs.push((of_second, places.part(index, tensor, second)));
+            outputs.push((joined.as_str(), places.part(index, tensor, target)));
         }
         (inputs, outputs)
     }
-}
-
-fn named(parts: &[(String, Part)]) -> Vec<(&str, Part)> {
-    parts.iter().map(|(name, part)| (name.as_str(), part.clone())).collect()
 }
