@@ -514,6 +514,50 @@ fn a_busy_batch_gives_each_what_it_gets_alone() {
     crowd::check(&tiny("bloom", &[CHOOSES, settings[0], ("prefill_chunk_size", "3")]), &cases, 100);
 }
 
+/// As on a card, where a cache that grows stays and its rows are read, drawn and put together.
+#[test]
+fn a_growing_cache_that_stays_where_it_is_gives_what_one_does_that_is_read() {
+    let plain = |index: i32| crowd::endless(&[index + 3, 9, 11, 13], 20 - index);
+    let requests = || {
+        [
+            plain(0),
+            with(plain(1), [flag("return_log_probs", true), int("top_logprobs", 3)]),
+            with(plain(2), [word("bad_words_list", &[56])]),
+            with(plain(3), [float("temperature", 0.7), seed(3)]),
+            with(plain(4), [float("temperature", 1.2), int("runtime_top_k", 20), seed(4)]),
+            with(plain(5), [float("temperature", 0.9), float("runtime_top_p", 0.9), seed(5)]),
+            with(plain(6), [float("repetition_penalty", 1.3)]),
+        ]
+    };
+    let answers = |settings: &[_]| {
+        let model = tiny("llama_optimum", settings);
+        let asked: Vec<_> = requests().into_iter().map(|request| model.ask(request, 64)).collect();
+        let read = asked.into_iter().map(|responses| tokens(&model.read(responses).unwrap()));
+        read.collect::<Vec<_>>()
+    };
+    assert_eq!(answers(&[CHOOSES]), answers(&[]));
+}
+
+/// A row that waits for its reader has holes, which are closed before there is no room for them.
+#[test]
+fn a_slow_reader_beside_a_text_of_full_length_loses_nothing() {
+    for settings in [&[][..], &[CHOOSES]] {
+        let short = ("max_sequence_length", "48");
+        let model = tiny("llama_optimum", &[&[short][..], settings].concat());
+        let slow = || streaming(crowd::endless(&[5, 6, 7, 8], 44));
+        let fast = || crowd::endless(&[9; 8], 40);
+        let alone = [slow(), fast()].map(|request| tokens(&model.answer(request).unwrap()));
+        let mut slowly = model.ask(slow(), 1);
+        let mut answer = vec![model.next(&mut slowly).unwrap().unwrap()];
+        for _ in 0..3 {
+            assert_eq!(tokens(&model.answer(fast()).unwrap()), alone[1]);
+            answer.push(model.next(&mut slowly).unwrap().unwrap());
+        }
+        answer.extend(model.read(slowly).unwrap());
+        assert_eq!(tokens(&answer), alone[0]);
+    }
+}
+
 /// The operator takes no padding before a row, whatever its mask says.
 #[test]
 fn group_query_attention_over_a_cache_that_grows_is_not_padded() {
