@@ -167,6 +167,7 @@ fn measure(engine: &Engine) {
     together(engine, &[("temperature", 0.8), ("min_p", 0.01)]);
     together(engine, &[("temperature", 0.8)]);
     together(engine, &[("temperature", 0.8), ("runtime_top_k", 50.0)]);
+    together(engine, &[("temperature", 0.8), ("runtime_top_k", 500.0)]);
 }
 
 /// Many requests at once: tokens a second while all of them decode, and from the first question to

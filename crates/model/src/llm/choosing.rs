@@ -26,14 +26,18 @@ pub(crate) const CHOSEN: &str = "consort.chosen";
 pub(crate) const SCORES: &str = "consort.scores";
 /// FP32[rows, 1]: what they are multiplied with before they are turned into probabilities.
 pub(crate) const COOLNESS: &str = "consort.coolness";
-/// FP32[rows, [`MOST`]]: the largest of them, from the largest down.
+/// INT64[1]: how many tokens [`top`] finds of each row.
+pub(crate) const COUNT: &str = "consort.most";
+/// FP32[rows, count]: the largest of them, from the largest down.
 pub(crate) const LARGEST_SCORES: &str = "consort.top";
-/// FP32[rows, [`MOST`]]: how probable their tokens are among all.
+/// FP32[rows, count]: how probable their tokens are among all.
 pub(crate) const PROBABILITIES: &str = "consort.probabilities";
-/// INT64[rows, [`MOST`]]: whose they are.
+/// INT64[rows, count]: whose they are.
 pub(crate) const TOP_TOKENS: &str = "consort.tokens";
-/// How many [`top`] finds: more than most requests ask for, and few enough to be found at once.
+/// How many [`top`] finds mostly: more than most requests ask for, and few enough to be found at once.
 pub(crate) const MOST: usize = 64;
+/// How many it finds where a request asks for more, at most.
+pub(crate) const MOST_OF_ALL: usize = 1024;
 
 /// The logits of the last position, [rows, 1, vocabulary], of a graph that keeps its mask.
 pub(crate) const LAST_LOGITS: &str = "consort.last_logits";
@@ -168,13 +172,12 @@ fn choice_nodes(logits: &str, element: u64) -> Option<Message> {
     )
 }
 
-/// A graph that finds the likeliest [`MOST`] tokens; `None` for logits of another type than the
+/// A graph that finds the likeliest tokens; `None` for logits of another type than the
 /// operator knows.
 pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
     let element = of_scores(element)?;
-    let most = integers("consort.most", &[MOST as i64]);
-    let found = node("TopK", &[SCORES, "consort.most"], "consort.found")
-        .bytes(number::node::OUTPUT, TOP_TOKENS);
+    let found =
+        node("TopK", &[SCORES, COUNT], "consort.found").bytes(number::node::OUTPUT, TOP_TOKENS);
     let to_float = |node| with(node, "to", FLOAT);
     let nodes = [
         with(found, "axis", LAST),
@@ -190,7 +193,7 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
     }
     let shape = |last| ["consort.rows", last];
     let graph = graph
-        .bytes(number::graph::INITIALIZER, most)
+        .bytes(number::graph::INPUT, value(COUNT, ["consort.one"]))
         .bytes(number::graph::INPUT, value_of(SCORES, element, shape("consort.vocabulary")))
         .bytes(number::graph::INPUT, value_of(COOLNESS, FLOAT, shape("consort.one")))
         .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))

@@ -583,6 +583,7 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
             with(plain(), [float("temperature", 0.9), float("runtime_top_p", 0.9), seed(3)]),
             with(plain(), [float("temperature", 1.2), int("runtime_top_k", 40), seed(4)]),
             with(plain(), [float("temperature", 1.2), int("runtime_top_k", 400), seed(5)]),
+            with(plain(), [float("temperature", 1.2), int("runtime_top_k", 1500), seed(8)]),
             with(plain(), [float("repetition_penalty", 1.3)]),
             with(plain(), [float("temperature", 1.5), seed(6)]),
             with(plain(), [float("temperature", 3.0), seed(7)]),

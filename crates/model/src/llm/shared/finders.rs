@@ -47,7 +47,7 @@ impl Finders {
         (asked, (first, rows)): Asked<'_>,
     ) -> ort::Result<()> {
         self.drawer.forget();
-        if !asked.iter().any(|(_, wants)| Picker::serves(*wants)) {
+        if !asked.iter().any(|(_, wants)| self.picker.serves(*wants)) {
             return Ok(());
         }
         let places = asked.iter().map(|(place, wants)| (place - first, *wants));
@@ -68,7 +68,7 @@ impl Finders {
             Some((_, Wants::Free { lots, .. })) => {
                 self.draw(buffers, logits, asked, (index, *lots))
             }
-            Some((_, wants)) => Picker::serves(*wants),
+            Some((_, wants)) => self.picker.serves(*wants),
             None => false,
         }
     }
