@@ -251,18 +251,23 @@ impl Engine {
         let sequence = &mut self.active[index];
         let slot = sequence.slot();
         if !sequence.has_begun() {
-            let held = self.decoder.begin(slot, sequence.prompt(), sequence.adapter())?;
+            let held = self.decoder.begin(slot, sequence.reusable(), sequence.adapter())?;
             sequence.begin(held);
         }
         self.runs.begin(sequence.adapter(), std::iter::once(sequence.caller()));
-        let (tokens, wants) = sequence.feed(most);
-        let fed = tokens.len();
-        let prefilled = self.decoder.prefill(slot, tokens, wants);
+        let piece = sequence.feed(most, self.decoder.told_tokens());
+        let fed = piece.tokens.len();
+        let prefilled = self.decoder.prefill(slot, piece);
         self.runs.end();
         prefilled?;
-        if wants.is_none() {
+        sequence.hear(&mut *self.decoder, fed)?;
+        if !sequence.is_fed() {
             sequence.release();
             return Ok((fed, true));
+        }
+        if sequence.is_prompt_only() {
+            sequence.end();
+            return Ok((fed, false));
         }
         let finish = advance(&mut *self.decoder, sequence, 0)?;
         Ok((fed, finish.is_none()))
@@ -307,7 +312,7 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
-    use crate::llm::decoder::{Scores, Token, Wants};
+    use crate::llm::decoder::{Piece, Scores, Token};
 
     /// Finds token 2 the likeliest, and breaks down over token 1.
     struct Fragile([f32; 4]);
@@ -325,9 +330,13 @@ mod tests {
             8
         }
 
-        fn prefill(&mut self, _: Slot, tokens: &[Token], _: Option<Wants>) -> Result<()> {
-            assert!(!tokens.contains(&1), "one");
+        fn prefill(&mut self, _: Slot, piece: Piece<'_>) -> Result<()> {
+            assert!(!piece.tokens.contains(&1), "one");
             Ok(())
+        }
+
+        fn logits_behind(&mut self, _: usize) -> Result<&[f32]> {
+            Ok(&self.0)
         }
 
         fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
@@ -361,6 +370,7 @@ mod tests {
             end_ids: vec![3],
             default_max_tokens: 4,
             is_decoupled: true,
+            max_logits_bytes: 0,
             adapters: Vec::new(),
             priorities: None,
         };
