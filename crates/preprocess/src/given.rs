@@ -2,7 +2,7 @@
 
 use consort_config::Model;
 use consort_stage::{DataType, Error, Result, Tensor};
-use tokenizers::Encoding;
+use tokenizers::{Encoding, Token};
 
 use crate::columns::check_type;
 
@@ -28,7 +28,7 @@ pub(crate) fn rows(tensor: &Tensor, (text, texts): (&str, &[&str])) -> Result<Ve
         _ => tensor.to_slice::<i64>()?.into_owned(),
     };
     let length = tensor.shape.last().map_or(0, |length| *length as usize);
-    let count = if length == 0 { texts.len() } else { ids.len() / length };
+    let count = ids.len().checked_div(length).unwrap_or(texts.len());
     if count != texts.len() {
         return Err(wrong(format!("has {count} rows for {} texts", texts.len())));
     }
@@ -39,16 +39,6 @@ pub(crate) fn rows(tensor: &Tensor, (text, texts): (&str, &[&str])) -> Result<Ve
 }
 
 fn encoding(ids: &[u32]) -> Encoding {
-    let count = ids.len();
-    Encoding::new(
-        ids.to_vec(),
-        vec![0; count],
-        vec![String::new(); count],
-        vec![None; count],
-        vec![(0, 0); count],
-        vec![0; count],
-        vec![1; count],
-        Vec::new(),
-        Default::default(),
-    )
+    let token = |id: &u32| Token::new(*id, String::new(), (0, 0));
+    Encoding::from_tokens(ids.iter().map(token).collect(), 0)
 }

@@ -45,7 +45,7 @@ impl PromptScores {
     /// Nothing so far; `None` when nothing is wanted.
     pub(crate) fn new(asked: AskedOfPrompt, vocabulary: usize) -> Option<Self> {
         asked.is_any().then(|| Self {
-            log_probs: asked.alternatives.map(|alternatives| LogProbs::new(true, alternatives)),
+            log_probs: asked.alternatives.map(|alternatives| LogProbs::new(Some(alternatives))),
             logits: asked.logits.then(|| RawLogits::new(vocabulary)),
         })
     }

@@ -122,10 +122,9 @@ pub(crate) struct Generation {
     pub(crate) words: Words,
     /// How each token is picked.
     pub(crate) sampling: Sampling,
-    /// Whether the log-probability of each token is wanted.
-    pub(crate) wants_log_probs: bool,
-    /// How many of the likeliest tokens are wanted beside each.
-    pub(crate) alternatives: usize,
+    /// Of how many of the likeliest tokens the log-probabilities are wanted beside each token's own;
+    /// `None` when none are.
+    pub(crate) log_probs: Option<usize>,
     /// What is wanted of the prompt.
     pub(crate) of_prompt: AskedOfPrompt,
     /// Whether the logits that each token came from are wanted.
@@ -168,8 +167,7 @@ impl Generation {
                 bad: fields.words("bad_words_list", limits)?,
             },
             sampling: fields.sampling(limits)?,
-            wants_log_probs: fields.flag("return_log_probs")?.unwrap_or(false),
-            alternatives: fields.alternatives("top_logprobs")?.unwrap_or(0),
+            log_probs: fields.log_probs()?,
             of_prompt,
             wants_logits: fields.flag(GENERATION_LOGITS)?.unwrap_or(false),
             is_streaming,
@@ -182,13 +180,6 @@ impl Generation {
         };
         generation.check_logits(limits)?;
         Ok(generation)
-    }
-}
-
-impl Generation {
-    /// Whether anything about probabilities is wanted.
-    pub(crate) fn wants_any_log_probs(&self) -> bool {
-        self.wants_log_probs || self.alternatives > 0
     }
 
     /// Refuses more logits than may be kept for a request: all of the prompt, and those of the
@@ -230,6 +221,12 @@ impl Fields<'_> {
     fn alternatives(&self, name: &str) -> Result<Option<usize>> {
         let is_valid = |value: i64| (0..=MOST_ALTERNATIVES).contains(&value);
         Ok(self.integer(name, is_valid, "0 to 20")?.map(|count| count as usize))
+    }
+
+    fn log_probs(&self) -> Result<Option<usize>> {
+        let is_wanted = self.flag("return_log_probs")?.unwrap_or(false);
+        let alternatives = self.alternatives("top_logprobs")?.filter(|count| *count > 0);
+        Ok(alternatives.or(is_wanted.then_some(0)))
     }
 
     fn of_prompt(&self) -> Result<AskedOfPrompt> {

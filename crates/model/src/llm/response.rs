@@ -77,7 +77,7 @@ impl Demand {
     /// Whether a request asks for it.
     fn is_made_by(self, generation: &Generation) -> bool {
         match self {
-            Self::LogProbs => generation.wants_any_log_probs(),
+            Self::LogProbs => generation.log_probs.is_some(),
             Self::PromptLogProbs => generation.of_prompt.alternatives.is_some(),
             Self::ContextLogits => generation.of_prompt.logits,
             Self::GenerationLogits => generation.wants_logits,

@@ -97,7 +97,7 @@ impl Sequence {
                 caller: Arc::clone(&caller),
                 index,
                 outputs: outputs.clone(),
-                log_probs: LogProbs::new(generation.wants_log_probs, generation.alternatives),
+                log_probs: LogProbs::new(generation.log_probs),
                 logits: generation.wants_logits.then(|| RawLogits::new(limits.vocabulary)),
                 // The same for all its texts, so told with the first.
                 of_prompt: PromptScores::new(generation.of_prompt, limits.vocabulary)

@@ -34,7 +34,7 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     let prompts = Prompt::read(&mut fields)?;
     let echoes = fields.flag("echo")?;
     // With nothing behind it, an echo is what the model makes of the prompt.
-    let mut sampling = Sampling::read(&mut fields, if echoes { 0 } else { 1 })?;
+    let mut sampling = Sampling::read(&mut fields, i64::from(!echoes))?;
     if model.takes("max_tokens") {
         sampling.max_tokens.get_or_insert(MAX_TOKENS);
     }

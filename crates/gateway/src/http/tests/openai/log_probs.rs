@@ -163,14 +163,14 @@ fn an_echo_tells_the_tokens_of_its_prompt() {
             r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"é fg!","logprobs":{"tokens":["<s>","bytes:\\xc3","bytes:\\xa9 ","fg","!"],"token_logprobs":[null,-0.5,-1.5,-2.5,-3.5],"top_logprobs":[null,{"bytes:\\xc3":-0.5},{"bytes:\\xa9 ":-1.5},{"fg":-2.5},{"!":-3.5}],"text_offset":[0,0,0,2,4]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":1,"total_tokens":5}}"#
         ]],
     );
-    expect![[r#"
+    expect![[r"
          [Some([1, 5, 6, 7]), Some([1]), Some([-1]), Some([1])]
         é fg [None, Some([0]), None, Some([0])]
         é fg [None, Some([2]), None, Some([0])]
          [Some([1, 5, 6, 7]), Some([3]), None, Some([0])]
         é fg [None, Some([0]), None, Some([0])]
         é fg [None, Some([0]), None, Some([0])]
-        é fg [None, Some([1]), Some([3]), Some([0])]"#]]
+        é fg [None, Some([1]), Some([3]), Some([0])]"]]
     .assert_eq(&seen.lock().unwrap().join("\n"));
 }
 
