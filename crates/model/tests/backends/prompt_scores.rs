@@ -126,6 +126,7 @@ fn every_convention_tells_the_same() {
         (floats(&answer[0], "prompt_log_probs"), floats(&answer[0], "context_logits"))
     };
     let chunk = ("prefill_chunk_size", "5");
+    let growing = ("past_present_share_buffer", "false");
     let one_left = ("prefill_chunk_size", "11");
     let (log_probs, logits) = told(&tiny("llama_gqa", &[]));
     assert_eq!((log_probs.len(), logits.len()), (11, 12 * 64));
@@ -134,7 +135,11 @@ fn every_convention_tells_the_same() {
         tiny("llama_gqa", &[one_left]),
         tiny("llama_gqa", &[CHOOSES]),
         tiny("llama_gqa", &[CHOOSES, chunk]),
-        tiny("llama_gqa", &[("past_present_share_buffer", "false")]),
+        tiny("llama_gqa", &[growing]),
+        // Their logits are those of the last token, so that they are fed token by token.
+        tiny("llama_gqa_last", &[]),
+        tiny("llama_gqa_last", &[CHOOSES, chunk]),
+        tiny("llama_gqa_last", &[growing]),
         tiny("llama_optimum", &[]),
         tiny("llama_optimum", &[chunk]),
         tiny("llama_optimum", &[one_left]),
