@@ -145,12 +145,9 @@ impl Sequence {
     /// What is to be done for it now; [`promise`](Self::promise) says whether it can be.
     pub(crate) fn due(&self) -> Due {
         let is_behind = self.text.len() - self.fed > 1 || self.fed == 0 || !self.has_begun;
-        // What is told of a prompt comes from its pieces.
-        if is_behind || self.of_prompt.is_some() && self.fed < self.prompt().len() {
-            Due::Prefill
-        } else {
-            Due::Decode
-        }
+        // What is told of a prompt comes from its pieces, and one alone is given no token.
+        let is_told = self.of_prompt.is_some() && self.fed < self.prompt().len();
+        if is_behind || is_told || self.is_prompt_only() { Due::Prefill } else { Due::Decode }
     }
 
     /// Promises its next response room at its caller, until [`advance`](Self::advance) or

@@ -183,6 +183,11 @@ fn the_first_of_several_texts_tells_of_their_prompt() {
         let is_first = ids(response, "sequence_index") == [0];
         assert_eq!(response.output("prompt_log_probs").is_some(), is_first);
     }
+    // Nor has any of them a token when none is wanted, whatever they take over.
+    let model = tiny("llama_gqa", &[("max_active_requests", "3")]);
+    let asked = with(telling(request(&PROMPT, 0), 1), [int("num_return_sequences", 3)]);
+    let answer = model.answer(asked).unwrap();
+    assert_eq!((answer.len(), tokens(&answer)), (3, vec![]));
 }
 
 #[test]

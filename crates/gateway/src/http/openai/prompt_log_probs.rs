@@ -2,6 +2,7 @@
 
 use consort_stage::{Error, Response, Result, Signature};
 
+use super::characters::Characters;
 use super::error::Refusal;
 use super::log_probs::{self, Likely, Token, alternatives, mismatch};
 use super::prompt::Prompt;
@@ -37,22 +38,37 @@ pub(super) fn read(response: &Response, prompt: Prompt) -> Result<(String, Vec<T
     if tokens.len() != count + 1 || !others.len().is_multiple_of(count.max(1)) {
         return Err(mismatch());
     }
-    let text = match prompt {
-        Prompt::Text(text) => text,
-        Prompt::Tokens(_) => String::from_utf8_lossy(&tokens.concat()).into_owned(),
+    let (text, starts) = match prompt {
+        Prompt::Text(text) => {
+            let mut places = Places { text: text.as_bytes(), at: 0, characters: 0 };
+            let starts = tokens.iter().map(|token| places.next(token)).collect();
+            (text, starts)
+        }
+        Prompt::Tokens(_) => spelled(&tokens),
     };
-    let mut places = Places { text: text.as_bytes(), at: 0, characters: 0 };
     let values = std::iter::once(None).chain(values.iter().copied().map(Some));
     // None in the place of the first.
     let each = others.len() / count.max(1);
     let mut others = std::iter::once(&[][..]).chain(others.chunks(each.max(1)));
-    let tokens = tokens.into_iter().zip(values).map(|(bytes, value)| Token {
-        start: places.next(bytes),
+    let tokens = tokens.into_iter().zip(values).zip(starts).map(|((bytes, value), start)| Token {
         said: Likely { bytes: bytes.to_vec(), value },
         others: others.next().unwrap_or_default().to_vec(),
+        start,
     });
-    let tokens = tokens.collect();
-    Ok((text, tokens))
+    Ok((text, tokens.collect()))
+}
+
+/// The text that tokens spell, and how many of its characters come before each of them.
+fn spelled(tokens: &[&[u8]]) -> (String, Vec<usize>) {
+    let (mut text, mut characters, mut count) = (String::new(), Characters::default(), 0);
+    let mut starts = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        starts.push(count);
+        let whole = characters.push(token);
+        count += whole.chars().count();
+        text += &whole;
+    }
+    (text + &characters.finish(), starts)
 }
 
 /// Follows the tokens of a text through it.
@@ -131,6 +147,9 @@ mod tests {
         };
         let others: Vec<_> = tokens.iter().map(others).collect();
         assert_eq!(others, [&b""[..], b"xy", b"zw"]);
+        // Tokens that begin or end within a character are told where it is.
+        let (text, starts) = spelled(&[b"\x9f", b"a\xc3", b"\xa9b", b"\xf0"]);
+        assert_eq!((text.as_str(), starts), ("\u{fffd}aéb\u{fffd}", vec![0, 1, 2, 4]));
         let single = response(&["a"], vec![], &[]);
         assert_eq!(read(&single, Prompt::Text("a".into())).unwrap().1.len(), 1);
     }

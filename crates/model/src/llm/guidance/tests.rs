@@ -205,6 +205,18 @@ fn a_grammar_in_ebnf_is_followed_character_by_character() {
     check(sums, "a + = 1\n", false);
     check(sums, "a = 1 2\n", false);
     check(sums, "a = 1", false);
+    let json = r#"
+        root   ::= object
+        value  ::= object | array | string | number | ("true" | "false" | "null") ws
+        object ::= "{" ws ( string ":" ws value ("," ws string ":" ws value)* )? "}" ws
+        array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+        string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
+        number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9]{1,15})? ws
+        ws ::= | " " | "\n" [ \t]{0,20}
+    "#;
+    check(json, r#"{"a\"\u00e9": [1, -2.5e-3, true, null, {}], "é": ""}"#, true);
+    check(json, r#"{"a": [1, ]}"#, false);
+    check(json, r#"{"a": "\x"}"#, false);
     // The longest word is not the right one.
     check(r#"root ::= "ab" | "a" "bd""#, "ab", true);
     check(r#"root ::= "ab" | "a" "bd""#, "abd", true);
