@@ -78,9 +78,10 @@ pub(crate) trait Decoder: Send {
     /// How many tokens of prompts it should be fed in one step.
     fn prefill_tokens(&self) -> usize;
 
-    /// How many tokens a piece has at most that [`tells_each`](Piece::tells_each).
-    fn told_tokens(&self) -> usize {
-        self.prefill_tokens()
+    /// How many tokens a piece should have that [`tells_each`](Piece::tells_each), where `most` are
+    /// asked for.
+    fn told_tokens(&self, most: usize) -> usize {
+        self.prefill_tokens().min(most)
     }
 
     /// Begins a sequence in a slot that has none, and gives how many tokens of its prompt are

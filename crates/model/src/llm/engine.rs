@@ -25,6 +25,10 @@ const REST: Duration = Duration::from_millis(1);
 /// quarter.
 const PROMPTS_SHARE: usize = 4;
 
+/// How many tokens of prompts have the logits behind them read in a step: on a card reading a row
+/// of them and adding it up takes longer than computing it, and others wait meanwhile.
+const MOST_TOLD: usize = 128;
+
 /// A decoder and the sequences in it.
 pub(crate) struct Engine {
     decoder: Box<dyn Decoder>,
@@ -222,17 +226,24 @@ impl Engine {
 
     /// Feeds so many tokens of prompts, the oldest first; how many those were.
     fn prefill(&mut self, budget: usize) -> usize {
-        let (mut fed, mut index) = (0, 0);
+        let (mut fed, mut told, mut index) = (0, 0, 0);
         while fed < budget && index < self.active.len() {
             let sequence = &self.active[index];
-            if sequence.due() != Due::Prefill || !sequence.promise() {
+            let tells = sequence.tells_prompt();
+            let waits = sequence.due() != Due::Prefill || tells && told >= MOST_TOLD;
+            if waits || !sequence.promise() {
                 index += 1;
                 continue;
             }
-            match self.feed(index, budget - fed) {
-                Ok((tokens, true)) => fed += tokens,
-                Ok((tokens, false)) => {
-                    fed += tokens;
+            let most = if tells { self.decoder.told_tokens(MOST_TOLD - told) } else { usize::MAX };
+            let piece = self.feed(index, most.min(budget - fed));
+            if let Ok((tokens, _)) = piece {
+                fed += tokens;
+                told += if tells { tokens } else { 0 };
+            }
+            match piece {
+                Ok((_, true)) => {}
+                Ok((_, false)) => {
                     self.settle(index, None);
                     continue;
                 }
@@ -255,7 +266,7 @@ impl Engine {
             sequence.begin(held);
         }
         self.runs.begin(sequence.adapter(), std::iter::once(sequence.caller()));
-        let piece = sequence.feed(most, self.decoder.told_tokens());
+        let piece = sequence.feed(most);
         let fed = piece.tokens.len();
         let prefilled = self.decoder.prefill(slot, piece);
         self.runs.end();

@@ -221,8 +221,8 @@ impl Decoder for Padded {
         self.parts.prefill_tokens()
     }
 
-    fn told_tokens(&self) -> usize {
-        self.parts.told_tokens()
+    fn told_tokens(&self, most: usize) -> usize {
+        self.parts.told_tokens(most)
     }
 
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {

@@ -199,11 +199,15 @@ impl Sequence {
         Row { slot: self.slot, token, wants: self.wants() }
     }
 
-    /// The tokens to feed next, at most so many, or `told` of them where the logits behind each are
-    /// wanted.
-    pub(crate) fn feed(&mut self, most: usize, told: usize) -> Piece<'_> {
-        let tells_each = self.of_prompt.is_some();
-        let most = if tells_each { most.min(told) } else { most };
+    /// Whether something of its prompt is still to be told, for which the logits behind each token of
+    /// it are wanted.
+    pub(crate) fn tells_prompt(&self) -> bool {
+        self.of_prompt.is_some()
+    }
+
+    /// The tokens to feed next, at most so many.
+    pub(crate) fn feed(&mut self, most: usize) -> Piece<'_> {
+        let tells_each = self.tells_prompt();
         let start = self.fed;
         self.fed = self.text.len().min(start.saturating_add(most));
         let wants = (self.is_fed() && !self.is_prompt_only()).then(|| self.wants());

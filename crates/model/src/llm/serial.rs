@@ -43,8 +43,12 @@ impl Parts {
     }
 
     /// The same where the logits behind each are wanted.
-    pub(super) fn told_tokens(&self) -> usize {
-        if self.graph.logits.is_last_only { 1 } else { self.prefill_tokens() }
+    pub(super) fn told_tokens(&self, most: usize) -> usize {
+        match self.prefill_tokens() {
+            _ if self.graph.logits.is_last_only => 1,
+            usize::MAX => usize::MAX,
+            tokens => tokens.min(most),
+        }
     }
 }
 
@@ -85,8 +89,8 @@ impl Decoder for Serial {
         self.parts.prefill_tokens()
     }
 
-    fn told_tokens(&self) -> usize {
-        self.parts.told_tokens()
+    fn told_tokens(&self, most: usize) -> usize {
+        self.parts.told_tokens(most)
     }
 
     fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {

@@ -37,10 +37,6 @@ use crate::run_error::RunError;
 /// the shapes of the one before.
 const MASK_STEP: usize = 64;
 
-/// How many tokens of a prompt are fed at once where the logits behind each are read: reading a row
-/// of them and adding it up takes as long as computing it on a card, and others wait meanwhile.
-const MOST_TOLD: usize = 128;
-
 /// A session, its cache and what lies in it.
 pub(crate) struct Shared {
     // Before the sessions, whose card its memory is on.
@@ -287,8 +283,8 @@ impl Decoder for Shared {
         self.size.prefill_tokens
     }
 
-    fn told_tokens(&self) -> usize {
-        if self.graph.logits.is_last_only { 1 } else { self.size.prefill_tokens.min(MOST_TOLD) }
+    fn told_tokens(&self, most: usize) -> usize {
+        if self.graph.logits.is_last_only { 1 } else { self.size.prefill_tokens.min(most) }
     }
 
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
