@@ -3,9 +3,10 @@
 
 use consort_stage::{Code, Request, Response};
 
-use crate::asking::{ferris, finish, flag, ids, int, streaming, tiny, tokens, with};
+use crate::asking::{configured, ferris, finish, flag, ids, int, streaming, tiny, tokens, with};
 use crate::crowd::endless;
 use crate::generating::{Generating, prompt, request};
+use crate::loaded::Folder;
 use crate::reference;
 
 /// What is the default on a card: the graph makes its mask and picks the likeliest token.
@@ -172,6 +173,17 @@ fn half_precision_and_older_layouts_tell_what_their_logits_are() {
             .collect();
         let told = floats(&answer[0], "prompt_log_probs");
         assert!(close(&told, &expected, 1e-4), "{convention}: {told:?} and {expected:?}");
+    }
+}
+
+#[test]
+fn a_graph_that_takes_prompts_whole_tells_of_every_token() {
+    // It finds the sum of all tokens before, of 16, the likeliest.
+    for graph in ["merged", "unmerged"] {
+        let adder = Generating::start(Folder::of(graph).path(), &configured(&BUSY));
+        let answer = adder.answer(telling(request(&[1, 2, 3, 4, 9, 9], 2), 1)).unwrap();
+        let likeliest = ids(&answer[0], "prompt_top_logprob_ids");
+        assert_eq!((likeliest, tokens(&answer)), (vec![1, 3, 6, 10, 3], vec![12, 8]), "{graph}");
     }
 }
 
