@@ -8,6 +8,7 @@ use half::f16;
 use ort::value::TensorElementType;
 
 use super::config::Names;
+use super::graph::CACHE_BRANCH;
 use super::onnx::{
     BFLOAT16, FLOAT, FLOAT16, INT32, INT64, LAST, integers, model, node, number, of_scores, scalar,
     value, value_of, with,
@@ -52,8 +53,12 @@ const LOWEST: &str = "consort.lowest";
 /// Whether rows of a model may have padding before them: not where an operator counts its tokens by
 /// the mask and takes the first ones, as that of the shared caches does even over one that grows.
 pub(crate) fn pads(model: &[u8]) -> bool {
-    let graph = first(model, number::model::GRAPH).and_then(fields).unwrap_or_default();
-    let nodes = graph.into_iter().filter_map(|field| field.bytes(number::graph::NODE));
+    let graph = first(model, number::model::GRAPH).and_then(fields);
+    graph.is_some_and(|graph| is_padded(&graph))
+}
+
+fn is_padded(graph: &[Field<'_>]) -> bool {
+    let nodes = graph.iter().filter_map(|field| field.bytes(number::graph::NODE));
     let mut operators = nodes.filter_map(|node| first(node, number::node::OPERATOR));
     !operators.any(|operator| operator == COUNTS_TOKENS)
 }
@@ -64,7 +69,7 @@ pub(crate) enum Mask {
     /// The graph makes it from the lengths of its rows, which have no padding.
     Made,
     /// It stays an input, for rows with padding; all but the last position's logits are left where
-    /// they are.
+    /// they are. Only where rows may be padded, and every step goes the same way through the graph.
     Kept,
 }
 
@@ -96,6 +101,10 @@ fn edit(graph: &[u8], names: &Names, mask: Mask) -> Option<Message> {
     let scores = element(find(number::graph::OUTPUT, logits)?)?;
     let mut edited = Message::default();
     if mask == Mask::Kept {
+        let has_branch = find(number::graph::INPUT, CACHE_BRANCH).is_some();
+        if has_branch || !is_padded(&fields) {
+            return None;
+        }
         edited.extend(graph);
         edited.extend(last_nodes(logits, scores).as_ref());
         edited.extend(choice_nodes(LAST_LOGITS, scores)?.as_ref());
@@ -261,6 +270,7 @@ mod tests {
     fn rows_are_padded_only_where_the_mask_says_which_tokens_count() {
         assert!(pads(&graph("llama_optimum")) && pads(&graph("bloom")));
         assert!(!pads(&graph("llama_gqa")));
+        assert_eq!(add(&graph("llama_gqa"), &names(), Mask::Kept), None);
     }
 
     #[test]

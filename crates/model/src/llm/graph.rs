@@ -8,7 +8,7 @@ use super::choosing;
 use super::config::Config;
 
 /// The switch of the merged exports that older tools made.
-const CACHE_BRANCH: &str = "use_cache_branch";
+pub(super) const CACHE_BRANCH: &str = "use_cache_branch";
 
 /// A decoder's tensors.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +58,8 @@ pub(crate) struct Logits {
     pub(crate) element: TensorElementType,
     /// Whether it has those after the last token alone, [batch, 1, vocabulary].
     pub(crate) is_last_only: bool,
+    /// The output beside it with those of every token, where there is one.
+    pub(crate) of_all: Option<String>,
 }
 
 impl Logits {
@@ -66,7 +68,9 @@ impl Logits {
         let Some(last) = find(outputs, choosing::LAST_LOGITS) else {
             return Self::of_output(output);
         };
-        Self { is_last_only: true, ..Self::of_output(last) }
+        let of_all =
+            Some(output.name().to_owned()).filter(|_| !Self::of_output(output).is_last_only);
+        Self { is_last_only: true, of_all, ..Self::of_output(last) }
     }
 
     fn of_output(output: &Outlet) -> Self {
@@ -76,6 +80,7 @@ impl Logits {
             name: output.name().to_owned(),
             element: element.unwrap_or(TensorElementType::Undefined),
             is_last_only: shape.is_some_and(|shape| matches!(&**shape, [_, 1, _])),
+            of_all: None,
         }
     }
 }

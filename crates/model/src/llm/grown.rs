@@ -17,10 +17,10 @@ use ort::session::Session;
 
 use self::joiner::{Joiner, Source};
 use self::places::{Held, Places};
-use self::step::Stepper;
+use self::step::{MOST_TOLD, Stepper};
 use super::adapters::AdapterId;
 use super::buffers::{BlockId, Buffers};
-use super::decoder::{Decoder, Lots, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::rows::{FEWEST_REUSED, common};
 use super::runs::Runs;
@@ -243,6 +243,13 @@ impl Grown {
         found.map_err(|error| self.failed(&error))
     }
 
+    /// Brings the logits of a row of the last run to the processor.
+    fn fetch_logits(&mut self, place: usize) -> Result<&mut [f32]> {
+        let fetched = self.stepper.fetch_row(&mut self.buffers, &self.graph, (place, self.size));
+        fetched.map_err(|error| self.failed(&error))?;
+        self.stepper.row(&mut self.buffers, &self.graph, self.size)
+    }
+
     fn failed(&self, error: &ort::Error) -> Error {
         RunError::from(error).with_own_inputs().within(&self.model)
     }
@@ -261,6 +268,22 @@ impl Decoder for Grown {
         self.size.prefill_tokens
     }
 
+    fn told_tokens(&self, most: usize) -> usize {
+        match &self.graph.logits.of_all {
+            Some(_) => self.size.prefill_tokens.min(most).min(MOST_TOLD),
+            None => 1,
+        }
+    }
+
+    fn logits_behind(&mut self, place: usize) -> Result<&[f32]> {
+        if self.graph.logits.of_all.is_some() {
+            let place = (place, self.size);
+            let told = self.stepper.told(&mut self.buffers, &self.graph, place);
+            return told.map(|row| &*row);
+        }
+        self.fetch_logits(0).map(|row| &*row)
+    }
+
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         self.adapters[slot] = adapter;
         self.make_room()?;
@@ -273,7 +296,8 @@ impl Decoder for Grown {
         Ok(tokens)
     }
 
-    fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()> {
+    fn prefill(&mut self, slot: Slot, piece: Piece<'_>) -> Result<()> {
+        let Piece { tokens, wants, tells_each } = piece;
         self.single_out(slot)?;
         let single = self.single.as_mut().ok_or_else(not_begun)?;
         let past = Held {
@@ -286,7 +310,8 @@ impl Decoder for Grown {
             Held { block: self.single_sides[1], width: past.width + tokens.len(), ..past };
         self.stepper.write_prompt(&mut self.buffers, &self.graph, tokens, past.width);
         let places = (&self.graph, &self.places);
-        let run = self.stepper.run(&mut self.buffers, places, self.size, (past, present));
+        let run =
+            self.stepper.run(&mut self.buffers, places, self.size, (past, present, tells_each));
         run.map_err(|error| RunError::from(&error).with_own_inputs().within(&self.model))?;
         single.tokens.extend_from_slice(tokens);
         self.single_sides.swap(0, 1);
@@ -319,7 +344,7 @@ impl Decoder for Grown {
         let past = self.batch();
         let present = Held { block: self.sides[1], width: past.width + 1, ..past };
         let places = (&self.graph, &self.places);
-        let run = self.stepper.run(&mut self.buffers, places, self.size, (past, present));
+        let run = self.stepper.run(&mut self.buffers, places, self.size, (past, present, false));
         run.map_err(|error| self.failed(&error))?;
         for (row, token) in self.rows.iter_mut().zip(&fed) {
             row.mask.push(token.is_some());
@@ -358,9 +383,7 @@ impl Decoder for Grown {
 
     fn logits(&mut self, index: usize) -> Result<Scores<'_>> {
         let (place, _) = *self.asked.get(index).ok_or_else(not_run)?;
-        let fetched = self.stepper.fetch_row(&mut self.buffers, &self.graph, (place, self.size));
-        fetched.map_err(|error| self.failed(&error))?;
-        self.stepper.row(&mut self.buffers, &self.graph, self.size).map(Scores::Logits)
+        self.fetch_logits(place).map(Scores::Logits)
     }
 
     fn release(&mut self, slot: Slot) {

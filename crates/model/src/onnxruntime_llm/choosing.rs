@@ -43,8 +43,8 @@ pub(super) fn open(
     let Some(model) = add_choice(&model, &config.names, mask) else {
         tracing::warn!(
             model = &*instance.model.name,
-            "the graph has no mask or logits of the usual kind, so that nothing can be added to \
-             it; {}",
+            "the graph has a mask, logits or operators of an unusual kind, so that nothing can be \
+             added to it; {}",
             if is_on_card { "requests run one after another" } else { "its logits are read" }
         );
         return Ok(None);
@@ -85,15 +85,14 @@ pub(super) fn pads(file: &Path, graph: &Graph) -> bool {
         && fs::read(file).is_ok_and(|model| has_padding(&model))
 }
 
-/// The session that puts the rows of a cache together where they lie; none for one whose prompts are
-/// fed to another branch of the graph.
+/// The session that puts the rows of a cache that grows together where they lie; none for a graph that
+/// is served as it is.
 pub(super) fn joiner(
     instance: &Instance<'_>,
     (provider, file): Place<'_>,
     graph: &Graph,
 ) -> Result<Option<Session>> {
-    let joins = graph.chooses && !graph.takes_prompts_whole();
-    let Some(model) = join_graph(graph).filter(|_| joins) else {
+    let Some(model) = join_graph(graph).filter(|_| graph.chooses) else {
         return Ok(None);
     };
     session::open_changed(instance, provider, (file, &model), &[ARENA]).map(Some)

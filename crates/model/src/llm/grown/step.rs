@@ -29,9 +29,15 @@ pub(super) struct Stepper {
     /// The tokens that were chosen, and the logits of one row: the processor's.
     chosen: BlockId,
     row: BlockId,
+    /// The logits of every token of a piece that tells them, the processor's.
+    told: BlockId,
     widened: Vec<f32>,
     call: Option<CallId>,
+    telling: Option<CallId>,
 }
+
+/// How many tokens a piece has at most that tells the logits behind each.
+pub(super) const MOST_TOLD: usize = 128;
 
 impl Stepper {
     /// Room for the largest run there may be.
@@ -60,8 +66,10 @@ impl Stepper {
             logits,
             chosen: allocate(integers(size.slots))?,
             row: allocate(scores(1))?,
+            told: allocate(scores(MOST_TOLD))?,
             widened: Vec::new(),
             call: None,
+            telling: None,
         })
     }
 
@@ -106,21 +114,27 @@ impl Stepper {
         }
     }
 
-    /// Runs the graph from one cache into another.
+    /// Runs the graph from one cache into another, and keeps the logits behind each token if the
+    /// only row of the run tells them.
     pub(super) fn run(
         &mut self,
         buffers: &mut Buffers,
         (graph, places): (&Graph, &Places),
         size: Size,
-        (past, present): (Held, Held),
+        (past, present, tells_each): (Held, Held, bool),
     ) -> ort::Result<()> {
-        let (inputs, outputs) = self.parts((graph, places), size, (past, present));
-        let call = match self.call {
-            Some(call) => {
-                buffers.set(call, &inputs, &outputs)?;
-                call
-            }
-            None => *self.call.insert(buffers.prepare(&inputs, &outputs)?),
+        let (inputs, mut outputs) = self.parts((graph, places), size, (past, present));
+        let of_all = graph.logits.of_all.as_deref().filter(|_| tells_each);
+        outputs.extend(of_all.map(|name| {
+            let shape = [1, present.width - past.width, size.vocabulary];
+            (name, Part::new((self.told, 0), graph.logits.element, &shape))
+        }));
+        let prepared = if of_all.is_some() { &mut self.telling } else { &mut self.call };
+        let call = if let Some(call) = *prepared {
+            buffers.set(call, &inputs, &outputs)?;
+            call
+        } else {
+            *prepared.insert(buffers.prepare(&inputs, &outputs)?)
         };
         let (options, _) = self.runs.options()?;
         buffers.run(&mut self.session, call, Some(&options))
@@ -174,6 +188,17 @@ impl Stepper {
         let from = Part::new((self.logits, offset), element, &[size.vocabulary]);
         let to = Part { block: self.row, offset: 0, ..from.clone() };
         buffers.copy_now(&[(from, to)])
+    }
+
+    /// The logits behind a token of the last piece, which tells them.
+    pub(super) fn told<'a>(
+        &'a mut self,
+        buffers: &'a mut Buffers,
+        graph: &Graph,
+        (place, size): (usize, Size),
+    ) -> Result<&'a mut [f32]> {
+        let row = place * size.vocabulary..(place + 1) * size.vocabulary;
+        logits::read(buffers, self.told, (graph.logits.element, row), &mut self.widened)
     }
 
     /// Those that were brought.
