@@ -310,12 +310,12 @@ fn advance(
     row: usize,
 ) -> Result<Option<Finish>, Error> {
     let mut picked = sequence.pick(decoder.scores(row)?)?;
-    while picked == Pick::NeedsLots
-        && let Some(drawn) = decoder.draw(row, sequence.lots())?
+    while let Pick::NeedsLots(lots) = picked
+        && let Some(drawn) = decoder.draw(row, lots)?
     {
         picked = sequence.pick(drawn)?;
     }
-    if matches!(picked, Pick::NeedsLots | Pick::NeedsLogits) {
+    if matches!(picked, Pick::NeedsLots(_) | Pick::NeedsLogits) {
         picked = sequence.pick(decoder.logits(row)?)?;
     }
     sequence.advance(picked)

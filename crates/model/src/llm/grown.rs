@@ -8,6 +8,7 @@
 
 mod joiner;
 mod places;
+mod rows;
 mod step;
 
 use std::sync::Arc;
@@ -17,12 +18,12 @@ use ort::session::Session;
 
 use self::joiner::{Joiner, Source};
 use self::places::{Held, Places};
+use self::rows::{BatchRow, Single};
 use self::step::{MOST_TOLD, Stepper};
 use super::adapters::AdapterId;
 use super::buffers::{BlockId, Buffers};
 use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
-use super::rows::{FEWEST_REUSED, common};
 use super::runs::Runs;
 use super::shared::finders::Finders;
 use super::shared::{FinderSessions, Home, Size, no_memory};
@@ -63,24 +64,6 @@ pub(crate) struct Grown {
     /// rows there were.
     asked: Vec<(usize, Wants)>,
     count: usize,
-}
-
-/// One row of the batch.
-struct BatchRow {
-    /// Whose it is; `None` when the sequence has left.
-    slot: Option<Slot>,
-    /// Which of its columns are tokens of the sequence.
-    mask: Vec<bool>,
-    /// Those.
-    tokens: Vec<Token>,
-    adapter: AdapterId,
-}
-
-/// The row that lies alone, all of whose columns are tokens.
-struct Single {
-    slot: Option<Slot>,
-    tokens: Vec<Token>,
-    adapter: AdapterId,
 }
 
 impl Grown {
@@ -206,23 +189,6 @@ impl Grown {
         Ok(())
     }
 
-    /// The source of the longest beginning of a prompt that any text here has, computed with the
-    /// same adapter, and how many tokens that is.
-    fn beginning(&self, prompt: &[Token], adapter: AdapterId) -> Option<(Source, usize)> {
-        let most = &prompt[..prompt.len().saturating_sub(1)];
-        let shared =
-            |tokens: &[Token], other| if other == adapter { common(tokens, most) } else { 0 };
-        let rows = self.rows.iter().enumerate();
-        let rows = rows.map(|(index, row)| (Some(index), shared(&row.tokens, row.adapter)));
-        let single = self.single.iter().map(|it| (None, shared(&it.tokens, it.adapter)));
-        let (row, tokens) = rows.chain(single).max_by_key(|(_, tokens)| *tokens)?;
-        let source = match row {
-            Some(row) => Source::seen(row, &self.rows[row].mask, tokens),
-            None => Source::of_second(0..tokens),
-        };
-        (tokens >= FEWEST_REUSED).then_some((source, tokens))
-    }
-
     /// Whether the batch is to be put together anew before a step: somebody has left, more than half
     /// of its columns are hidden, or there is no room for another.
     fn is_wasteful(&self) -> bool {
@@ -287,7 +253,9 @@ impl Decoder for Grown {
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         self.adapters[slot] = adapter;
         self.make_room()?;
-        let Some((source, tokens)) = self.beginning(prompt, adapter) else {
+        let Some((source, tokens)) =
+            rows::beginning((&self.rows, self.single.as_ref()), prompt, adapter)
+        else {
             self.single = Some(Single { slot: Some(slot), tokens: Vec::new(), adapter });
             return Ok(0);
         };

@@ -83,14 +83,14 @@ const USUAL_TEMPERATURES: RangeInclusive<f32> = 0.01..=100.0;
 const MOST_REFUSED: usize = 32;
 
 /// What came of looking at the scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pick {
     /// The next token.
     Token(Token),
     /// Its guide leaves nothing but the end.
     End,
-    /// The likeliest tokens are not enough: one is to be drawn from all by lot.
-    NeedsLots,
+    /// The likeliest tokens are not enough: one is to be drawn from all by these lots.
+    NeedsLots(Lots),
     /// It takes all logits to tell.
     NeedsLogits,
 }
@@ -233,11 +233,11 @@ impl Sampler {
         if min_p > 0.0 && least < min_p * self.largest {
             return self.choose().map(Pick::Token);
         }
-        Some(Pick::NeedsLots)
+        Some(Pick::NeedsLots(self.lots()))
     }
 
     /// The numbers by which tokens are drawn next; [`pick_drawn`](Self::pick_drawn) uses them up.
-    pub(crate) fn lots(&self) -> Lots {
+    fn lots(&self) -> Lots {
         let mut random = self.random.clone();
         // Half the distance of the last number below 1 is rounded to 1.
         std::array::from_fn(|_| (random.fraction() as f32).min(1.0_f32.next_down()))
@@ -258,7 +258,7 @@ impl Sampler {
             }
             self.refused += 1;
         }
-        Pick::NeedsLots
+        Pick::NeedsLots(self.lots())
     }
 
     fn leaves(&self, drawn: &Drawn) -> bool {
@@ -546,12 +546,10 @@ mod tests {
             let mut counts = [0_usize; 5];
             for _ in 0..10_000 {
                 // One of the likeliest is seen, which is never enough.
-                let mut picked = match sampler.draw_from(&seen_from(&logits, 1, 1.0)).unwrap() {
-                    Pick::NeedsLots => Pick::NeedsLots,
-                    other => panic!("{other:?}"),
-                };
-                while picked == Pick::NeedsLots {
-                    picked = sampler.pick_drawn(&drawn_from(&logits, sampler.lots(), 1.0));
+                let mut picked = sampler.draw_from(&seen_from(&logits, 1, 1.0)).unwrap();
+                assert!(matches!(picked, Pick::NeedsLots(_)), "{picked:?}");
+                while let Pick::NeedsLots(lots) = picked {
+                    picked = sampler.pick_drawn(&drawn_from(&logits, lots, 1.0));
                 }
                 let Pick::Token(token) = picked else { panic!("{picked:?}") };
                 counts[token as usize] += 1;
@@ -584,11 +582,11 @@ mod tests {
         assert_eq!(sampler.pick_drawn(&[drawn]), Pick::NeedsLogits);
         let drawn = Drawn { probability: 0.5, before: 0.5, ..drawn };
         for _ in 0..MOST_REFUSED / 4 {
-            assert_eq!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLots);
+            assert!(matches!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLots(_)));
         }
         assert_eq!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLogits);
         assert_eq!(sampler.pick(&mut [1.0, 0.0]), Some(0));
-        assert_eq!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLots);
+        assert!(matches!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLots(_)));
     }
 
     #[test]

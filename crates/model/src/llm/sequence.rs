@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::adapters::AdapterId;
 use super::caller::Caller;
-use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Wants};
 use super::fields::wrong;
 use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
@@ -260,11 +260,6 @@ impl Sequence {
         picked.ok_or_else(|| self.no_token())
     }
 
-    /// The numbers by which its next token is drawn.
-    pub(crate) fn lots(&self) -> Lots {
-        self.sampler.lots()
-    }
-
     /// Takes what was picked and gives the caller what is ready.
     ///
     /// The sequence is over when this gives how it ended.
@@ -273,9 +268,7 @@ impl Sequence {
         let finish = match picked {
             Pick::Token(token) => self.extend(token)?,
             Pick::End => Some(Finish::Stop),
-            Pick::NeedsLots | Pick::NeedsLogits => {
-                return Err(Error::internal("all logits were not enough to pick"));
-            }
+            _ => return Err(Error::internal("all logits were not enough to pick")),
         };
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {
