@@ -5,33 +5,13 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from checkpoint import Checkpoint
 from llama_config import rotary_tables
 from llama_graph import Llama
-from onnx_graph import MICROSOFT, ModelError
-
-PRODUCTS = ["fused", "turned", "gemm"]
-"""How products with weights are written: FusedMatMul over [out, in], MatMul over [in, out], or Gemm over [out, in]."""
+from onnx_graph import MICROSOFT
 
 
 class GroupQuery(Llama):
     """onnxruntime-genai's convention: one operator attends, rotates and writes into a cache of full length."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        io_dtype: str,
-        products: str = "fused",
-        packs_gate: bool = False,
-        fuses_silu: bool = False,
-    ) -> None:
-        super().__init__(checkpoint, io_dtype)
-        self.products = products
-        self.packs_gate = packs_gate
-        self.fuses_silu = fuses_silu
-        self._rows: str | None = None
-        if products == "turned" and self.config.tied_embeddings:
-            raise ModelError("a table that embedding and head share cannot be turned: leave `--products` away")
 
     def inputs(self) -> None:
         """The mask only says how long each row is."""
@@ -71,45 +51,6 @@ class GroupQuery(Llama):
         )  # fmt: skip
         return normed, stream
 
-    def gate_and_up(self, x: str, prefix: str, wide: int, bias: bool) -> tuple[str, str]:
-        """One product for both, which is taken apart again, or two."""
-        if not self.packs_gate:
-            return super().gate_and_up(x, prefix, wide, bias)
-        names = [f"{prefix}.{part}_proj" for part in ("gate", "up")]
-        packed = f"{prefix}.gate_up_proj"
-        weights = np.concatenate([self.read(f"{name}.weight", wide, self.config.hidden) for name in names])
-        self.graph.weight(f"{packed}.weight", self.laid(self.with_adapter(packed, weights)))
-        if bias:
-            self.pack(f"{packed}.bias", [self.read(f"{name}.bias", wide) for name in names])
-        sizes = self.graph.ints(wide, wide)
-        gate, up = self.graph.nodes(
-            "Split", self.product(x, packed, bias), sizes, outputs=[None, None], axis=-1
-        )  # fmt: skip
-        return gate, up
-
-    def silu(self, x: str) -> str:
-        """One operator, or two that ONNX Runtime may put together itself."""
-        if not self.fuses_silu:
-            return super().silu(x)
-        return self.graph.nodes("QuickGelu", x, outputs=[None], domain=MICROSOFT, alpha=1.0)[0]
-
-    def laid(self, weight: np.ndarray) -> np.ndarray:
-        """Turned to [in, out] where plain products want it so."""
-        return np.ascontiguousarray(weight.T) if self.products == "turned" else weight
-
     def multiply_transposed(self, x: str, weight: str, output: str | None = None) -> str:
         """The operator reads the weight the way it lies, so a tied table needs no second copy."""
-        if self.products == "turned":
-            return self.graph.node("MatMul", x, weight, output=output)
-        if self.products == "gemm":
-            flat = self.graph.node("Flatten", x, axis=2)
-            product = self.graph.node("Gemm", flat, weight, transB=1)
-            return self.graph.node("Reshape", product, self.as_rows(), output=output)
         return self.graph.node("FusedMatMul", x, weight, output=output, domain=MICROSOFT, transB=1)
-
-    def as_rows(self) -> str:
-        """The shape [batch, sequence, -1] of what a flat product gives, computed once."""
-        if self._rows is None:
-            first = self.graph.node("Shape", "input_ids")
-            self._rows = self.graph.node("Concat", first, self.graph.ints(-1), axis=0)
-        return self._rows

@@ -84,20 +84,10 @@ class Llama:
     def feed_forward(self, x: str, prefix: str) -> str:
         """The gated unit: down(silu(gate(x)) * up(x))."""
         hidden, wide, bias = self.config.hidden, self.config.intermediate, self.config.mlp_bias
-        gate, up = self.gate_and_up(x, prefix, wide, bias)
-        gated = self.graph.node("Mul", self.silu(gate), up)
-        return self.linear(gated, f"{prefix}.down_proj", hidden, wide, bias)
-
-    def gate_and_up(self, x: str, prefix: str, wide: int, bias: bool) -> tuple[str, str]:
-        """The two products of the gated unit."""
-        gate, up = (
-            self.linear(x, f"{prefix}.{part}_proj", wide, self.config.hidden, bias) for part in ("gate", "up")
-        )
-        return gate, up
-
-    def silu(self, x: str) -> str:
-        """The activation: `x` times its sigmoid."""
-        return self.graph.node("Mul", x, self.graph.node("Sigmoid", x))
+        gate = self.linear(x, f"{prefix}.gate_proj", wide, hidden, bias)
+        up = self.linear(x, f"{prefix}.up_proj", wide, hidden, bias)
+        silu = self.graph.node("Mul", gate, self.graph.node("Sigmoid", gate))
+        return self.linear(self.graph.node("Mul", silu, up), f"{prefix}.down_proj", hidden, wide, bias)
 
     def head(self, x: str) -> None:
         """The logits of every position, or of the last alone; a tied head reads the embedding's table."""
@@ -106,8 +96,7 @@ class Llama:
             end = np.iinfo(np.int64).max
             x = self.graph.node("Slice", x, self.graph.ints(-1), self.graph.ints(end), self.graph.ints(1))
         name = "model.embed_tokens.weight" if config.tied_embeddings else "lm_head.weight"
-        table = self.read(name, config.vocabulary, config.hidden)
-        weight = self.widened(self.graph.weight(name, self.laid(table)))
+        weight = self.widened(self.stored(name, config.vocabulary, config.hidden))
         shape: list[Dimension] = ["batch_size", 1 if self.last_logits else "sequence_length", config.vocabulary]
         self.multiply_transposed(x, weight, self.graph.output("logits", self.element, shape))
 
@@ -118,7 +107,7 @@ class Llama:
         packed = f"{prefix}.qkv_proj"
         parts = [(f"{prefix}.{part}_proj", count) for part, count in zip("qkv", rows)]
         weights = [self.read(f"{part}.weight", count, config.hidden) for part, count in parts]
-        self.graph.weight(f"{packed}.weight", self.laid(self.with_adapter(packed, np.concatenate(weights))))
+        self.graph.weight(f"{packed}.weight", self.with_adapter(packed, np.concatenate(weights)))
         if config.attention_bias:
             self.pack(f"{packed}.bias", [self.read(f"{part}.bias", count) for part, count in parts])
         return self.product(x, packed, config.attention_bias)
@@ -131,7 +120,7 @@ class Llama:
     def linear(self, x: str, name: str, out: int, inner: int, bias: bool) -> str:
         """A linear layer of the checkpoint."""
         weight = self.read(f"{name}.weight", out, inner)
-        self.graph.weight(f"{name}.weight", self.laid(self.with_adapter(name, weight)))
+        self.graph.weight(f"{name}.weight", self.with_adapter(name, weight))
         if bias:
             self.stored(f"{name}.bias", out)
         return self.product(x, name, bias)
@@ -155,10 +144,6 @@ class Llama:
         )
 
     # Weights.
-
-    def laid(self, weight: np.ndarray) -> np.ndarray:
-        """The weight [out, in] of a product as the graph keeps it: as it is, unless a convention turns it."""
-        return weight
 
     def read(self, name: str, *shape: int) -> np.ndarray:
         """A tensor of the checkpoint in half precision."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from checkpoint import open_checkpoint
 from genai_config import genai_config
-from llama_gqa import PRODUCTS, GroupQuery
+from llama_gqa import GroupQuery
 from llama_graph import TYPES, Llama
 from llama_optimum import Optimum
 from lora import Adapter
@@ -20,9 +20,7 @@ def convert(options: argparse.Namespace) -> None:
     """Builds and writes what the command line asks for."""
     checkpoint = open_checkpoint(options.source, options.random)
     if options.form == "gqa":
-        model: Llama = GroupQuery(
-            checkpoint, options.io_dtype, options.products, options.pack_gate, options.fuse_silu
-        )
+        model: Llama = GroupQuery(checkpoint, options.io_dtype)
         beside = options.output.with_name("genai_config.json")
         options.output.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(json.dumps(genai_config(checkpoint, options.output.name), indent=2) + "\n", encoding="utf-8")
@@ -70,16 +68,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_false",
         help="optimum only: take the positions from attention_mask",
     )
-    # What a card makes of the same arithmetic in other forms; such a file is no SOURCE.
-    parser.add_argument(
-        "--products",
-        choices=PRODUCTS,
-        default="fused",
-        help="gqa only: FusedMatMul over weights as the checkpoint has them (fused, default), MatMul over turned ones, "
-        "or Gemm",
-    )
-    parser.add_argument("--pack-gate", action="store_true", help="gqa only: one product for the gated unit's two")
-    parser.add_argument("--fuse-silu", action="store_true", help="gqa only: one operator for the activation")
     parser.add_argument(
         "--random", type=int, metavar="SEED", help="random weights for the shape in config.json, to measure speed"
     )

@@ -77,7 +77,8 @@ impl Grown {
         let Sessions { decoder, joiner, finders } = sessions;
         let mut buffers = match home {
             Home::Processor => Buffers::new()?,
-            Home::Card { index, .. } => Buffers::with_card(&decoder, index)?,
+            // The decoder's memory grows in larger steps than what is asked for.
+            Home::Card { index, .. } => Buffers::with_card(&joiner, index)?,
         };
         let places = Places::new(&graph, size.slots, size.context);
         let mut at_home =

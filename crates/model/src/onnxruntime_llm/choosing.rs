@@ -51,7 +51,11 @@ pub(super) fn open(
     };
     let opened =
         |defaults: &[_]| session::open_changed(instance, provider, (file, &model), defaults);
-    if is_on_card && config.shares_buffer && settings.switch_or("cuda_graphs", true)? {
+    if !config.shares_buffer {
+        // What a step needs grows with every token, and would be asked for at every one.
+        return Ok(Some((opened(&[])?, false)));
+    }
+    if is_on_card && settings.switch_or("cuda_graphs", true)? {
         match opened(&[ARENA, CAPTURES]) {
             Ok(session) => return Ok(Some((session, true))),
             Err(error) => report(instance, &error),
