@@ -79,7 +79,7 @@ pub struct Local {
     generation: watch::Sender<u64>,
     /// What the models that are served were loaded from.
     loaded: Mutex<BTreeMap<Arc<str>, Loaded>>,
-    /// What is left of models that were unloaded.
+    /// What is left of versions that are served no longer.
     leaving: Leaving,
     /// The models that were seen to be other people's.
     others: Mutex<BTreeSet<String>>,
@@ -327,7 +327,8 @@ impl Models for Local {
                 // One that ended in a panic has left its model as it was.
                 drop(unload.await);
             }
-            for name in names {
+            // What has gone from the repositories is listed no longer and may still be at work.
+            for name in names.into_iter().chain(local.leaving.names()) {
                 local.gone(&name).await;
             }
             // Their backends are gone, and they are about to end.

@@ -158,7 +158,7 @@ impl Local {
         let (shown, gone) = match (old, &failed) {
             (Some(old), Some(error)) => (old.with_note(error.message().to_owned()), next),
             (old, _) => {
-                self.loaded.lock().insert(name.clone(), from);
+                self.supersede(name, from);
                 (next, old.unwrap_or_else(|| Entry::of_model(State::Unknown, "")))
             }
         };
@@ -168,6 +168,15 @@ impl Local {
         }
         self.forget_meters(name, gone.versions(), &shown);
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Notes what is served from now on; whoever unloads the model waits for what was served until
+    /// now, too.
+    fn supersede(&self, name: &Arc<str>, from: Loaded) {
+        let mut loaded = self.loaded.lock();
+        let before = loaded.remove(name).unwrap_or_default();
+        self.leaving.add(name, before.pulses_beside(&from));
+        loaded.insert(name.clone(), from);
     }
 
     /// Forgets what was counted for versions that are served no longer.

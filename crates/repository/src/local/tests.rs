@@ -545,6 +545,55 @@ async fn a_model_that_is_unloaded_again_is_unloading_until_both_are_gone() {
 }
 
 #[tokio::test]
+async fn a_model_is_unloading_until_the_versions_before_its_reload_are_gone() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    load_model(&local, "m").await.unwrap();
+    // Whoever has a request under way holds on to what answers it.
+    let oldest = local.get("m", None).unwrap();
+    for value in ["20", "300"] {
+        repository.write("m/1/value", value);
+        load_model(&local, "m").await.unwrap();
+    }
+    assert_eq!(repository.gate.living(), 2);
+    unload_model(&local, "m").await.unwrap();
+    let reason = "unloading: requests under way are being finished";
+    assert_eq!(rows(&local), [format!("m 1 UNLOADING {reason}")]);
+    let mut generation = local.generation();
+    drop(oldest);
+    while rows(&local) != ["m 1 UNAVAILABLE unloaded"] {
+        generation.changed().await.unwrap();
+    }
+    assert_eq!(repository.gate.living(), 0);
+}
+
+#[tokio::test]
+async fn closing_waits_for_versions_that_were_replaced_or_whose_folder_has_gone() {
+    let repository = Repository::new();
+    repository.model("reloaded", "1");
+    repository.model("removed", "2");
+    let local = repository.open(ControlMode::None);
+    settled(&local).await;
+    let (reloaded, removed) =
+        (local.get("reloaded", None).unwrap(), local.get("removed", None).unwrap());
+    repository.write("reloaded/1/value", "10");
+    fs::remove_dir_all(repository.path().join("removed")).unwrap();
+    let changes = Changes { changed: vec!["reloaded".into()], gone: vec!["removed".into()] };
+    local.follow(changes).await;
+    assert_eq!(rows(&local), ["reloaded 1 READY"]);
+    for held in [reloaded, removed] {
+        let mut close = local.close();
+        // Far longer than it takes to be seen.
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut close).await;
+        assert!(early.is_err(), "something of `{}` is in memory", held.name);
+        drop((close, held));
+    }
+    local.close().await;
+    assert_eq!(repository.gate.living(), 0);
+}
+
+#[tokio::test]
 async fn instances_that_cannot_be_added_change_nothing() {
     let repository = Repository::new();
     let config = |groups| repository.write("m/config.pbtxt", &grouped(groups));
