@@ -101,8 +101,10 @@ impl Catalog {
     /// why.
     pub fn misstated(&self) -> Vec<String> {
         let statements = self.statements.lock();
-        let problems =
-            statements.ensembles.values().filter_map(|statement| statement.model()?.as_ref().err());
+        let problems = statements
+            .ensembles
+            .values()
+            .filter_map(|statement| statement.wanted()?.as_ref().err());
         problems.cloned().collect()
     }
 
@@ -218,6 +220,10 @@ impl Models for Catalog {
             return own.get(name, version);
         }
         self.leaves.get(name, version)
+    }
+
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        self.leaves.discover()
     }
 
     fn index(&self) -> Vec<IndexEntry> {

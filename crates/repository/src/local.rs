@@ -140,7 +140,7 @@ impl Local {
     }
 
     /// Lists the models that have been put into the repositories since, for callers to load.
-    fn discover(&self) {
+    fn list_new(&self) {
         let repositories = self.options.repositories.iter();
         let folders = repositories.flat_map(|folder| models_in(folder).unwrap_or_default());
         let known = self.snapshot.load();
@@ -272,10 +272,18 @@ impl Models for Local {
         self.snapshot.load().get(name, version)
     }
 
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(local) = self.me.upgrade().filter(|local| local.options.mode.is_explicit())
+            else {
+                return;
+            };
+            // Without an answer the runtime is about to end.
+            drop(tokio::task::spawn_blocking(move || local.list_new()).await);
+        })
+    }
+
     fn index(&self) -> Vec<IndexEntry> {
-        if self.options.mode.is_explicit() {
-            self.discover();
-        }
         self.snapshot.load().index()
     }
 

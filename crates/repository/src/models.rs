@@ -32,6 +32,13 @@ pub trait Models: Send + Sync + 'static {
         drop(models);
     }
 
+    /// Looks for models that have been put into the repositories since, for `index` to list them
+    /// and callers to load them. Whoever is about to show the index asks for it first: files are
+    /// read, on a thread where that holds up nobody.
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Every known model and version with its state, in the order of their names.
     fn index(&self) -> Vec<IndexEntry>;
 

@@ -74,6 +74,10 @@ impl Models for Lifecycle {
         self.models.expect(models);
     }
 
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        self.models.discover()
+    }
+
     fn index(&self) -> Vec<IndexEntry> {
         self.models.index()
     }

@@ -146,6 +146,25 @@ async fn a_model_loaded_again_with_other_tensors_is_noticed() {
 }
 
 #[tokio::test]
+async fn classes_are_called_what_the_label_file_says_now() {
+    let repository = tempfile::tempdir().unwrap();
+    let labels = repository.path().join("echo").join("animals.txt");
+    std::fs::create_dir(labels.parent().unwrap()).unwrap();
+    std::fs::write(&labels, "cat\ndog").unwrap();
+    let fake = Fake::start(&["echo"]);
+    let mut labelled = config("echo");
+    labelled.output[0].label_filename = "animals.txt".into();
+    fake.state.configs.lock().insert("echo".into(), labelled);
+    let model_repositories = vec![repository.path().to_owned()];
+    let fleet = fleet_of(&[("model", &[&fake])], FleetOptions { model_repositories, ..options() });
+    until(|| fleet.is_ready()).await;
+    let before = fleet.get("echo", None).unwrap();
+    assert_eq!(before.labels.of("x"), ["cat", "dog"]);
+    std::fs::write(&labels, "cow").unwrap();
+    until(|| fleet.get("echo", None).unwrap().labels.of("x") == ["cow"]).await;
+}
+
+#[tokio::test]
 async fn a_configuration_that_cannot_be_read_makes_that_model_unavailable() {
     let fake = Fake::start(&["echo"]);
     fake.state.index.lock().push(row("odd", "1", "READY", ""));

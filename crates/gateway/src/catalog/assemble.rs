@@ -16,7 +16,7 @@ use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
 use super::reveal::reveal;
-use super::statement::Statement;
+use super::statement::{Statement, Wanted};
 use crate::ensemble_stage::EnsembleStage;
 use crate::step_stage::StepStage;
 use crate::stop_words;
@@ -69,27 +69,26 @@ impl<'a> Assembly<'a> {
     pub(super) fn all(mut self) -> BTreeMap<Arc<str>, Entry> {
         let mut specs = Vec::new();
         for (name, statement) in self.stated {
-            let Some(model) = statement.model() else {
+            let Some(wanted) = statement.wanted() else {
                 self.done.insert(name.clone(), statement.entry());
                 continue;
             };
-            match model.as_ref().map(|model| &model.scheduling) {
-                Ok(Scheduling::Ensemble(spec)) => specs.push(&**spec),
-                Ok(_) => {
-                    let reason = format!("'{name}' has no ensemble_scheduling");
-                    self.done.insert(name.clone(), Entry::of_model(State::Unavailable, reason));
+            let problem = match wanted.as_ref().map(|wanted| &wanted.model.scheduling) {
+                Ok(Scheduling::Ensemble(spec)) => {
+                    specs.push(&**spec);
+                    continue;
                 }
-                Err(problems) => {
-                    let entry = Entry::of_model(State::Unavailable, problems.clone());
-                    self.done.insert(name.clone(), entry);
-                }
-            }
+                Ok(_) => format!("'{name}' has no ensemble_scheduling"),
+                Err(problems) => problems.clone(),
+            };
+            let entry = Entry::of_model(State::Unavailable, problem);
+            self.done.insert(name.clone(), entry.with_optional(statement.is_optional));
         }
         for Nested { spec, cycle } in nesting(specs) {
             let statement = &self.stated[&spec.name];
             let version = statement.version;
-            let built = match (statement.model(), cycle) {
-                (Some(Ok(model)), None) => self.build(model, version, spec),
+            let built = match (statement.wanted(), cycle) {
+                (Some(Ok(wanted)), None) => self.build(wanted, version, spec),
                 (Some(Err(problems)), _) => Err(Reason::failed(problems.clone())),
                 (_, cycle) => Err(Reason::failed(cycle.unwrap_or_default())),
             };
@@ -103,15 +102,14 @@ impl<'a> Assembly<'a> {
         self.done
     }
 
-    fn build(&self, model: &Model, version: u64, spec: &Spec) -> Result<Served, Reason> {
+    fn build(&self, wanted: &Wanted, version: u64, spec: &Spec) -> Result<Served, Reason> {
+        let model = &wanted.model;
         let models = self.find_models(spec)?;
         let plan = plan_of(spec, &models).map_err(|defects| Reason::defects(model, &defects))?;
         if model.caches_responses && plan.signature.is_decoupled {
             return Err(Reason::failed(never_cached(model)));
         }
-        let folder = &self.stated[&spec.name].folder;
-        let labels = ClassLabels::read(&model.wire, folder);
-        let mut labels = labels.map_err(|error| Reason::failed(error.message().to_owned()))?;
+        let mut labels = wanted.labels.clone();
         inherit_labels(&mut labels, model, &models);
         let mut served = self.serve(model, version, plan, &models);
         served.labels = labels.into();

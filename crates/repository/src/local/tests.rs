@@ -266,6 +266,20 @@ async fn only_what_is_named_is_loaded_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_model_that_has_come_is_listed_once_somebody_looks() {
+    let repository = Repository::new();
+    let local = repository.open(explicit());
+    repository.model("m", "1");
+    repository.write("elsewhere/config.pbtxt", &CONFIG.replace("constant", "elsewhere"));
+    assert!(rows(&local).is_empty(), "the index alone reads no files");
+    local.discover().await;
+    assert_eq!(rows(&local), ["m"]);
+    load_model(&local, "m").await.unwrap();
+    local.discover().await;
+    assert_eq!(rows(&local), ["m 1 READY"]);
+}
+
+#[tokio::test]
 async fn nothing_is_changed_by_callers_in_other_modes() {
     let repository = Repository::new();
     repository.model("m", "1");
