@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::WatchStream;
 
+use crate::calls::ask;
 use crate::fake::{Fake, config, row};
 
 /// Longer than anything here takes on a busy machine.
@@ -143,6 +144,23 @@ async fn a_model_loaded_again_with_other_tensors_is_noticed() {
     changed.max_batch_size = 8;
     fake.state.configs.lock().insert("echo".into(), changed);
     until(|| fleet.get("echo", None).unwrap().signature.is_batching()).await;
+}
+
+#[tokio::test]
+async fn a_model_that_has_become_another_stages_is_called_there_once_it_is_ready() {
+    let (before, now) = (Fake::start(&["echo"]), Fake::start(&["echo"]));
+    *before.state.index.lock() = vec![row("echo", "1", "READY", "no such backend here")];
+    *now.state.index.lock() = vec![row("echo", "1", "LOADING", "")];
+    let fleet = fleet_of(&[("before", &[&before]), ("now", &[&now])], options());
+    until(|| is_in(&fleet, "echo", State::Ready, "no such backend here")).await;
+    ask(&*fleet.get("echo", None).unwrap().stage, 1).await.unwrap();
+    assert_eq!([before.calls(), now.calls()], [1, 0], "the old one serves on until then");
+    *now.state.index.lock() = vec![row("echo", "1", "READY", "")];
+    until(|| reason(&fleet, "echo") == Some((State::Ready, String::new()))).await;
+    for value in 0..4 {
+        ask(&*fleet.get("echo", None).unwrap().stage, value).await.unwrap();
+    }
+    assert_eq!([before.calls(), now.calls()], [1, 4]);
 }
 
 #[tokio::test]

@@ -51,13 +51,15 @@ impl Local {
             Task::LoadStated(stated) => self.load(name, &stated),
             Task::Load(given) => {
                 let stated = Stated::find(&self.options.repositories, name, given.as_ref())?;
-                if !self.is_ours(&stated) {
+                if !self.is_ours(&stated) && !self.keeps(&stated) {
                     return Err(failed_to_poll(name));
                 }
                 self.load(name, &stated)
             }
             Task::Follow => match Stated::find(&self.options.repositories, name, None) {
-                Ok(stated) if self.is_ours(&stated) => self.load(name, &stated),
+                Ok(stated) if self.is_ours(&stated) || self.keeps(&stated) => {
+                    self.load(name, &stated)
+                }
                 Ok(_) | Err(_) => {
                     self.unload(name);
                     self.forget(name);
@@ -69,6 +71,14 @@ impl Local {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a model is served that has become somebody else's: whether anybody can load it is
+    /// not known here, so it stays, with the reason why it is not what its files are now.
+    fn keeps(&self, stated: &Stated) -> bool {
+        let models = self.snapshot.load();
+        let entry = models.entry(&stated.folder.name);
+        !stated.is_ensemble() && entry.is_some_and(|entry| entry.newest_ready().is_some())
     }
 
     fn load(&self, name: &Arc<str>, stated: &Stated) -> Result<()> {

@@ -442,6 +442,31 @@ async fn polling_follows_the_files() {
     assert_eq!(repository.gate.arrived(), arrived, "what failed is not tried at each look");
 }
 
+#[tokio::test]
+async fn a_model_that_becomes_somebody_elses_serves_on_and_says_why() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(ControlMode::None);
+    settled(&local).await;
+    let mut watching = Watching::begin(&[repository.path().to_owned()]).unwrap();
+    repository.write("m/config.pbtxt", &CONFIG.replace("constant", "elsewhere"));
+    local.follow(watching.look().unwrap()).await;
+    let reason = "backend `elsewhere` of model `m` is not one of this service's: constant, \
+                  sharing, identity";
+    assert_eq!(rows(&local), [format!("m 1 READY {reason}")]);
+    assert_eq!(value_of(&local, "m"), 1);
+    repository.model("m", "20");
+    local.follow(watching.look().unwrap()).await;
+    assert_eq!(rows(&local), ["m 1 READY"]);
+    assert_eq!(value_of(&local, "m"), 20);
+    // An ensemble of the same name takes its place.
+    let ensemble = CONFIG.replace(r#"backend: "constant""#, r#"platform: "ensemble""#);
+    let steps = "ensemble_scheduling { step [ { model_name: \"n\" model_version: -1 } ] }";
+    repository.write("m/config.pbtxt", &format!("{ensemble} {steps}"));
+    local.follow(watching.look().unwrap()).await;
+    assert!(rows(&local).is_empty());
+}
+
 /// The configuration of a model whose instances have threads of their own.
 fn grouped(groups: &str) -> String {
     let parameters = r#"parameters { key: "execute_delay_ms" value { string_value: "1" } }"#;
