@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use consort_protocol::ModelStatistics;
 use consort_repository::{
-    Change, ControlMode, Entry, Foreign, IndexEntry, Models, ResponseCache, Rounds, Served,
+    Change, ControlMode, Entry, Foreign, IndexEntry, Leaves, Models, ResponseCache, Rounds, Served,
     Snapshot, Stated, Turns, Watching, statistics,
 };
 use consort_stage::{Error, Result};
@@ -25,7 +25,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use assemble::{Assembly, Leaves};
+use assemble::{Assembly, Parts};
 use statement::Statement;
 use unlisted::Callable;
 
@@ -46,7 +46,7 @@ pub struct CatalogOptions {
 pub struct Catalog {
     me: Weak<Self>,
     options: CatalogOptions,
-    leaves: Arc<dyn Models>,
+    leaves: Arc<dyn Leaves>,
     /// Held while the plans are made, so that a later state is never overwritten by an earlier.
     statements: Mutex<Statements>,
     metrics: Arc<Metrics>,
@@ -68,7 +68,7 @@ impl Catalog {
     /// Must be called in a runtime. Errors only when a repository cannot be read.
     pub fn open(
         options: CatalogOptions,
-        leaves: Arc<dyn Models>,
+        leaves: Arc<dyn Leaves>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
         // Before the models are read, so that no later change is missed.
@@ -130,9 +130,9 @@ impl Catalog {
         let steps = specs.flat_map(|spec| &spec.steps).map(|step| step.model.clone());
         self.leaves.expect(steps.filter(|model| !ensembles.contains_key(model)).collect());
         let unlisted = callable.unlisted(&*self.leaves);
-        let leaves = Leaves { listed: &*self.leaves, unlisted: Snapshot::new(unlisted.clone()) };
+        let parts = Parts { listed: &*self.leaves, unlisted: Snapshot::new(unlisted.clone()) };
         let cache = self.options.cache.as_ref();
-        let mut entries = Assembly::new(ensembles, leaves, &self.metrics, cache).all();
+        let mut entries = Assembly::new(ensembles, parts, &self.metrics, cache).all();
         entries.extend(unlisted);
         entries
     }

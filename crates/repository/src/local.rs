@@ -24,7 +24,7 @@ use crate::control::{Action, Change, ControlMode, failed_to_poll};
 use crate::folder::models_in;
 use crate::instances::no_thread;
 use crate::load::Loader;
-use crate::models::{IndexEntry, Models, Served, State};
+use crate::models::{IndexEntry, Leaves, Models, Served, State};
 use crate::snapshot::{Entry, Snapshot};
 use crate::stated::Stated;
 use crate::statistics;
@@ -266,6 +266,9 @@ async fn on_thread(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result
         .map_err(no_thread)?;
     done.await.unwrap_or_else(|_| Err(Error::internal("loading ended in a panic")))
 }
+
+/// Nothing of this process is out of reach, and all of it is listed.
+impl Leaves for Local {}
 
 impl Models for Local {
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use consort_client::{Addresses, Discovery, Fleet, FleetOptions, Found, StageAddress};
-use consort_repository::{Models, State};
+use consort_repository::{Leaves, Models, State};
 use consort_stage::{Code, DataType};
 use consort_telemetry::Metrics;
 use futures::StreamExt;

@@ -9,7 +9,7 @@ use consort_protocol::ModelConfig;
 use consort_protocol::model_config::SchedulingChoice;
 use consort_protocol::model_ensembling::Step as WireStep;
 use consort_repository::{
-    Cached, Checked, ClassLabels, Entry, IndexEntry, Models, ResponseCache, Served, Snapshot,
+    Cached, Checked, ClassLabels, Entry, IndexEntry, Leaves, ResponseCache, Served, Snapshot,
     State, statistics,
 };
 use consort_stage::Stage;
@@ -25,14 +25,14 @@ use crate::stop_words;
 const LANGUAGE_MODEL: &str = "onnxruntime_llm";
 
 /// What ensembles are made of.
-pub(super) struct Leaves<'a> {
+pub(super) struct Parts<'a> {
     /// The models that somebody lists.
-    pub(super) listed: &'a dyn Models,
+    pub(super) listed: &'a dyn Leaves,
     /// Those that nobody does, and the reason of each.
     pub(super) unlisted: Snapshot,
 }
 
-impl Leaves<'_> {
+impl Parts<'_> {
     fn get(&self, model: &str, version: Option<u64>) -> consort_stage::Result<Arc<Served>> {
         match self.unlisted.entry(model) {
             Some(_) => self.unlisted.get(model, version),
@@ -49,7 +49,7 @@ impl Leaves<'_> {
 /// Ensembles on their way from configuration to callable models.
 pub(super) struct Assembly<'a> {
     stated: &'a BTreeMap<Arc<str>, Statement>,
-    leaves: Leaves<'a>,
+    parts: Parts<'a>,
     metrics: &'a Arc<Metrics>,
     cache: Option<&'a Arc<ResponseCache>>,
     done: BTreeMap<Arc<str>, Entry>,
@@ -58,11 +58,11 @@ pub(super) struct Assembly<'a> {
 impl<'a> Assembly<'a> {
     pub(super) fn new(
         stated: &'a BTreeMap<Arc<str>, Statement>,
-        leaves: Leaves<'a>,
+        parts: Parts<'a>,
         metrics: &'a Arc<Metrics>,
         cache: Option<&'a Arc<ResponseCache>>,
     ) -> Self {
-        Self { stated, leaves, metrics, cache, done: BTreeMap::new() }
+        Self { stated, parts, metrics, cache, done: BTreeMap::new() }
     }
 
     /// Every ensemble, ready or with the reason why not.
@@ -140,8 +140,8 @@ impl<'a> Assembly<'a> {
             let away = reason().filter(|_| entry.is_away());
             (found.ok_or_else(|| reason().unwrap_or_default()), away)
         } else {
-            let found = self.leaves.get(model, *version);
-            let away = if found.is_err() { self.leaves.listed.away(model, *version) } else { None };
+            let found = self.parts.get(model, *version);
+            let away = if found.is_err() { self.parts.listed.away(model, *version) } else { None };
             (found.map_err(|error| error.message().to_owned()), away)
         };
         found.map_err(|why| {
@@ -149,7 +149,7 @@ impl<'a> Assembly<'a> {
             if let Some(away) = away {
                 return Reason::away(State::Unavailable, format!("{place}{away}"));
             }
-            if self.leaves.is_loading(model) {
+            if self.parts.is_loading(model) {
                 return Reason::away(State::Loading, format!("{place}it is being loaded"));
             }
             let required = match version {

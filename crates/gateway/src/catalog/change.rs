@@ -194,7 +194,7 @@ impl Catalog {
                     self.state(|Statements { ensembles, callable }| {
                         ensembles.remove(&name);
                         callable.serve(&stated);
-                    })
+                    });
                 }
                 Ok(None) | Err(_) => self.forget(&name),
             }
