@@ -128,7 +128,8 @@ impl Catalog {
         let Statements { ensembles, callable } = statements;
         let specs = ensembles.values().filter_map(Statement::spec);
         let steps = specs.flat_map(|spec| &spec.steps).map(|step| step.model.clone());
-        self.leaves.expect(steps.filter(|model| !ensembles.contains_key(model)).collect());
+        let called = steps.chain(callable.wanted().cloned());
+        self.leaves.expect(called.filter(|model| !ensembles.contains_key(model)).collect());
         let unlisted = callable.unlisted(&*self.leaves);
         let parts = Parts { listed: &*self.leaves, unlisted: Snapshot::new(unlisted.clone()) };
         let cache = self.options.cache.as_ref();

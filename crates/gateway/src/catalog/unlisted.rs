@@ -88,6 +88,12 @@ impl Callable {
         self.models.remove(name);
     }
 
+    /// Those that are to be served, whoever has them.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_wanted = |model: &Model| matches!(model.wish, Wish::Served | Wish::Missing);
+        self.models.iter().filter(move |(_, model)| is_wanted(model)).map(|(name, _)| name)
+    }
+
     /// Those that nobody among `leaves` lists, each with the reason.
     ///
     /// None of them while some service has not said which models it has: it may be theirs.
