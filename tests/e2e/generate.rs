@@ -154,6 +154,14 @@ fn a_stop_word_ends_the_text_and_does_not_appear() {
     let text = answer["text_output"].as_str().expect("it has text");
     let expected = first.greedy_text.split(" memory").next().expect("it has a beginning");
     assert_eq!(text, expected);
+    // A word of the prompt is none of the text's, as the model of a step tells of itself.
+    let config = system.get("/v2/models/generate/config").json();
+    assert_eq!(config["parameters"]["exclude_input_in_output"]["string_value"], "true");
+    let word = first.prompt.split_whitespace().next().expect("it has a word");
+    assert!(!first.greedy_text.contains(word), "{word}");
+    let body = json!({"text_input": first.prompt, "max_tokens": 64, "stop_words": [word]});
+    let answer = system.post("/generate", &body.to_string()).json();
+    assert_eq!(answer["text_output"], first.greedy_text);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod assemble;
 mod change;
 mod reveal;
+mod served_config;
 mod statement;
 mod unlisted;
 

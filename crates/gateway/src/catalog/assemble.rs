@@ -16,13 +16,11 @@ use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
 use super::reveal::reveal;
+use super::served_config::{excludes_prompt, served_config};
 use super::statement::{Statement, Wanted};
 use crate::ensemble_stage::EnsembleStage;
 use crate::step_stage::StepStage;
 use crate::stop_words;
-
-/// The backend that continues text, and leaves the prompt out; others of its kind do not.
-const LANGUAGE_MODEL: &str = "onnxruntime_llm";
 
 /// What ensembles are made of.
 pub(super) struct Parts<'a> {
@@ -173,16 +171,14 @@ impl<'a> Assembly<'a> {
         };
         let steps = models.iter().enumerate().map(step).collect();
         let ensemble = Arc::new(Ensemble::new(Arc::new(plan), steps));
-        let ensemble = stop_words::ended(ensemble, &signature, excludes_prompt(models));
+        let steps = models.iter().map(|served| &*served.config);
+        let config = served_config(&model.wire, &signature, steps);
+        let ensemble = stop_words::ended(ensemble, &signature, excludes_prompt(&config));
         let stage = EnsembleStage::new(ensemble, signature.clone(), meter.clone());
         let stage: Arc<dyn Stage> = match self.cache.filter(|_| model.caches_responses) {
             Some(cache) => Arc::new(Cached::new(Arc::new(stage), cache.clone(), meter.clone())),
             None => Arc::new(stage),
         };
-        let mut config = (*model.wire).clone();
-        if signature.is_decoupled {
-            config.model_transaction_policy.get_or_insert_default().decoupled = true;
-        }
         Served {
             name: model.name.clone(),
             version,
@@ -195,11 +191,6 @@ impl<'a> Assembly<'a> {
             revealed: None,
         }
     }
-}
-
-/// Whether the model of some step leaves the prompt out of its text unless it is asked for it.
-fn excludes_prompt(models: &[Arc<Served>]) -> bool {
-    models.iter().any(|served| served.config.backend == LANGUAGE_MODEL)
 }
 
 /// Forgets what was counted for ensembles, and steps of them, that are served no longer.
