@@ -12,15 +12,10 @@ use crate::numbers::{float_tensor, floats, last_dimension};
 use crate::roles;
 
 /// The backend `classifier`.
-pub(crate) const KIND: Kind = Kind {
-    name: "classifier",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| {
-        let labels = labels_of(instance)?;
-        Ok(Backend::Inline(Arc::new(Classifier::new(instance.model, labels)?)))
-    },
-};
+pub(crate) const KIND: Kind = Kind::new("classifier", |instance| {
+    let labels = labels_of(instance)?;
+    Ok(Backend::Inline(Arc::new(Classifier::new(instance.model, labels)?)))
+});
 
 const FLOATS: &[DataType] = &[DataType::Fp32, DataType::Fp16];
 const INTEGERS: &[DataType] = &[DataType::Int32, DataType::Int64];

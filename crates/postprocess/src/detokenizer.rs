@@ -15,18 +15,13 @@ use crate::pieces::Pieces;
 use crate::roles;
 
 /// The backend `detokenizer`.
-pub(crate) const KIND: Kind = Kind {
-    name: "detokenizer",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| {
-        let file = (FILE_PARAMETER, "tokenizer.json");
-        let what = "a Hugging Face tokenizer";
-        let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
-        let backend = Detokenizer::new(instance.model, &tokenizer)?;
-        Ok(Backend::Inline(Arc::new(backend)))
-    },
-};
+pub(crate) const KIND: Kind = Kind::new("detokenizer", |instance| {
+    let file = (FILE_PARAMETER, "tokenizer.json");
+    let what = "a Hugging Face tokenizer";
+    let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
+    let backend = Detokenizer::new(instance.model, &tokenizer)?;
+    Ok(Backend::Inline(Arc::new(backend)))
+});
 
 /// The parameter that names a tokenizer outside the model's own folder.
 const FILE_PARAMETER: &str = "tokenizer";

@@ -11,12 +11,8 @@ use crate::numbers::{float_tensor, floats, integers, last_dimension};
 use crate::roles;
 
 /// The backend `pooling`.
-pub(crate) const KIND: Kind = Kind {
-    name: "pooling",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| Ok(Backend::Inline(Arc::new(Pooling::new(instance.model)?))),
-};
+pub(crate) const KIND: Kind =
+    Kind::new("pooling", |instance| Ok(Backend::Inline(Arc::new(Pooling::new(instance.model)?))));
 
 const FLOATS: &[DataType] = &[DataType::Fp32, DataType::Fp16];
 const INTEGERS: &[DataType] = &[DataType::Int64, DataType::Int32];

@@ -14,18 +14,13 @@ use crate::truncation;
 use crate::word_list::{self, WordList};
 
 /// The backend `tokenizer`.
-pub(crate) const KIND: Kind = Kind {
-    name: "tokenizer",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| {
-        let file = (FILE_PARAMETER, "tokenizer.json");
-        let what = "a Hugging Face tokenizer";
-        let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
-        let backend = TokenizerBackend::new(instance.model, tokenizer)?;
-        Ok(Backend::Batch(Box::new(backend)))
-    },
-};
+pub(crate) const KIND: Kind = Kind::new("tokenizer", |instance| {
+    let file = (FILE_PARAMETER, "tokenizer.json");
+    let what = "a Hugging Face tokenizer";
+    let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
+    let backend = TokenizerBackend::new(instance.model, tokenizer)?;
+    Ok(Backend::Batch(Box::new(backend)))
+});
 
 /// The parameter that names a tokenizer outside the model's own folder.
 const FILE_PARAMETER: &str = "tokenizer";

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::control::AtStart;
-use crate::kind::{Backend, Instance, Kind, ModelFile, Told, VersionFiles};
+use crate::kind::{Backend, Instance, Kind, Told, VersionFiles};
 
 /// What the loads of one repository wait for, and what they have loaded.
 #[derive(Default)]
@@ -82,18 +82,13 @@ impl InlineBackend for Constant {
     }
 }
 
-const CONSTANT: Kind = Kind { name: "constant", signature: no_signature, tells, load };
+const CONSTANT: Kind = Kind { tells, ..Kind::new("constant", load) };
 
 /// Tells what the file `told` of the version says.
 #[expect(clippy::unnecessary_wraps, reason = "as every kind's")]
 fn tells(files: &VersionFiles<'_>) -> Result<Told> {
     let told = fs::read_to_string(files.version_folder.join("told"));
     Ok(told.into_iter().map(|told| ("told", told)).collect())
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "as every kind's")]
-fn no_signature(_: &ModelFile<'_>) -> Result<Option<consort_stage::Signature>> {
-    Ok(None)
 }
 
 fn load(instance: &Instance<'_>) -> Result<Backend> {
