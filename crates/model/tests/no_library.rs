@@ -8,11 +8,11 @@ use std::process::Command;
 /// What `consort-model` says, with this file as ONNX Runtime, of a repository with one ONNX model
 /// that it must load.
 fn said_with(library: &Path) -> String {
-    let repository = tempfile::tempdir().unwrap();
+    let repository = tempfile::tempdir().expect("it can be made");
     let version = repository.path().join("add_sub/1");
-    fs::create_dir_all(&version).unwrap();
+    fs::create_dir_all(&version).expect("it can be made");
     let graph = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/graphs/add_sub.onnx");
-    fs::copy(graph, version.join("model.onnx")).unwrap();
+    fs::copy(graph, version.join("model.onnx")).expect("it is there");
     let output = Command::new(env!("CARGO_BIN_EXE_consort-model"))
         .env("ORT_DYLIB_PATH", library)
         .arg("--model-repository")
@@ -20,9 +20,10 @@ fn said_with(library: &Path) -> String {
         .args(["--exit-on-error=true", "--grpc-address=127.0.0.1", "--grpc-port=0"])
         .args(["--metrics-address=127.0.0.1", "--metrics-port=0"])
         .output()
-        .unwrap();
+        .expect("it was built with the test");
     assert_eq!(output.status.code(), Some(1), "it ends where a model cannot be loaded");
-    String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap()
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stderr) + &text(&output.stdout)
 }
 
 #[test]
