@@ -65,7 +65,7 @@ impl Classifier {
         let logits = roles::input(model, "logits_input", &["logits"])?
             .or_else(|| roles::input_of_type(model, FLOATS))
             .ok_or_else(|| roles::missing(model, "an input `logits` of TYPE_FP32"))?;
-        roles::check_type(model, logits, FLOATS)?;
+        model.check_type(logits, FLOATS)?;
         let label = roles::output(model, &[DataType::Bytes]);
         let score = roles::output(model, FLOATS);
         let index = roles::output(model, INTEGERS);

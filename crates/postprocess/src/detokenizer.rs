@@ -138,7 +138,7 @@ impl Tokens {
     /// The output of this name, if the model has it; it needs the input.
     fn find(model: &Model, output: &str, input: Option<&TensorSpec>) -> Result<Option<Self>> {
         let Some(output) = model.signature.output(output) else { return Ok(None) };
-        roles::check_type(model, output, &[DataType::Bytes])?;
+        model.check_type(output, &[DataType::Bytes])?;
         let Some(input) = input else {
             let what = format!("an input `top_logprob_ids` for its output `{}`", output.name);
             return Err(roles::missing(model, &what));
@@ -224,7 +224,7 @@ fn part<'a>(
 ) -> Result<Option<&'a TensorSpec>> {
     let spec = roles::input(model, parameter, names)?;
     if let Some(spec) = spec {
-        roles::check_type(model, spec, types)?;
+        model.check_type(spec, types)?;
     }
     Ok(spec)
 }

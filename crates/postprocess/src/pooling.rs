@@ -63,11 +63,11 @@ impl Pooling {
         let hidden = roles::input(model, "hidden_input", &["last_hidden_state", "hidden_states"])?
             .or_else(|| roles::input_of_type(model, FLOATS))
             .ok_or_else(|| roles::missing(model, "an input `last_hidden_state` of TYPE_FP32"))?;
-        roles::check_type(model, hidden, FLOATS)?;
+        model.check_type(hidden, FLOATS)?;
         let mask = roles::input(model, "mask_input", &["attention_mask"])?
             .or_else(|| roles::input_of_type(model, INTEGERS));
         if let Some(mask) = mask {
-            roles::check_type(model, mask, INTEGERS)?;
+            model.check_type(mask, INTEGERS)?;
         }
         let output = roles::output(model, FLOATS)
             .ok_or_else(|| roles::missing(model, "an output of TYPE_FP32 or TYPE_FP16"))?;

@@ -8,7 +8,7 @@ use consort_repository::{Backend, Kind};
 use consort_stage::{Batch, BatchBackend, DataType, Error, Result, Tensor, TensorSpec};
 use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
-use crate::columns::{self, Column, check_type};
+use crate::columns::{self, Column};
 use crate::padding::{self, Padding};
 use crate::truncation;
 use crate::word_list::{self, WordList};
@@ -180,7 +180,7 @@ fn text_input<'a>(model: &'a Model, parameter: &str, name: &str) -> Result<&'a T
             model.name
         ))
     })?;
-    check_type(model, spec, &[DataType::Bytes])?;
+    model.check_type(spec, &[DataType::Bytes])?;
     Ok(spec)
 }
 
