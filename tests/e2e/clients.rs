@@ -70,6 +70,15 @@ fn log_probabilities_are_those_of_the_same_graph_in_python() {
 }
 
 #[test]
+fn prompts_are_told_as_evaluation_harnesses_ask_for_them() {
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        let repository = shipped().display().to_string();
+        python("prompt_log_probs.py", &[&system.http, &system.grpc, &repository]);
+    }
+}
+
+#[test]
 fn tritonclient_can_call_one_stage_alone() {
     let system = System::start(Layout::Services, &shipped());
     let address = |name: &str| {

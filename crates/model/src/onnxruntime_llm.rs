@@ -16,7 +16,7 @@ use ort::session::Session;
 
 use crate::llm::{
     Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, MOST_WAITING,
-    OUTPUTS, Outputs, Runs, Steps, adapter_names,
+    OUTPUTS, Outputs, Piece, Runs, Steps, adapter_names,
 };
 use crate::provider::Provider;
 use crate::session;
@@ -26,6 +26,8 @@ pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", signature, tells, 
 
 /// How many tokens a request gets that does not say; enough to see that it works.
 const DEFAULT_MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
+/// How many bytes of logits a request may want: as many as a message over HTTP may have.
+const MAX_LOGITS_BYTES: usize = 64 << 20;
 /// The checkpoint's `config.json`, where a graph carries it.
 const METADATA: &str = "config.json";
 
@@ -188,7 +190,8 @@ fn try_adapters(decoder: &mut dyn Decoder, runs: &Runs) -> Result<()> {
     for (index, name) in runs.adapters().names().enumerate() {
         runs.begin(Some(index), std::iter::empty());
         let tried = decoder.begin(0, &[0], Some(index));
-        let tried = tried.and_then(|_| decoder.prefill(0, &[0], None));
+        let piece = Piece { tokens: &[0], wants: None, tells_each: false };
+        let tried = tried.and_then(|_| decoder.prefill(0, piece));
         runs.end();
         decoder.release(0);
         tried.map_err(|error| {
@@ -270,6 +273,7 @@ fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Lim
         end_ids,
         default_max_tokens: max_tokens.get(),
         is_decoupled: model.signature.is_decoupled,
+        max_logits_bytes: settings.parse_or("max_logits_bytes", MAX_LOGITS_BYTES)?,
         adapters: Vec::new(),
         priorities: priorities(&model.scheduling),
     })

@@ -32,10 +32,18 @@ const WINDOW: usize = 32;
 
 const IDS: &[DataType] = &[DataType::Int32, DataType::Int64];
 
-/// The outputs that give tokens one by one: those of the ids, and those that might have come in
-/// their places.
+/// The outputs that give tokens one by one: those of the ids, those that might have come in their
+/// places, and the same of a prompt.
 const TOKENS: &str = "output_tokens";
 const OTHER_TOKENS: &str = "top_logprob_tokens";
+const PROMPT_TOKENS: &str = "prompt_tokens";
+const OTHER_PROMPT_TOKENS: &str = "prompt_top_logprob_tokens";
+const TOKEN_OUTPUTS: [&str; 4] = [TOKENS, OTHER_TOKENS, PROMPT_TOKENS, OTHER_PROMPT_TOKENS];
+
+/// The inputs that the last three are of.
+const OTHERS: &str = "top_logprob_ids";
+const PROMPT: &str = "prompt_ids";
+const OTHERS_OF_PROMPT: &str = "prompt_top_logprob_ids";
 
 /// Turns rows of token ids into texts.
 struct Detokenizer {
@@ -72,20 +80,27 @@ impl Detokenizer {
         let context = part(model, "context_input", &["context_ids"], IDS)?;
         let lengths = part(model, "length_input", &["sequence_length"], IDS)?;
         let is_final = part(model, "final_input", &["is_final"], &[DataType::Bool])?;
-        let others = part(model, "others_input", &["top_logprob_ids"], IDS)?;
+        let others = part(model, "others_input", &[OTHERS], IDS)?;
+        let prompt = of_name(model, PROMPT)?;
+        let others_of_prompt = of_name(model, OTHERS_OF_PROMPT)?;
         let ids = part(model, "ids_input", &["output_ids", "tokens_batch", "token_ids"], IDS)?
             .ok_or_else(|| roles::missing(model, "an input `output_ids` of TYPE_INT32"))?;
-        let tokens = [(TOKENS, Some(ids)), (OTHER_TOKENS, others)];
+        let tokens = [
+            (TOKENS, (Some(ids), "output_ids")),
+            (OTHER_TOKENS, (others, OTHERS)),
+            (PROMPT_TOKENS, (prompt, PROMPT)),
+            (OTHER_PROMPT_TOKENS, (others_of_prompt, OTHERS_OF_PROMPT)),
+        ];
         let tokens = tokens.map(|(output, input)| Tokens::find(model, output, input));
         let tokens =
             tokens.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
         let is_text = |spec: &&TensorSpec| {
-            spec.datatype == DataType::Bytes && ![TOKENS, OTHER_TOKENS].contains(&&*spec.name)
+            spec.datatype == DataType::Bytes && !TOKEN_OUTPUTS.contains(&&*spec.name)
         };
         let text = model.signature.outputs.iter().find(is_text);
         let text = text.ok_or_else(|| roles::missing(model, "an output of TYPE_STRING"))?;
         let name = |spec: &TensorSpec| spec.name.clone();
-        let inputs = [Some(ids), context, lengths, is_final, others];
+        let inputs = [Some(ids), context, lengths, is_final, others, prompt, others_of_prompt];
         let used = inputs.iter().flatten().chain([&text]).map(|spec| &*spec.name);
         let used = used.chain(tokens.iter().map(|tokens| &*tokens.output));
         roles::check_all_used(model, &used.collect::<Vec<_>>())?;
@@ -136,11 +151,15 @@ impl Detokenizer {
 
 impl Tokens {
     /// The output of this name, if the model has it; it needs the input.
-    fn find(model: &Model, output: &str, input: Option<&TensorSpec>) -> Result<Option<Self>> {
+    fn find(
+        model: &Model,
+        output: &str,
+        (input, named): (Option<&TensorSpec>, &str),
+    ) -> Result<Option<Self>> {
         let Some(output) = model.signature.output(output) else { return Ok(None) };
         model.check_type(output, &[DataType::Bytes])?;
         let Some(input) = input else {
-            let what = format!("an input `top_logprob_ids` for its output `{}`", output.name);
+            let what = format!("an input `{named}` for its output `{}`", output.name);
             return Err(roles::missing(model, &what));
         };
         Ok(Some(Self { input: input.name.clone(), output: output.name.clone() }))
@@ -225,6 +244,15 @@ fn part<'a>(
     let spec = roles::input(model, parameter, names)?;
     if let Some(spec) = spec {
         model.check_type(spec, types)?;
+    }
+    Ok(spec)
+}
+
+/// The input of token ids with this name, when the model has it.
+fn of_name<'a>(model: &'a Model, name: &str) -> Result<Option<&'a TensorSpec>> {
+    let spec = model.signature.input(name);
+    if let Some(spec) = spec {
+        model.check_type(spec, IDS)?;
     }
     Ok(spec)
 }

@@ -1,6 +1,7 @@
 //! The preprocess service: the backend `tokenizer`, for any Hugging Face tokenizer.
 
 mod columns;
+mod given;
 mod padding;
 #[cfg(test)]
 mod sample;

@@ -9,6 +9,7 @@ use consort_stage::{Batch, BatchBackend, DataType, Error, Result, Tensor, Tensor
 use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
 use crate::columns::{self, Column};
+use crate::given;
 use crate::padding::{self, Padding};
 use crate::truncation;
 use crate::word_list::{self, WordList};
@@ -36,6 +37,8 @@ struct TokenizerBackend {
     padding: Padding,
     text: Arc<str>,
     pair: Option<Arc<str>>,
+    /// The input with the tokens of texts that need not be tokenized.
+    tokens: Option<Arc<str>>,
     columns: Vec<Column>,
     word_lists: Vec<WordList>,
 }
@@ -47,7 +50,9 @@ impl TokenizerBackend {
         let word_lists = WordList::all(model)?;
         let pair = settings.get("pair_input").map(|name| text_input(model, "pair_input", name));
         let pair = pair.transpose()?.map(|spec| &*spec.name);
-        let taken: Vec<&str> = word_lists.iter().map(|list| &*list.input).chain(pair).collect();
+        let tokens = given::input(model)?;
+        let taken = word_lists.iter().map(|list| &*list.input).chain(pair).chain(tokens);
+        let taken: Vec<&str> = taken.collect();
         let text = match settings.get("text_input") {
             Some(name) => text_input(model, "text_input", name)?,
             None => first_text(model, &taken)?,
@@ -67,11 +72,30 @@ impl TokenizerBackend {
             adds_special_tokens,
             text: text.name.clone(),
             pair: pair.map(Arc::from),
+            tokens: tokens.map(Arc::from),
             tokenizer,
             padding,
             columns,
             word_lists,
         })
+    }
+
+    fn rows(&self, batch: &Batch, texts: &[&str]) -> Result<Vec<Encoding>> {
+        if let Some(tokens) = self.tokens.as_ref().and_then(|name| batch.input(name)) {
+            return given::rows(tokens, (&self.text, texts));
+        }
+        let pairs = self.pair.as_ref().and_then(|name| batch.input(name));
+        let pairs = pairs.map(read).transpose()?;
+        match &pairs {
+            Some(pairs) if pairs.len() != texts.len() => Err(Error::invalid(format!(
+                "input `{}` has {} texts, but its pair has {}",
+                self.text,
+                texts.len(),
+                pairs.len()
+            ))
+            .of_input(Some(&*self.text))),
+            _ => self.encode(texts, pairs.as_deref()),
+        }
     }
 
     fn encode(&self, texts: &[&str], pairs: Option<&[&str]>) -> Result<Vec<Encoding>> {
@@ -104,20 +128,9 @@ impl BatchBackend for TokenizerBackend {
             .input(&self.text)
             .ok_or_else(|| Error::invalid(format!("input `{}` is missing", self.text)))?;
         let texts = read(tensor)?;
-        let pairs = self.pair.as_ref().and_then(|name| batch.input(name));
-        let pairs = pairs.map(read).transpose()?;
-        if let Some(pairs) = pairs.as_ref().filter(|pairs| pairs.len() != texts.len()) {
-            return Err(Error::invalid(format!(
-                "input `{}` has {} texts, but its pair has {}",
-                self.text,
-                texts.len(),
-                pairs.len()
-            ))
-            .of_input(Some(&*self.text)));
-        }
         let mut outputs = Vec::with_capacity(self.columns.len() + self.word_lists.len());
         if self.columns.iter().any(|column| batch.wants(&column.name)) {
-            let rows = self.encode(&texts, pairs.as_deref())?;
+            let rows = self.rows(&batch, &texts)?;
             let of_text = |error: Error| error.of_input(Some(&*self.text));
             let length = self.padding.length(rows.iter().map(Encoding::len)).map_err(of_text)?;
             for column in self.columns.iter().filter(|column| batch.wants(&column.name)) {
@@ -356,6 +369,44 @@ mod tests {
         let uneven = vec![texts("question", &["crab"]), texts("answer", &["a", "a"])];
         let error = run(&mut backend, uneven).unwrap_err();
         assert_eq!((error.code(), error.input()), (Code::InvalidInput, Some("question")));
+    }
+
+    #[test]
+    fn tokens_that_are_given_are_taken_in_the_place_of_an_empty_text() {
+        let inputs = [
+            TensorSpec::new("text", DataType::Bytes, &[1]),
+            TensorSpec::new("prompt_token_ids", DataType::Int32, &[-1]),
+        ];
+        let outputs = [
+            TensorSpec::new("input_ids", DataType::Int32, &[-1]),
+            TensorSpec::new("attention_mask", DataType::Int32, &[-1]),
+            TensorSpec::new("input_lengths", DataType::Int32, &[1]),
+        ];
+        let model = Model::plain_batching("tokenizer", &inputs, &outputs, &[]);
+        let mut backend = TokenizerBackend::new(&model, sample::bert()).unwrap();
+        let given = |shape: &[i64], ids: Vec<i32>| Tensor::from_vec("prompt_token_ids", shape, ids);
+        let both = vec![texts("text", &["", ""]), given(&[2, 3], vec![9, 8, 7, 6, 5, 4])];
+        let outputs = run(&mut backend, both).unwrap();
+        assert_eq!(
+            (outputs[0].shape.as_slice(), values(&outputs[0])),
+            (&[2, 3][..], vec![9, 8, 7, 6, 5, 4])
+        );
+        assert_eq!(values(&outputs[1]), [1; 6]);
+        assert_eq!(values(&outputs[2]), [3, 3]);
+        let without = run(&mut backend, vec![texts("text", &["a"])]).unwrap();
+        assert_eq!(values(&without[0]), [2, 4, 3]);
+        for (text, ids, part) in [
+            (["a", ""], given(&[2, 1], vec![1, 2]), "may not be both"),
+            (["", ""], given(&[2, 1], vec![1, -2]), "has -2"),
+            (["", ""], given(&[1, 2], vec![1, 2]), "1 rows"),
+        ] {
+            let error = run(&mut backend, vec![texts("text", &text), ids]).unwrap_err();
+            assert_eq!(
+                (error.code(), error.input()),
+                (Code::InvalidInput, Some("prompt_token_ids"))
+            );
+            assert!(error.message().contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ class Llama:
         self.checkpoint = checkpoint
         self.takes_adapters = False
         """Whether a run may bring an adapter's weights."""
+        self.last_logits = False
+        """Whether only the last position has logits."""
         self.merged: Adapter | None = None
         """The adapter whose weights are in the model's own."""
         self.adapted: dict[str, tuple[int, int]] = {}
@@ -88,11 +90,14 @@ class Llama:
         return self.linear(self.graph.node("Mul", silu, up), f"{prefix}.down_proj", hidden, wide, bias)
 
     def head(self, x: str) -> None:
-        """The logits of every position; a tied head reads the embedding's table."""
+        """The logits of every position, or of the last alone; a tied head reads the embedding's table."""
         config = self.config
+        if self.last_logits:
+            end = np.iinfo(np.int64).max
+            x = self.graph.node("Slice", x, self.graph.ints(-1), self.graph.ints(end), self.graph.ints(1))
         name = "model.embed_tokens.weight" if config.tied_embeddings else "lm_head.weight"
         weight = self.widened(self.stored(name, config.vocabulary, config.hidden))
-        shape: list[Dimension] = ["batch_size", "sequence_length", config.vocabulary]
+        shape: list[Dimension] = ["batch_size", 1 if self.last_logits else "sequence_length", config.vocabulary]
         self.multiply_transposed(x, weight, self.graph.output("logits", self.element, shape))
 
     def packed_projection(self, x: str, prefix: str) -> str:

@@ -27,6 +27,7 @@ def convert(options: argparse.Namespace) -> None:
     else:
         model = Optimum(checkpoint, options.io_dtype, options.position_ids)
     model.takes_adapters = bool(options.adapter)
+    model.last_logits = options.last_logits
     model.merged = None if options.merge is None else Adapter(options.lora_rank, options.merge)
     model.build().save(options.output)
     for name, seed in options.adapter:
@@ -80,6 +81,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "adapters/NAME.onnx_adapter beside it; may be given several times; needs onnxruntime",
     )
     parser.add_argument("--merge", type=int, metavar="SEED", help="put the weights of such an adapter into the model's own")
+    parser.add_argument(
+        "--last-logits", action="store_true", help="give the logits of the last position alone, which saves memory"
+    )
     parser.add_argument("--lora-rank", type=int, default=4, help="how thin the adapters' matrices are (4)")
     return parser.parse_args(arguments)
 

@@ -9,7 +9,7 @@ use consort_ensemble::{Edge, Spec, StepSpec};
 use consort_stage::{Signature, TensorSpec};
 
 /// What is revealed: the name it gets, and what models call it, in any case.
-const REVEALED: [(&str, &[&str]); 11] = [
+const REVEALED: [(&str, &[&str]); 17] = [
     ("input_ids", &["input_ids", "input_id"]),
     ("input_lengths", &["input_lengths", "input_length", "request_input_len"]),
     ("attention_mask", &["attention_mask", "input_mask"]),
@@ -21,21 +21,29 @@ const REVEALED: [(&str, &[&str]); 11] = [
     ("top_logprob_values", &["top_logprob_values"]),
     ("output_tokens", &["output_tokens"]),
     ("top_logprob_tokens", &["top_logprob_tokens"]),
+    ("prompt_ids", &["prompt_ids"]),
+    ("prompt_log_probs", &["prompt_log_probs"]),
+    ("prompt_top_logprob_ids", &["prompt_top_logprob_ids"]),
+    ("prompt_top_logprob_values", &["prompt_top_logprob_values"]),
+    ("prompt_tokens", &["prompt_tokens"]),
+    ("prompt_top_logprob_tokens", &["prompt_top_logprob_tokens"]),
 ];
 
 /// Optional inputs that are revealed, by the names that models have for them.
-const ASKED: [&str; 7] = [
+const ASKED: [&str; 9] = [
     "logit_bias_ids",
     "logit_bias_weights",
     "return_log_probs",
     "top_logprobs",
+    "prompt_logprobs",
+    "prompt_token_ids",
     "guided_decoding_guide_type",
     "guided_decoding_guide",
     "lora_name",
 ];
 
 /// What one step tells and another takes, where it takes any.
-const PASSED_ON: [&str; 1] = ["top_logprob_ids"];
+const PASSED_ON: [&str; 3] = ["top_logprob_ids", "prompt_ids", "prompt_top_logprob_ids"];
 
 /// The same ensemble with more inputs and outputs; `signatures` are those of the steps' models.
 ///

@@ -16,6 +16,8 @@ mod generation;
 mod inputs;
 mod log_probs;
 mod models;
+mod prompt;
+mod prompt_log_probs;
 mod record;
 mod sampling;
 mod sse;

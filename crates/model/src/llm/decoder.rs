@@ -21,6 +21,17 @@ pub(crate) struct Row {
     pub(crate) wants: Wants,
 }
 
+/// Some tokens of a prompt, one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece<'a> {
+    /// The tokens.
+    pub(crate) tokens: &'a [Token],
+    /// What is wanted behind the last of them; `None` when nothing is, since the prompt goes on.
+    pub(crate) wants: Option<Wants>,
+    /// Whether the logits behind each of them are wanted as well.
+    pub(crate) tells_each: bool,
+}
+
 /// What a token is picked from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Wants {
@@ -67,13 +78,22 @@ pub(crate) trait Decoder: Send {
     /// How many tokens of prompts it should be fed in one step.
     fn prefill_tokens(&self) -> usize;
 
+    /// How many tokens a piece should have that [`tells_each`](Piece::tells_each), where `most` are
+    /// asked for.
+    fn told_tokens(&self, most: usize) -> usize {
+        self.prefill_tokens().min(most)
+    }
+
     /// Begins a sequence in a slot that has none, and gives how many tokens of its prompt are
     /// remembered from another that was computed with the same adapter: never all of them.
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize>;
 
-    /// Feeds some tokens of a prompt to a slot, behind those it holds. What is wanted is that of
-    /// the last of them; `None` when nothing is, since the prompt goes on.
-    fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()>;
+    /// Feeds a piece of a prompt to a slot, behind the tokens that it holds.
+    fn prefill(&mut self, slot: Slot, piece: Piece<'_>) -> Result<()>;
+
+    /// The logits behind the token at `place` of the piece that was fed last, which
+    /// [`tells_each`](Piece::tells_each).
+    fn logits_behind(&mut self, place: usize) -> Result<&[f32]>;
 
     /// Feeds one token to each of some slots, all of one adapter.
     fn decode(&mut self, rows: &[Row]) -> Result<()>;

@@ -25,6 +25,10 @@ const REST: Duration = Duration::from_millis(1);
 /// quarter.
 const PROMPTS_SHARE: usize = 4;
 
+/// How many tokens of prompts have the logits behind them read in a step: on a card reading a row
+/// of them and adding it up takes longer than computing it, and others wait meanwhile.
+const MOST_TOLD: usize = 128;
+
 /// A decoder and the sequences in it.
 pub(crate) struct Engine {
     decoder: Box<dyn Decoder>,
@@ -222,17 +226,24 @@ impl Engine {
 
     /// Feeds so many tokens of prompts, the oldest first; how many those were.
     fn prefill(&mut self, budget: usize) -> usize {
-        let (mut fed, mut index) = (0, 0);
+        let (mut fed, mut told, mut index) = (0, 0, 0);
         while fed < budget && index < self.active.len() {
             let sequence = &self.active[index];
-            if sequence.due() != Due::Prefill || !sequence.promise() {
+            let tells = sequence.tells_prompt();
+            let waits = sequence.due() != Due::Prefill || tells && told >= MOST_TOLD;
+            if waits || !sequence.promise() {
                 index += 1;
                 continue;
             }
-            match self.feed(index, budget - fed) {
-                Ok((tokens, true)) => fed += tokens,
-                Ok((tokens, false)) => {
-                    fed += tokens;
+            let most = if tells { self.decoder.told_tokens(MOST_TOLD - told) } else { usize::MAX };
+            let piece = self.feed(index, most.min(budget - fed));
+            if let Ok((tokens, _)) = piece {
+                fed += tokens;
+                told += if tells { tokens } else { 0 };
+            }
+            match piece {
+                Ok((_, true)) => {}
+                Ok((_, false)) => {
                     self.settle(index, None);
                     continue;
                 }
@@ -251,18 +262,23 @@ impl Engine {
         let sequence = &mut self.active[index];
         let slot = sequence.slot();
         if !sequence.has_begun() {
-            let held = self.decoder.begin(slot, sequence.prompt(), sequence.adapter())?;
+            let held = self.decoder.begin(slot, sequence.reusable(), sequence.adapter())?;
             sequence.begin(held);
         }
         self.runs.begin(sequence.adapter(), std::iter::once(sequence.caller()));
-        let (tokens, wants) = sequence.feed(most);
-        let fed = tokens.len();
-        let prefilled = self.decoder.prefill(slot, tokens, wants);
+        let piece = sequence.feed(most);
+        let fed = piece.tokens.len();
+        let prefilled = self.decoder.prefill(slot, piece);
         self.runs.end();
         prefilled?;
-        if wants.is_none() {
+        sequence.hear(&mut *self.decoder, fed)?;
+        if !sequence.is_fed() {
             sequence.release();
             return Ok((fed, true));
+        }
+        if sequence.is_prompt_only() {
+            sequence.end();
+            return Ok((fed, false));
         }
         let finish = advance(&mut *self.decoder, sequence, 0)?;
         Ok((fed, finish.is_none()))
@@ -307,7 +323,7 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
-    use crate::llm::decoder::{Scores, Token, Wants};
+    use crate::llm::decoder::{Piece, Scores, Token};
 
     /// Finds token 2 the likeliest, and breaks down over token 1.
     struct Fragile([f32; 4]);
@@ -325,9 +341,13 @@ mod tests {
             8
         }
 
-        fn prefill(&mut self, _: Slot, tokens: &[Token], _: Option<Wants>) -> Result<()> {
-            assert!(!tokens.contains(&1), "one");
+        fn prefill(&mut self, _: Slot, piece: Piece<'_>) -> Result<()> {
+            assert!(!piece.tokens.contains(&1), "one");
             Ok(())
+        }
+
+        fn logits_behind(&mut self, _: usize) -> Result<&[f32]> {
+            Ok(&self.0)
         }
 
         fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
@@ -361,6 +381,7 @@ mod tests {
             end_ids: vec![3],
             default_max_tokens: 4,
             is_decoupled: true,
+            max_logits_bytes: 0,
             adapters: Vec::new(),
             priorities: None,
         };

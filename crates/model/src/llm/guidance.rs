@@ -4,8 +4,10 @@
 //! logits that it applies to. A guide is compiled before its request is given a slot.
 
 mod compiler;
+mod ebnf;
 mod mask;
 mod source;
+mod structural_tag;
 mod vocabulary;
 mod workers;
 

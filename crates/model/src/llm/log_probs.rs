@@ -36,9 +36,10 @@ pub(crate) struct Spoken<'a> {
 }
 
 impl LogProbs {
-    /// None so far.
-    pub(crate) fn new(is_wanted: bool, alternatives: usize) -> Self {
-        Self { is_wanted: is_wanted || alternatives > 0, alternatives, ..Self::default() }
+    /// None so far, of so many alternatives to each token; `None` when none are wanted.
+    pub(crate) fn new(alternatives: Option<usize>) -> Self {
+        let (is_wanted, alternatives) = (alternatives.is_some(), alternatives.unwrap_or(0));
+        Self { is_wanted, alternatives, ..Self::default() }
     }
 
     /// Whether any are.
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn probabilities_are_the_models_and_the_likeliest_come_first() {
-        let mut log_probs = LogProbs::new(true, 2);
+        let mut log_probs = LogProbs::new(Some(2));
         log_probs.see(&[0.5_f32.ln(), 0.2_f32.ln(), 0.3_f32.ln()]);
         log_probs.note(1);
         log_probs.see(&[0.5_f32.ln() + 3.0, 0.25_f32.ln() + 3.0, 0.25_f32.ln() + 3.0]);
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn impossible_tokens_come_last_and_make_up_the_number() {
-        let mut log_probs = LogProbs::new(false, 4);
+        let mut log_probs = LogProbs::new(Some(4));
         log_probs.see(&[f32::NEG_INFINITY, 1.0, f32::NAN, 2.0, f32::NEG_INFINITY]);
         log_probs.note(3);
         log_probs.see(&[1.0, 1.0, 1.0, 1.0, 1.0]);
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_that_nobody_wants() {
-        let mut log_probs = LogProbs::new(false, 0);
+        let mut log_probs = LogProbs::new(None);
         log_probs.see(&[1.0, 2.0]);
         log_probs.note(1);
         assert!(log_probs.spoken(0, 1).tokens.is_empty());

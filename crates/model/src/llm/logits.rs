@@ -31,6 +31,28 @@ pub(crate) fn read_last(
     }
 }
 
+/// Puts the logits behind the token at `place` of a run of one row into `into`, as `f32`, in place
+/// of what is there.
+pub(crate) fn read_place(
+    logits: &DynValue,
+    (place, tokens): (usize, usize),
+    vocabulary: usize,
+    into: &mut Vec<f32>,
+) -> Result<()> {
+    into.clear();
+    let (place, size) = ((place, tokens), vocabulary);
+    match logits.dtype().tensor_type() {
+        Some(TensorElementType::Float32) => {
+            at::<f32>(logits, place, size, |row| into.extend_from_slice(row))
+        }
+        Some(TensorElementType::Float16) => at::<f16>(logits, place, size, |row| widen(row, into)),
+        Some(TensorElementType::Bfloat16) => {
+            at::<bf16>(logits, place, size, |row| widen(row, into))
+        }
+        _ => Err(unknown(logits.dtype())),
+    }
+}
+
 /// The logits in a part of a block, as `f32`; those of half the width are put into `widened`.
 pub(crate) fn read<'a>(
     buffers: &'a mut Buffers,
@@ -63,6 +85,31 @@ where
     half.convert_to_f32_slice(&mut into[start..]);
 }
 
+/// Hands on the logits behind one of some tokens, as the graph computed them.
+fn at<T: PrimitiveTensorElementType>(
+    logits: &DynValue,
+    (place, tokens): (usize, usize),
+    vocabulary: usize,
+    mut take: impl FnMut(&[T]),
+) -> Result<()> {
+    let (shape, values) = logits.try_extract_tensor::<T>().map_err(|error| unreadable(&error))?;
+    let row = place * vocabulary..(place + 1) * vocabulary;
+    match values.get(row) {
+        Some(row) if values.len() == tokens * vocabulary => {
+            take(row);
+            Ok(())
+        }
+        _ => Err(Error::unsupported(format!(
+            "the graph gives logits of shape {shape} for {tokens} tokens of a prompt, and not those \
+             behind each"
+        ))),
+    }
+}
+
+fn unreadable(error: &ort::Error) -> Error {
+    Error::internal(format!("the logits cannot be read: {error}"))
+}
+
 /// Hands on the logits of the last position of each row, as the graph computed them.
 fn last<T: PrimitiveTensorElementType>(
     logits: &DynValue,
@@ -70,9 +117,7 @@ fn last<T: PrimitiveTensorElementType>(
     vocabulary: usize,
     mut take: impl FnMut(&[T]),
 ) -> Result<()> {
-    let (shape, values) = logits
-        .try_extract_tensor::<T>()
-        .map_err(|error| Error::internal(format!("the logits cannot be read: {error}")))?;
+    let (shape, values) = logits.try_extract_tensor::<T>().map_err(|error| unreadable(&error))?;
     let row = values.len() / rows;
     if shape.last() != Some(&(vocabulary as i64)) || row < vocabulary {
         return Err(Error::internal(format!(

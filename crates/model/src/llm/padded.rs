@@ -17,10 +17,11 @@ use self::gather::Source;
 use self::kept::{Kept, Text};
 use super::adapters::AdapterId;
 use super::cache::{Cache, Step};
-use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token};
 use super::logits;
 use super::rows::{FEWEST_REUSED, common};
 use super::serial::Parts;
+use super::told::Told;
 use crate::run_error::RunError;
 
 /// A session, the prompts that are fed, and the batch of those that give tokens.
@@ -34,6 +35,7 @@ pub(crate) struct Padded {
     kept: Kept,
     logits: Vec<f32>,
     places: Vec<usize>,
+    told: Told,
 }
 
 /// A prompt that is being fed.
@@ -70,7 +72,7 @@ impl Padded {
         let (logits, places) = (Vec::new(), Vec::new());
         let batch = Batch { cache, rows: Vec::new() };
         let kept = Kept::new(!parts.graph.takes_prompts_whole());
-        Ok(Self { session, parts, prompts, batch, kept, logits, places })
+        Ok(Self { session, parts, prompts, batch, kept, logits, places, told: Told::default() })
     }
 
     /// Puts the batch together for a step over some rows, if it is not as it should be.
@@ -219,6 +221,10 @@ impl Decoder for Padded {
         self.parts.prefill_tokens()
     }
 
+    fn told_tokens(&self, most: usize) -> usize {
+        self.parts.told_tokens(most)
+    }
+
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         let Parts { graph, memory, .. } = &self.parts;
         let mut cache = Cache::new(&self.session, graph, memory)?;
@@ -231,7 +237,9 @@ impl Decoder for Padded {
         Ok(held)
     }
 
-    fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()> {
+    fn prefill(&mut self, slot: Slot, piece: Piece<'_>) -> Result<()> {
+        self.told.clear();
+        let tokens = piece.tokens;
         let Parts { graph, memory, runs, vocabulary, .. } = &self.parts;
         let prompt = self.prompts[slot].as_mut().ok_or_else(not_begun)?;
         let fed = prompt.cache.feed(&mut self.session, graph, (memory, runs), tokens);
@@ -241,14 +249,20 @@ impl Decoder for Padded {
         let fed: DynValue = fed.map_err(|error| self.failed(&error))?;
         self.logits.clear();
         self.places.clear();
-        if wants.is_some() {
+        if piece.wants.is_some() {
             self.places.push(0);
             logits::read_last(&fed, 1, *vocabulary, &mut self.logits)?;
         }
+        self.told.keep(fed, piece);
         Ok(())
     }
 
+    fn logits_behind(&mut self, place: usize) -> Result<&[f32]> {
+        self.told.row(place, self.parts.vocabulary)
+    }
+
     fn decode(&mut self, rows: &[Row]) -> Result<()> {
+        self.told.clear();
         self.arrange(rows)?;
         let token = |row: &BatchRow| {
             let asked = rows.iter().find(|asked| Some(asked.slot) == row.slot);

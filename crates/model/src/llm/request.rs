@@ -11,6 +11,7 @@ use super::adapters::{self, AdapterId};
 use super::decoder::Token;
 use super::fields::{Fields, integers, token, wrong};
 use super::guidance::{GUIDE, Source, TYPE};
+use super::prompt_scores::AskedOfPrompt;
 use super::sampler::{Penalties, Sampling};
 use super::stop::Words;
 use super::word_list;
@@ -46,11 +47,21 @@ pub(crate) const INPUTS: &[Input] = &[
     ("logit_bias_weights", DataType::Fp32, &[-1], false),
     ("return_log_probs", DataType::Bool, &[1], false),
     ("top_logprobs", DataType::Int32, &[1], false),
+    (PROMPT, DataType::Int32, &[1], false),
+    (CONTEXT_LOGITS, DataType::Bool, &[1], false),
+    (GENERATION_LOGITS, DataType::Bool, &[1], false),
     ("num_return_sequences", DataType::Int32, &[1], false),
     (adapters::INPUT, DataType::Bytes, &[1], false),
     (TYPE, DataType::Bytes, &[1], false),
     (GUIDE, DataType::Bytes, &[1], false),
 ];
+
+/// The input that asks for the log-probabilities of the prompt, named as in vLLM and in the
+/// sampling parameters of TensorRT-LLM.
+const PROMPT: &str = "prompt_logprobs";
+/// The inputs that ask for the logits behind each token, named as in TensorRT-LLM's ensembles.
+const CONTEXT_LOGITS: &str = "return_context_logits";
+const GENERATION_LOGITS: &str = "return_generation_logits";
 
 /// How many of the likeliest tokens a request may want to know: as many as clients of
 /// `OpenAI`'s protocol may ask for.
@@ -72,6 +83,8 @@ pub(crate) struct Limits {
     pub(crate) default_max_tokens: usize,
     /// Whether a request may have more than one response.
     pub(crate) is_decoupled: bool,
+    /// How many bytes of logits a request may want.
+    pub(crate) max_logits_bytes: usize,
     /// The names of the model's adapters.
     pub(crate) adapters: Vec<Arc<str>>,
     /// The levels that a request's priority may put it on; without any, all are equal.
@@ -98,7 +111,8 @@ pub(crate) struct Generation {
     pub(crate) prompt: Vec<Token>,
     /// How many texts to continue it with.
     pub(crate) texts: usize,
-    /// How many tokens to generate at most, which fit the context behind the prompt.
+    /// How many tokens to generate at most, which fit the context behind the prompt; 0 only where
+    /// something is wanted of the prompt.
     pub(crate) max_tokens: usize,
     /// How many tokens to generate before the text may end.
     pub(crate) min_tokens: usize,
@@ -108,10 +122,13 @@ pub(crate) struct Generation {
     pub(crate) words: Words,
     /// How each token is picked.
     pub(crate) sampling: Sampling,
-    /// Whether the log-probability of each token is wanted.
-    pub(crate) wants_log_probs: bool,
-    /// How many of the likeliest tokens are wanted beside each.
-    pub(crate) alternatives: usize,
+    /// Of how many of the likeliest tokens the log-probabilities are wanted beside each token's own;
+    /// `None` when none are.
+    pub(crate) log_probs: Option<usize>,
+    /// What is wanted of the prompt.
+    pub(crate) of_prompt: AskedOfPrompt,
+    /// Whether the logits that each token came from are wanted.
+    pub(crate) wants_logits: bool,
     /// Whether each token has a response of its own.
     pub(crate) is_streaming: bool,
     /// Whether the prompt stays out of the first response.
@@ -128,16 +145,19 @@ impl Generation {
         let fields = Fields(request);
         fields.check_known()?;
         fields.check_one("beam_width", "beam search is not supported, only 1")?;
-        let prompt = fields.prompt(limits)?;
+        let of_prompt = fields.of_prompt()?;
+        // Nothing but the prompt may be of interest.
+        let least = i64::from(!of_prompt.is_any());
+        let asked = fields.integer("request_output_len", |value| value >= least, "positive")?;
+        let prompt = fields.prompt(limits, asked == Some(0))?;
         let room = limits.context - prompt.len();
-        let asked = fields.integer("request_output_len", |value| value > 0, "positive")?;
         let min_tokens = fields.integer("min_length", |value| value >= 0, "0 or more")?;
         let is_streaming = fields.flag("streaming")?.unwrap_or(false);
         if is_streaming && !limits.is_decoupled {
             let needed = "needs a model with `model_transaction_policy { decoupled: true }`";
             return Err(wrong("streaming", needed));
         }
-        Ok(Self {
+        let generation = Self {
             texts: fields.texts(limits)?,
             max_tokens: asked.map_or(limits.default_max_tokens, |asked| asked as usize).min(room),
             min_tokens: min_tokens.unwrap_or(0) as usize,
@@ -147,14 +167,9 @@ impl Generation {
                 bad: fields.words("bad_words_list", limits)?,
             },
             sampling: fields.sampling(limits)?,
-            wants_log_probs: fields.flag("return_log_probs")?.unwrap_or(false),
-            alternatives: fields
-                .integer(
-                    "top_logprobs",
-                    |value| (0..=MOST_ALTERNATIVES).contains(&value),
-                    "0 to 20",
-                )?
-                .unwrap_or(0) as usize,
+            log_probs: fields.log_probs()?,
+            of_prompt,
+            wants_logits: fields.flag(GENERATION_LOGITS)?.unwrap_or(false),
             is_streaming,
             excludes_prompt: fields.flag("exclude_input_in_output")?.unwrap_or(true),
             adapter: fields
@@ -162,14 +177,31 @@ impl Generation {
                 .map_or(Ok(None), |name| adapters::find(&limits.adapters, name))?,
             guide: Source::read(fields.string(TYPE)?, fields.string(GUIDE)?)?,
             prompt,
-        })
+        };
+        generation.check_logits(limits)?;
+        Ok(generation)
     }
-}
 
-impl Generation {
-    /// Whether anything about probabilities is wanted.
-    pub(crate) fn wants_any_log_probs(&self) -> bool {
-        self.wants_log_probs || self.alternatives > 0
+    /// Refuses more logits than may be kept for a request: all of the prompt, and those of the
+    /// tokens that wait to be given out.
+    fn check_logits(&self, limits: &Limits) -> Result<()> {
+        let waiting = if self.is_streaming { 1 } else { self.max_tokens };
+        let of_prompt = if self.of_prompt.logits { self.prompt.len() } else { 0 };
+        let generated = if self.wants_logits { waiting * self.texts } else { 0 };
+        let row = limits.vocabulary.saturating_mul(size_of::<f32>());
+        let (rows, most) = (of_prompt + generated, limits.max_logits_bytes);
+        let bytes = rows.saturating_mul(row);
+        if bytes <= most {
+            return Ok(());
+        }
+        let input = if self.of_prompt.logits { CONTEXT_LOGITS } else { GENERATION_LOGITS };
+        Err(wrong(
+            input,
+            format!(
+                "asks for the logits behind {rows} tokens, {bytes} bytes, more than the \
+                 `max_logits_bytes` of {most}; ask for fewer tokens, or for log-probabilities"
+            ),
+        ))
     }
 }
 
@@ -186,7 +218,26 @@ impl Fields<'_> {
         }
     }
 
-    fn prompt(&self, limits: &Limits) -> Result<Vec<Token>> {
+    fn alternatives(&self, name: &str) -> Result<Option<usize>> {
+        let is_valid = |value: i64| (0..=MOST_ALTERNATIVES).contains(&value);
+        Ok(self.integer(name, is_valid, "0 to 20")?.map(|count| count as usize))
+    }
+
+    fn log_probs(&self) -> Result<Option<usize>> {
+        let is_wanted = self.flag("return_log_probs")?.unwrap_or(false);
+        let alternatives = self.alternatives("top_logprobs")?.filter(|count| *count > 0);
+        Ok(alternatives.or(is_wanted.then_some(0)))
+    }
+
+    fn of_prompt(&self) -> Result<AskedOfPrompt> {
+        Ok(AskedOfPrompt {
+            alternatives: self.alternatives(PROMPT)?,
+            logits: self.flag(CONTEXT_LOGITS)?.unwrap_or(false),
+        })
+    }
+
+    /// The prompt, which may fill the context only where nothing is to follow it.
+    fn prompt(&self, limits: &Limits, is_all: bool) -> Result<Vec<Token>> {
         let missing =
             || Error::invalid("missing required input `input_ids`").of_input(Some("input_ids"));
         let tensor = self.0.input("input_ids").ok_or_else(missing)?;
@@ -202,12 +253,11 @@ impl Fields<'_> {
         if ids.is_empty() {
             return Err(wrong("input_ids", "is empty; a prompt has at least one token"));
         }
-        if ids.len() >= limits.context {
-            let (count, context) = (ids.len(), limits.context);
-            return Err(wrong(
-                "input_ids",
-                format!("has {count} tokens; the context of {context} must have room for one more"),
-            ));
+        let (count, context) = (ids.len(), limits.context);
+        if count + usize::from(!is_all) > context {
+            let has = format!("has {count} tokens; the context of {context} must have room for");
+            let what = if is_all { "them" } else { "one more" };
+            return Err(wrong("input_ids", format!("{has} {what}")));
         }
         let ids = ids.into_iter();
         ids.map(|id| token("input_ids", id, limits.vocabulary)).collect()

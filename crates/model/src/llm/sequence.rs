@@ -7,10 +7,12 @@ use tracing::Span;
 
 use super::adapters::AdapterId;
 use super::caller::Caller;
-use super::decoder::{Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Wants};
 use super::fields::wrong;
 use super::guidance::{GUIDE, Guidance, Guide, Left};
 use super::log_probs::LogProbs;
+use super::prompt_scores::PromptScores;
+use super::raw_logits::RawLogits;
 use super::request::{Generation, Limits};
 use super::response::{Finish, Outputs, Part};
 use super::sampler::{Pick, Sampler};
@@ -30,6 +32,10 @@ pub(crate) struct Sequence {
     guide: Option<Guide>,
     sampler: Sampler,
     log_probs: LogProbs,
+    /// The logits of its tokens, where they are wanted.
+    logits: Option<RawLogits>,
+    /// What its caller is told of the prompt, until it is.
+    of_prompt: Option<PromptScores>,
     /// How many tokens of the prompt the decoder held already.
     cached: usize,
     /// The prompt and everything generated.
@@ -91,7 +97,11 @@ impl Sequence {
                 caller: Arc::clone(&caller),
                 index,
                 outputs: outputs.clone(),
-                log_probs: LogProbs::new(generation.wants_log_probs, generation.alternatives),
+                log_probs: LogProbs::new(generation.log_probs),
+                logits: generation.wants_logits.then(|| RawLogits::new(limits.vocabulary)),
+                // The same for all its texts, so told with the first.
+                of_prompt: PromptScores::new(generation.of_prompt, limits.vocabulary)
+                    .filter(|_| index == 0),
                 cached: 0,
                 guide,
                 sampler: Sampler::new(sampling, &generation.prompt),
@@ -134,11 +144,10 @@ impl Sequence {
 
     /// What is to be done for it now; [`promise`](Self::promise) says whether it can be.
     pub(crate) fn due(&self) -> Due {
-        if self.text.len() - self.fed > 1 || self.fed == 0 || !self.has_begun {
-            Due::Prefill
-        } else {
-            Due::Decode
-        }
+        let is_behind = self.text.len() - self.fed > 1 || self.fed == 0 || !self.has_begun;
+        // What is told of a prompt comes from its pieces, and one alone is given no token.
+        let is_told = self.of_prompt.is_some() && self.fed < self.prompt().len();
+        if is_behind || is_told || self.is_prompt_only() { Due::Prefill } else { Due::Decode }
     }
 
     /// Promises its next response room at its caller, until [`advance`](Self::advance) or
@@ -162,8 +171,14 @@ impl Sequence {
         (self.has_begun, self.fed, self.cached) = (true, held, held);
     }
 
+    /// The part of its prompt that may be taken over from another's, computed already: none where
+    /// the logits behind each token are wanted, which nobody keeps.
+    pub(crate) fn reusable(&self) -> &[Token] {
+        if self.of_prompt.is_some() { &[] } else { self.prompt() }
+    }
+
     /// The tokens it began with.
-    pub(crate) fn prompt(&self) -> &[Token] {
+    fn prompt(&self) -> &[Token] {
         &self.generation.prompt
     }
 
@@ -184,12 +199,45 @@ impl Sequence {
         Row { slot: self.slot, token, wants: self.wants() }
     }
 
-    /// The tokens to feed next, at most so many, and what is wanted then, if those are the last.
-    pub(crate) fn feed(&mut self, most: usize) -> (&[Token], Option<Wants>) {
+    /// Whether something of its prompt is still to be told, for which the logits behind each token of
+    /// it are wanted.
+    pub(crate) fn tells_prompt(&self) -> bool {
+        self.of_prompt.is_some()
+    }
+
+    /// The tokens to feed next, at most so many.
+    pub(crate) fn feed(&mut self, most: usize) -> Piece<'_> {
+        let tells_each = self.tells_prompt();
         let start = self.fed;
         self.fed = self.text.len().min(start.saturating_add(most));
-        let wants = (self.fed == self.text.len()).then(|| self.wants());
-        (&self.text[start..self.fed], wants)
+        let wants = (self.is_fed() && !self.is_prompt_only()).then(|| self.wants());
+        Piece { tokens: &self.text[start..self.fed], wants, tells_each }
+    }
+
+    /// Notes the logits behind each of the tokens that were fed last, so many.
+    pub(crate) fn hear(&mut self, decoder: &mut dyn Decoder, tokens: usize) -> Result<()> {
+        let Some(of_prompt) = &mut self.of_prompt else { return Ok(()) };
+        for place in 0..tokens {
+            let next = self.text.get(self.fed - tokens + place + 1).copied();
+            of_prompt.note(decoder.logits_behind(place)?, next);
+        }
+        Ok(())
+    }
+
+    /// Whether the decoder was fed all of it.
+    pub(crate) fn is_fed(&self) -> bool {
+        self.fed == self.text.len()
+    }
+
+    /// Whether it is over with its prompt, of which alone something is wanted.
+    pub(crate) fn is_prompt_only(&self) -> bool {
+        self.generation.max_tokens == 0
+    }
+
+    /// Ends it behind its prompt.
+    pub(crate) fn end(&mut self) {
+        self.caller.release();
+        self.give(Some(Finish::Length));
     }
 
     /// Picks the next token by its scores.
@@ -242,8 +290,8 @@ impl Sequence {
     /// those of all tokens.
     fn wants(&self) -> Wants {
         let is_free = self.generation.words.bad.is_empty() && !self.is_too_short();
-        let is_free = is_free && self.guide.is_none() && !self.log_probs.are_wanted();
-        if is_free { self.sampler.wants() } else { Wants::Logits }
+        let is_free = is_free && self.guide.is_none() && self.logits.is_none();
+        if is_free && !self.log_probs.are_wanted() { self.sampler.wants() } else { Wants::Logits }
     }
 
     /// Whether nothing may end it yet.
@@ -255,6 +303,9 @@ impl Sequence {
     fn see(&mut self, logits: &mut [f32]) {
         let Generation { end_ids, words, .. } = &*self.generation;
         self.log_probs.see(logits);
+        if let Some(raw) = &mut self.logits {
+            raw.see(logits);
+        }
         self.sampler.penalise(logits);
         let early = end_ids.iter().copied().filter(|_| self.is_too_short());
         for token in words.forbidden(&self.text).chain(early) {
@@ -273,6 +324,9 @@ impl Sequence {
         }
         self.text.push(token);
         self.log_probs.note(token);
+        if let Some(raw) = &mut self.logits {
+            raw.note();
+        }
         let is_whole = self.guide.as_mut().map_or(Ok(false), |guide| guide.advance(token))?;
         let stop = words.stop_length(self.generated());
         if stop > 0 {
@@ -322,16 +376,23 @@ impl Sequence {
         let end = finish.map_or_else(|| self.ready(), |_| self.text.len());
         let prompt = self.generation.prompt.len();
         let start = if std::mem::take(&mut self.owes_prompt) { 0 } else { self.given };
+        let of_prompt = self.of_prompt.take();
+        let logits = self.logits.as_ref().map(|logits| logits.waiting(end - prompt));
         let response = self.outputs.response(Part {
             text: &self.text[..end],
             new: end - start,
             generated: end - prompt,
             cached: self.cached,
             log_probs: self.log_probs.spoken(self.given - prompt, end - prompt),
+            logits: logits.unwrap_or_default(),
+            of_prompt: of_prompt.as_ref().map(|scores| scores.part(&self.text[..prompt])),
             index: self.index,
             finish,
         });
         self.given = end;
+        if let Some(logits) = &mut self.logits {
+            logits.forget(end - prompt);
+        }
         self.caller.give(response, finish.is_some());
     }
 }

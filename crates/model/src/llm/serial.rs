@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use consort_stage::Result;
 use ort::session::Session;
+use ort::value::DynValue;
 
 use super::adapters::AdapterId;
 use super::cache::{Cache, Memory};
-use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token};
 use super::graph::Graph;
 use super::logits;
 use super::runs::Runs;
+use super::told::Told;
 use crate::run_error::RunError;
 
 /// A session and the caches of the sequences it may have.
@@ -20,6 +22,7 @@ pub(crate) struct Serial {
     /// Made when a slot is first used, and kept for the next sequence in it.
     caches: Vec<Option<Cache>>,
     logits: Vec<f32>,
+    told: Told,
 }
 
 /// What a decoder over a session is made of beside it, where sequences have caches of their own.
@@ -38,16 +41,27 @@ impl Parts {
     pub(super) fn prefill_tokens(&self) -> usize {
         if self.graph.takes_prompts_whole() { usize::MAX } else { self.prefill_tokens }
     }
+
+    /// The same where the logits behind each are wanted.
+    pub(super) fn told_tokens(&self, most: usize) -> usize {
+        match self.prefill_tokens() {
+            _ if self.graph.logits.is_last_only => 1,
+            usize::MAX => usize::MAX,
+            tokens => tokens.min(most),
+        }
+    }
 }
 
 impl Serial {
     /// A decoder over an open session.
     pub(crate) fn new(session: Session, parts: Parts) -> Self {
         let caches = std::iter::repeat_with(|| None).take(parts.slots).collect();
-        Self { session, parts, caches, logits: Vec::new() }
+        Self { session, parts, caches, logits: Vec::new(), told: Told::default() }
     }
 
-    fn feed(&mut self, slot: Slot, tokens: &[Token]) -> Result<()> {
+    /// Feeds tokens to a slot and gives the logits of the run.
+    fn feed(&mut self, slot: Slot, tokens: &[Token]) -> Result<DynValue> {
+        self.told.clear();
         let Parts { model, graph, memory, runs, vocabulary, .. } = &self.parts;
         let cache = match &mut self.caches[slot] {
             Some(cache) => cache,
@@ -57,7 +71,8 @@ impl Serial {
             .feed(&mut self.session, graph, (memory, runs), tokens)
             .map_err(|error| RunError::from(&error).with_own_inputs().within(model))?;
         self.logits.clear();
-        logits::read_last(&logits, 1, *vocabulary, &mut self.logits)
+        logits::read_last(&logits, 1, *vocabulary, &mut self.logits)?;
+        Ok(logits)
     }
 }
 
@@ -74,16 +89,26 @@ impl Decoder for Serial {
         self.parts.prefill_tokens()
     }
 
+    fn told_tokens(&self, most: usize) -> usize {
+        self.parts.told_tokens(most)
+    }
+
     fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
         Ok(0)
     }
 
-    fn prefill(&mut self, slot: Slot, tokens: &[Token], _wants: Option<Wants>) -> Result<()> {
-        self.feed(slot, tokens)
+    fn prefill(&mut self, slot: Slot, piece: Piece<'_>) -> Result<()> {
+        let logits = self.feed(slot, piece.tokens)?;
+        self.told.keep(logits, piece);
+        Ok(())
+    }
+
+    fn logits_behind(&mut self, place: usize) -> Result<&[f32]> {
+        self.told.row(place, self.parts.vocabulary)
     }
 
     fn decode(&mut self, rows: &[Row]) -> Result<()> {
-        rows.iter().try_for_each(|row| self.feed(row.slot, &[row.token]))
+        rows.iter().try_for_each(|row| self.feed(row.slot, &[row.token]).map(drop))
     }
 
     fn scores(&mut self, _index: usize) -> Result<Scores<'_>> {

@@ -25,7 +25,7 @@ use self::inputs::{Blocked, Blocks, Shapes};
 use self::picker::Picker;
 use super::adapters::AdapterId;
 use super::buffers::{Buffers, CallId, Part};
-use super::decoder::{Decoder, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::logits;
 use super::rows::{Copy, Rows};
@@ -245,20 +245,20 @@ impl Shared {
     }
 
     /// All logits at a place of the last run.
-    fn logits_at(&mut self, place: usize) -> Result<Scores<'_>> {
+    fn logits_at(&mut self, place: usize) -> Result<&mut [f32]> {
         let Size { vocabulary, .. } = self.size;
         let element = self.graph.logits.element;
         let Blocked::Packed(packed) = &self.blocks.integers else {
             let logits = (element, place * vocabulary..(place + 1) * vocabulary);
             let (buffers, block) = (&mut self.buffers, self.blocks.logits);
-            return logits::read(buffers, block, logits, &mut self.widened).map(Scores::Logits);
+            return logits::read(buffers, block, logits, &mut self.widened);
         };
         let offset = element.byte_size(place * vocabulary).unwrap_or(usize::MAX);
         let from = Part::new((self.blocks.logits, offset), element, &[vocabulary]);
         let block = packed.fetch_row(&mut self.buffers, from);
         let block = block.map_err(|error| self.failed(&error))?;
         let logits = (element, 0..vocabulary);
-        logits::read(&mut self.buffers, block, logits, &mut self.widened).map(Scores::Logits)
+        logits::read(&mut self.buffers, block, logits, &mut self.widened)
     }
 
     fn failed(&self, error: &ort::Error) -> Error {
@@ -283,6 +283,10 @@ impl Decoder for Shared {
         self.size.prefill_tokens
     }
 
+    fn told_tokens(&self, most: usize) -> usize {
+        if self.graph.logits.is_last_only { 1 } else { self.size.prefill_tokens.min(most) }
+    }
+
     fn begin(&mut self, slot: Slot, prompt: &[Token], adapter: AdapterId) -> Result<usize> {
         let (held, copy) = self
             .rows
@@ -294,7 +298,8 @@ impl Decoder for Shared {
         Ok(held)
     }
 
-    fn prefill(&mut self, slot: Slot, tokens: &[Token], wants: Option<Wants>) -> Result<()> {
+    fn prefill(&mut self, slot: Slot, piece: Piece<'_>) -> Result<()> {
+        let Piece { tokens, wants, .. } = piece;
         let row = self.row_of(slot)?;
         let held = self.rows.tokens(row).len();
         let shapes = Shapes { rows: 1, sequence: tokens.len(), width: held + tokens.len() };
@@ -306,6 +311,11 @@ impl Decoder for Shared {
         self.asked.extend(wants.map(|wants| (last, wants)));
         self.first = last;
         self.fetch((last, 1))
+    }
+
+    fn logits_behind(&mut self, place: usize) -> Result<&[f32]> {
+        // The logits of all that were fed are in their block until the next run.
+        self.logits_at(place).map(|logits| &*logits)
     }
 
     fn decode(&mut self, rows: &[Row]) -> Result<()> {
@@ -337,7 +347,7 @@ impl Decoder for Shared {
     fn scores(&mut self, index: usize) -> Result<Scores<'_>> {
         let (place, wants) = *self.asked.get(index).ok_or_else(not_run)?;
         let Blocked::Packed(packed) = &self.blocks.integers else {
-            return self.logits_at(place);
+            return self.logits_at(place).map(Scores::Logits);
         };
         if wants == Wants::Likeliest {
             return Ok(Scores::Likeliest(packed.chosen(&mut self.buffers, place - self.first)));
@@ -345,12 +355,12 @@ impl Decoder for Shared {
         if Picker::serves(wants) && self.picker.is_some() {
             return self.found(place - self.first, wants);
         }
-        self.logits_at(place)
+        self.logits_at(place).map(Scores::Logits)
     }
 
     fn logits(&mut self, index: usize) -> Result<Scores<'_>> {
         let place = self.asked.get(index).map(|(place, _)| *place);
-        self.logits_at(place.ok_or_else(not_run)?)
+        self.logits_at(place.ok_or_else(not_run)?).map(Scores::Logits)
     }
 
     fn release(&mut self, slot: Slot) {

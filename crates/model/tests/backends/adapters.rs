@@ -96,3 +96,27 @@ fn an_adapter_that_does_not_fit_or_is_none_keeps_the_model_from_loading() {
     let error = folder.load(&configured(&[])).err().unwrap();
     assert!(error.message().contains("adapters/broken.onnx_adapter"), "{error}");
 }
+
+#[test]
+fn a_prompt_is_told_as_its_adapter_finds_it() {
+    let told = |model: &Generating, adapter: &str| {
+        let asked = with(request(PROMPTS[1], 0), [int("prompt_logprobs", 0)]);
+        let answer = model.answer(with(asked, [text("lora_name", adapter)])).unwrap();
+        let told = answer[0].output("prompt_log_probs").unwrap();
+        told.to_slice::<f32>().unwrap().into_owned()
+    };
+    let apart = |left: &[f32], right: &[f32]| {
+        left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
+    };
+    let graphs = ["llama_gqa", "llama_merged_one", "llama_merged_two"];
+    let merged = graphs.map(|graph| told(&tiny(graph, &[]), ""));
+    // Far beyond what the rounding of merged weights makes.
+    assert!(apart(&merged[0], &merged[1]) > 0.5 && apart(&merged[1], &merged[2]) > 0.5);
+    for convention in ["llama_lora", "llama_lora_optimum"] {
+        let model = start(convention);
+        for (adapter, merged) in ["", "one", "two"].iter().zip(&merged) {
+            let found = told(&model, adapter);
+            assert!(apart(&found, merged) < 0.1, "{found:?} and {merged:?}");
+        }
+    }
+}

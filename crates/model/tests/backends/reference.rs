@@ -25,6 +25,23 @@ pub(crate) fn read(file: &Path) -> Vec<Case> {
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
 }
 
+/// How likely the model finds each token of a case's prompt and continuation, from the second on,
+/// as `llama_log_probs.py` computed it in double precision.
+#[derive(Deserialize)]
+pub(crate) struct Likely {
+    pub(crate) log_probs: Vec<f32>,
+    /// The three likeliest tokens in the place of each.
+    pub(crate) likeliest_ids: Vec<[i32; 3]>,
+}
+
+/// Those of all cases, each with the text that they are of.
+pub(crate) fn likely() -> Vec<(Vec<i32>, Likely)> {
+    let file = root().join("tests/fixtures/ferris/log_probs.json");
+    let likely: Vec<Likely> = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let texts = cases().into_iter().map(|case| [case.input_ids, case.greedy_ids].concat());
+    texts.zip(likely).collect()
+}
+
 /// The first.
 pub(crate) fn first() -> Case {
     cases().swap_remove(0)

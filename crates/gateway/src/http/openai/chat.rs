@@ -11,6 +11,7 @@ use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::generation::Generation;
 use super::inputs::{Input, Setting};
+use super::prompt::Prompt;
 use super::receive;
 use super::sampling::{MOST_LOG_PROBS, RESPONSE_FORMAT, Sampling, max_completion_tokens};
 use super::template::{Chat, explain};
@@ -49,7 +50,7 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
         fields.refuse(name, why)?;
     }
     check_modalities(&mut fields)?;
-    let mut sampling = Sampling::read(&mut fields)?;
+    let mut sampling = Sampling::read(&mut fields, 1)?;
     sampling.settings.extend(form(&mut fields)?);
     max_completion_tokens(&mut fields, &mut sampling)?;
     sampling.log_probs = log_probs(&mut fields)?;
@@ -63,7 +64,8 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
         })
     });
     let prompt = prompt.await.map_err(|error| Refusal::from(error).about("messages"))?;
-    let mut generation = Generation { model, prompts: vec![prompt], sampling, echoes: false };
+    let mut generation =
+        Generation { model, prompts: vec![Prompt::Text(prompt)], sampling, echoes: false };
     generation.take_rest(fields)?;
     let (id, model) = (caller.id.clone(), caller.model.clone());
     let answer = Answer { kind: Kind::Chat, id, model, created: now() };

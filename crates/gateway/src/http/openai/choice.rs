@@ -9,6 +9,8 @@ use futures::{Stream, StreamExt, stream};
 use super::characters::Characters;
 use super::counts::{self, Usage};
 use super::log_probs::{LogProbs, Token};
+use super::prompt::Prompt;
+use super::prompt_log_probs;
 use super::sampling::Sampling;
 use crate::stop::{Stop, Words};
 use crate::text_tensors::TEXT_OUTPUT;
@@ -30,8 +32,10 @@ pub(super) struct Choice {
     stop: Stop,
     log_probs: Option<LogProbs>,
     pace: Option<Pace>,
-    /// What comes before the text.
-    echo: String,
+    /// The prompt, until the model has told its tokens.
+    untold: Option<Prompt>,
+    /// What comes before the text, and its tokens.
+    echo: (String, Vec<Token>),
     max_tokens: Option<i64>,
     usage: Usage,
     /// Whether the text ended at a stop word, before everything that the model made of it.
@@ -43,14 +47,25 @@ pub(super) struct Choice {
 
 impl Choice {
     /// A choice of these responses, which come for a request like `sampling`.
-    pub(super) fn new(responses: Responses, sampling: &Sampling, echo: String, pace: Pace) -> Self {
+    /// It begins with `echo`.
+    pub(super) fn new(
+        responses: Responses,
+        sampling: &Sampling,
+        echo: Option<Prompt>,
+        pace: Pace,
+    ) -> Self {
+        let (untold, echo) = match echo {
+            Some(Prompt::Text(text)) if sampling.prompt_log_probs.is_none() => (None, text),
+            untold => (untold, String::new()),
+        };
         Self {
             responses: Some(responses),
             characters: Characters::default(),
             stop: Stop::new(Arc::new(Words::new(&sampling.stop))),
             log_probs: sampling.log_probs.map(|_| LogProbs::default()),
             pace: Some(pace),
-            echo,
+            untold,
+            echo: (echo, Vec::new()),
             max_tokens: sampling.max_tokens,
             usage: Usage::UNKNOWN,
             is_cut: false,
@@ -102,14 +117,16 @@ impl Choice {
     /// More of the text, with its tokens; nothing when there is neither.
     fn show(&mut self, mut text: String) -> Option<Event> {
         let has_ended = self.responses.is_none() && !self.is_cut;
+        let (echo, echoed) = std::mem::take(&mut self.echo);
         let tokens = self.log_probs.as_mut().map(|log_probs| {
-            let mut tokens = log_probs.shown(&text);
+            let mut tokens = echoed;
+            tokens.extend(log_probs.shown(&text));
             // Only what was cut off at a stop word is not told.
             tokens.extend(has_ended.then(|| log_probs.finish()).into_iter().flatten());
             tokens
         });
-        if !self.echo.is_empty() {
-            text.insert_str(0, &std::mem::take(&mut self.echo));
+        if !echo.is_empty() {
+            text.insert_str(0, &echo);
         }
         let has_tokens = tokens.as_ref().is_some_and(|tokens| !tokens.is_empty());
         (has_tokens || !text.is_empty()).then_some(Event::Text(text, tokens))
@@ -118,6 +135,11 @@ impl Choice {
     /// The text that a response adds. At a stop word the responses are dropped, which stops the model.
     fn read(&mut self, response: &Response) -> Result<String, Error> {
         self.count(response);
+        if let Some(prompt) = self.untold.take() {
+            self.echo = prompt_log_probs::read(response, prompt)?;
+            let characters = self.echo.0.chars().count();
+            self.log_probs.iter_mut().for_each(|it| it.begin_behind(characters));
+        }
         let Some(output) = response.output(TEXT_OUTPUT) else { return Ok(String::new()) };
         let texts = output.to_strings()?;
         let text = self.characters.push(texts.first().copied().unwrap_or_default());

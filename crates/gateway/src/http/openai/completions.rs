@@ -2,15 +2,17 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use serde_json::Value;
 
 use super::answer::{Answer, Kind, now};
 use super::caller::Caller;
 use super::error::Refusal;
-use super::fields::{Fields, mismatch};
+use super::fields::Fields;
 use super::generation::Generation;
+use super::inputs::{Input, Setting};
+use super::prompt::Prompt;
 use super::receive;
 use super::sampling::{MOST_LOG_PROBS, Sampling};
+use super::vllm::{END, NO_END};
 use crate::http::Front;
 
 /// How many tokens a completion has when the request does not say, as at OpenAI.
@@ -29,8 +31,10 @@ pub(super) async fn complete(
 
 async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<Response, Refusal> {
     let model = caller.find_text(front)?;
-    let prompts = prompts(&mut fields)?;
-    let mut sampling = Sampling::read(&mut fields)?;
+    let prompts = Prompt::read(&mut fields)?;
+    let echoes = fields.flag("echo")?;
+    // With nothing behind it, an echo is what the model makes of the prompt.
+    let mut sampling = Sampling::read(&mut fields, i64::from(!echoes))?;
     if model.takes("max_tokens") {
         sampling.max_tokens.get_or_insert(MAX_TOKENS);
     }
@@ -42,36 +46,34 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     fields.refuse("suffix", "models continue a text, and insert nothing before an end")?;
     sampling.log_probs =
         fields.integer("logprobs", 0..=MOST_LOG_PROBS)?.map(|alternatives| alternatives as usize);
-    let echoes = fields.flag("echo")?;
-    if echoes && sampling.log_probs.is_some() {
-        let text =
-            "`logprobs` is not supported with `echo`: models tell no probabilities of a prompt";
-        return Err(Refusal::of("logprobs", text));
+    if echoes {
+        sampling.prompt_log_probs = of_prompt(&sampling, &prompts);
     }
     let mut generation = Generation { model, prompts, sampling, echoes };
     generation.take_rest(fields)?;
+    tell_end(&mut generation);
     let (id, model) = (caller.id.clone(), caller.model.clone());
     let answer = Answer { kind: Kind::Completion, id, model, created: now() };
     generation.respond(front, caller, answer).await
 }
 
-fn prompts(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
-    let wanted = "a string or a list of strings";
-    let list = match fields.require("prompt")? {
-        Value::String(prompt) => return Ok(vec![prompt]),
-        Value::Array(list) => list,
-        other => return Err(mismatch("prompt", wanted, &other)),
-    };
-    if list.is_empty() {
-        return Err(Refusal::of("prompt", "`prompt` is an empty list"));
+/// How many alternatives to each token of the prompts are told; `None` where nothing of their tokens
+/// is needed.
+fn of_prompt(sampling: &Sampling, prompts: &[Prompt]) -> Option<usize> {
+    // The text of tokens is the model's to say, and so is how a prompt alone is answered.
+    let is_text = prompts.iter().all(|prompt| matches!(prompt, Prompt::Text(_)));
+    let is_needed = !is_text || sampling.max_tokens == Some(0);
+    sampling.log_probs.or(is_needed.then_some(0))
+}
+
+/// Has a single token told behind a prompt whatever it is: callers that want to know of a prompt
+/// alone ask for one token, and leave out the last that they are told.
+fn tell_end(generation: &mut Generation) {
+    let sampling = &mut generation.sampling;
+    let is_one = sampling.max_tokens == Some(1) && sampling.prompt_log_probs.is_some();
+    if is_one && generation.model.takes(END) {
+        // In front, so that it gives way to what the request says.
+        let setting = Setting::new("max_tokens", END, Input::Integer(NO_END));
+        sampling.settings.insert(0, setting);
     }
-    let text = |prompt| match prompt {
-        Value::String(prompt) => Ok(prompt),
-        Value::Number(_) | Value::Array(_) => Err(Refusal::of(
-            "prompt",
-            "`prompt` has token ids; the ensembles of this server tokenize by themselves, so send text",
-        )),
-        other => Err(mismatch("prompt", wanted, &other)),
-    };
-    list.into_iter().map(text).collect()
 }

@@ -11,6 +11,7 @@ use super::counts::Usage;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::inputs::{Input, Setting};
+use super::prompt::Prompt;
 use super::record::Record;
 use super::sampling::{MOST_CHOICES, Sampling};
 use super::sse;
@@ -23,7 +24,7 @@ pub(super) struct Generation {
     /// The model that does it.
     pub(super) model: TextModel,
     /// The texts to continue.
-    pub(super) prompts: Vec<String>,
+    pub(super) prompts: Vec<Prompt>,
     /// How.
     pub(super) sampling: Sampling,
     /// Whether each answer begins with its prompt.
@@ -112,7 +113,7 @@ impl Generation {
         let numbered = |prompt| (0..*choices).map(move |choice| (prompt, choice));
         let requests = self.prompts.iter().flat_map(numbered).map(|(prompt, choice)| {
             let request = self.model.request(prompt, &self.sampling, choice, is_streaming)?;
-            let echo = if self.echoes { prompt.clone() } else { String::new() };
+            let echo = self.echoes.then(|| prompt.clone());
             Ok((request, echo))
         });
         // Nothing is called before everything is known to be right.

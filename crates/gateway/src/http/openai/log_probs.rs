@@ -23,32 +23,43 @@ pub(super) fn outputs(
     signature: &Signature,
     alternatives: usize,
 ) -> Result<&'static [&'static str], Refusal> {
-    let all: &[&str] = &[TOKENS, VALUES, OTHER_TOKENS, OTHER_VALUES];
-    let wanted = if alternatives > 0 { all } else { &all[..2] };
+    given("logprobs", signature, alternatives, &[TOKENS, VALUES, OTHER_TOKENS, OTHER_VALUES])
+}
+
+/// Those of four outputs, the last two of which are of alternatives, that tell so many; an error
+/// of the field that asks for them when the model lacks one.
+pub(super) fn given(
+    field: &str,
+    signature: &Signature,
+    alternatives: usize,
+    all: &'static [&'static str; 4],
+) -> Result<&'static [&'static str], Refusal> {
+    let wanted = if alternatives > 0 { &all[..] } else { &all[..2] };
     match wanted.iter().find(|name| signature.output(name).is_none()) {
         None => Ok(wanted),
-        Some(missing) => Err(Refusal::of(
-            "logprobs",
-            format!("`logprobs` is not supported: no step of the model gives `{missing}`"),
-        )),
+        Some(missing) => {
+            let text =
+                format!("`{field}` is not supported: no step of the model gives `{missing}`");
+            Err(Refusal::of(field, text))
+        }
     }
 }
 
 /// A token of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Token {
-    said: Likely,
+    pub(super) said: Likely,
     /// The likeliest tokens in its place.
-    others: Vec<Likely>,
+    pub(super) others: Vec<Likely>,
     /// How many characters of the text come before it.
-    start: usize,
+    pub(super) start: usize,
 }
 
-/// Some token and the logarithm of its probability.
+/// Some token and the logarithm of its probability, if it is known.
 #[derive(Clone, Debug, PartialEq)]
-struct Likely {
-    bytes: Vec<u8>,
-    value: f32,
+pub(super) struct Likely {
+    pub(super) bytes: Vec<u8>,
+    pub(super) value: Option<f32>,
 }
 
 /// Gives the tokens of a text together with the text that they begin in.
@@ -73,20 +84,26 @@ impl LogProbs {
             return Ok(());
         };
         let (tokens, values) = (tokens.to_strings()?, values.to_slice::<f32>()?);
-        let others = alternatives(response)?;
+        let others = alternatives(response, (OTHER_TOKENS, OTHER_VALUES))?;
         if values.len() != tokens.len() || !others.len().is_multiple_of(tokens.len().max(1)) {
             return Err(mismatch());
         }
         let each = others.len() / tokens.len().max(1);
         let mut start = first;
         for (place, (bytes, value)) in tokens.into_iter().zip(values.iter()).enumerate() {
-            let said = Likely { bytes: bytes.to_vec(), value: *value };
+            let said = Likely { bytes: bytes.to_vec(), value: Some(*value) };
             let others = others[place * each..][..each].to_vec();
             // A token that a text leaves out has a name, and still begins no further than its end.
             self.waiting.push_back(Token { said, others, start: start.min(end) });
             start += self.characters.push(bytes).chars().count();
         }
         Ok(())
+    }
+
+    /// Puts so many characters before everything that is made.
+    pub(super) fn begin_behind(&mut self, characters: usize) {
+        self.made += characters;
+        self.shown += characters;
     }
 
     /// The tokens that begin within the text shown so far, of which `text` is the last part.
@@ -102,21 +119,22 @@ impl LogProbs {
     }
 }
 
-/// The likeliest tokens in the place of each token, token after token.
-fn alternatives(response: &Response) -> Result<Vec<Likely>> {
-    let tokens = response.output(OTHER_TOKENS);
-    let (Some(tokens), Some(values)) = (tokens, response.output(OTHER_VALUES)) else {
+/// The likeliest tokens in the place of each token, token after token, from these two outputs.
+pub(super) fn alternatives(response: &Response, outputs: (&str, &str)) -> Result<Vec<Likely>> {
+    let (tokens, values) = (response.output(outputs.0), response.output(outputs.1));
+    let (Some(tokens), Some(values)) = (tokens, values) else {
         return Ok(Vec::new());
     };
     let (tokens, values) = (tokens.to_strings()?, values.to_slice::<f32>()?);
     if values.len() != tokens.len() {
         return Err(mismatch());
     }
-    let likely = |(bytes, value): (&[u8], &f32)| Likely { bytes: bytes.to_vec(), value: *value };
+    let likely =
+        |(bytes, value): (&[u8], &f32)| Likely { bytes: bytes.to_vec(), value: Some(*value) };
     Ok(tokens.into_iter().zip(values.iter()).map(likely).collect())
 }
 
-fn mismatch() -> Error {
+pub(super) fn mismatch() -> Error {
     Error::internal("the steps of the model disagree on how many tokens a response has")
 }
 
@@ -153,6 +171,10 @@ fn of_completion(tokens: &[Token]) -> Value {
 
 /// The likeliest tokens in a token's place, and always the token itself.
 fn others_of_completion(token: &Token) -> Value {
+    // Nothing comes before the first token of a prompt, so nothing is likely there.
+    if token.said.value.is_none() {
+        return Value::Null;
+    }
     let mut object = Map::new();
     for likely in token.others.iter().chain([&token.said]) {
         // Of two tokens that read alike the likelier is told.
@@ -162,8 +184,8 @@ fn others_of_completion(token: &Token) -> Value {
 }
 
 impl Likely {
-    fn number(&self) -> f32 {
-        self.value.max(IMPOSSIBLE)
+    fn number(&self) -> Option<f32> {
+        self.value.map(|value| value.max(IMPOSSIBLE))
     }
 
     fn of_chat(&self) -> Value {

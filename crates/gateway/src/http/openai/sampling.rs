@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::inputs::{Input, Setting};
+use super::prompt_log_probs;
 
 /// How many choices one request may ask for, over all its prompts.
 pub(super) const MOST_CHOICES: usize = 128;
@@ -18,7 +19,7 @@ pub(super) const MOST_LOG_PROBS: i64 = 20;
 /// The field of chats that says what form the answer is to have.
 pub(super) const RESPONSE_FORMAT: &str = "response_format";
 
-const TOKENS: std::ops::RangeInclusive<i64> = 1..=i32::MAX as i64;
+const MOST_TOKENS: i64 = i32::MAX as i64;
 
 /// How a text is to be continued.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Sampling {
     /// How many of the likeliest tokens are told in the place of each, when the tokens'
     /// log-probabilities are wanted.
     pub(super) log_probs: Option<usize>,
+    /// The same of the tokens of the prompt, when anything of those is needed.
+    pub(super) prompt_log_probs: Option<usize>,
     /// Whether the answer comes in pieces.
     pub(super) is_streaming: bool,
     /// Whether a stream ends with the usage.
@@ -44,15 +47,17 @@ pub(super) struct Sampling {
 
 impl Sampling {
     /// Reads the shared fields; what a model takes by the fields' own names stays for later.
-    pub(super) fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    /// A text has so many tokens at least.
+    pub(super) fn read(fields: &mut Fields, least: i64) -> Result<Self, Refusal> {
         let is_streaming = fields.flag("stream")?;
         let choices = fields.integer("n", 1..=MOST_CHOICES as i64)?.unwrap_or(1) as usize;
         Ok(Self {
             choices,
             stop: stop(fields)?,
-            max_tokens: fields.integer("max_tokens", TOKENS)?,
+            max_tokens: fields.integer("max_tokens", least..=MOST_TOKENS)?,
             seed: fields.integer("seed", i64::MIN..=i64::MAX)?,
             log_probs: None,
+            prompt_log_probs: None,
             is_streaming,
             includes_usage: includes_usage(fields, is_streaming)?,
             settings: settings(fields)?,
@@ -71,7 +76,16 @@ impl Sampling {
             let asked = Setting::new("logprobs", "return_log_probs", Input::Flag(true));
             [Some(asked), Some(count).filter(|_| alternatives > 0)].into_iter().flatten()
         });
-        self.settings.iter().cloned().chain(seed).chain(tokens).chain(log_probs)
+        let of_prompt = self.prompt_log_probs.map(|alternatives| {
+            let count = Input::Integer(alternatives as i64);
+            Setting::new(self.field_of_prompt(), prompt_log_probs::ASKED, count)
+        });
+        self.settings.iter().cloned().chain(seed).chain(tokens).chain(log_probs).chain(of_prompt)
+    }
+
+    /// The field that asks for what is needed of the prompt's tokens.
+    pub(super) fn field_of_prompt(&self) -> &'static str {
+        if self.log_probs.is_some() { "logprobs" } else { "echo" }
     }
 }
 
@@ -80,7 +94,7 @@ pub(super) fn max_completion_tokens(
     fields: &mut Fields,
     sampling: &mut Sampling,
 ) -> Result<(), Refusal> {
-    let limit = fields.integer("max_completion_tokens", TOKENS)?;
+    let limit = fields.integer("max_completion_tokens", 1..=MOST_TOKENS)?;
     sampling.max_tokens = limit.or(sampling.max_tokens);
     Ok(())
 }

@@ -9,6 +9,8 @@ use super::counts;
 use super::error::Refusal;
 use super::inputs::{Input, tensor};
 use super::log_probs;
+use super::prompt::Prompt;
+use super::prompt_log_probs;
 use super::sampling::Sampling;
 use crate::text_tensors::{EXCLUDE_PROMPT, STOP_WORDS, TEXT_INPUT, TEXT_OUTPUT, is_text};
 
@@ -21,6 +23,9 @@ const MAX_TOKENS: i64 = 16;
 
 /// The input that names the adapter that takes part, as the models themselves have it.
 const ADAPTER: &str = "lora_name";
+
+/// The input for a prompt of tokens, beside a text that is empty.
+const PROMPT_TOKENS: &str = "prompt_token_ids";
 
 /// A model that continues text.
 #[derive(Clone)]
@@ -74,12 +79,12 @@ impl TextModel {
     /// The request for one choice of `prompt`.
     pub(super) fn request(
         &self,
-        prompt: &str,
+        prompt: &Prompt,
         sampling: &Sampling,
         choice: usize,
         is_streaming: bool,
     ) -> Result<Request, Refusal> {
-        let mut inputs = vec![self.own(TEXT_INPUT, &Input::Texts(vec![prompt.to_owned()]))?];
+        let mut inputs = self.prompt(prompt)?;
         if self.can_stream() {
             inputs.push(self.own(STREAM, &Input::Flag(is_streaming))?);
         }
@@ -101,15 +106,33 @@ impl TextModel {
             inputs.push(setting.tensor(&self.revealed.signature, spec)?);
         }
         self.fill_in(&mut inputs)?;
-        let outputs = self.outputs(sampling.log_probs)?;
+        let outputs = self.outputs(sampling)?;
         Ok(Request { inputs, outputs, ..Request::default() })
     }
 
     /// Whether a field that is named like one of its inputs may set it.
     pub(super) fn takes(&self, field: &str) -> bool {
-        let own = [TEXT_INPUT, STREAM, EXCLUDE_PROMPT];
+        let own = [TEXT_INPUT, PROMPT_TOKENS, STREAM, EXCLUDE_PROMPT, prompt_log_probs::ASKED];
         let is_own = own.contains(&field) || (field == ADAPTER && self.adapter.is_some());
         !is_own && self.input(field).is_some_and(|spec| spec.is_optional)
+    }
+
+    fn prompt(&self, prompt: &Prompt) -> Result<Vec<Tensor>, Refusal> {
+        let text = |text: &str| self.own(TEXT_INPUT, &Input::Texts(vec![text.to_owned()]));
+        match prompt {
+            Prompt::Text(prompt) => Ok(vec![text(prompt)?]),
+            Prompt::Tokens(tokens) if self.input(PROMPT_TOKENS).is_some() => {
+                Ok(vec![text("")?, self.own(PROMPT_TOKENS, &Input::Integers(tokens.clone()))?])
+            }
+            Prompt::Tokens(_) => {
+                let model = &self.revealed.name;
+                let why = format!(
+                    "`prompt` has token ids, and no step of model `{model}` takes \
+                     `{PROMPT_TOKENS}`; send text"
+                );
+                Err(Refusal::of("prompt", why))
+            }
+        }
     }
 
     fn input(&self, name: &str) -> Option<&TensorSpec> {
@@ -143,16 +166,22 @@ impl TextModel {
         Ok(())
     }
 
-    fn outputs(&self, log_probs: Option<usize>) -> Result<Vec<Arc<str>>, Refusal> {
+    fn outputs(&self, sampling: &Sampling) -> Result<Vec<Arc<str>>, Refusal> {
         let signature = &self.revealed.signature;
+        let log_probs = sampling.log_probs;
         let probable = log_probs.map(|alternatives| log_probs::outputs(signature, alternatives));
         let probable = probable.transpose()?.unwrap_or_default();
+        let field = sampling.field_of_prompt();
+        let of_prompt = sampling.prompt_log_probs;
+        let of_prompt =
+            of_prompt.map(|alternatives| prompt_log_probs::outputs(field, signature, alternatives));
+        let of_prompt = of_prompt.transpose()?.unwrap_or_default();
         let more = [counts::CACHED, "output_ids", "finish_reason"];
         let more = counts::prompt_output(signature)
             .into_iter()
             .chain(more)
             .filter(|name| signature.output(name).is_some());
-        let more = more.chain(probable.iter().copied());
+        let more = more.chain(probable.iter().chain(of_prompt).copied());
         Ok(std::iter::once(TEXT_OUTPUT).chain(more).map(Arc::from).collect())
     }
 }

@@ -6,6 +6,7 @@ use consort_stage::{Error, Result};
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
+use super::{ebnf, structural_tag};
 use crate::llm::fields::wrong;
 
 /// The input that says of which kind a guide is.
@@ -25,16 +26,6 @@ const WHITESPACE: &str = r"[ \t\n\r]{1,64}";
 /// digits, letters and spaces of other scripts are there by their own names (`\p{Nd}`).
 const ASCII_CLASSES: &str = "dws";
 
-/// Kinds that TensorRT-LLM has and this backend does not, and what to use in their place.
-const ABSENT: [(&str, &str); 2] = [
-    (
-        "ebnf_grammar",
-        "write the grammar in Lark's notation, as llguidance's `gbnf_to_lark.py` does, and say \
-         `lark`",
-    ),
-    ("structural_tag", ""),
-];
-
 /// How many characters of a reason are repeated.
 const LONGEST_REASON: usize = 240;
 
@@ -53,16 +44,22 @@ enum Kind {
     Choice,
     /// What a grammar in Lark's notation describes.
     Lark,
+    /// What a grammar in the EBNF of xgrammar and llama.cpp describes.
+    Ebnf,
+    /// Free text, in which triggers begin parts that schemas describe.
+    StructuralTag,
 }
 
 /// The kinds by name, named as in TensorRT-LLM where it has them.
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 8] = [
     ("json", Kind::Json),
     ("json_object", Kind::JsonObject),
     ("json_schema", Kind::JsonSchema),
     ("regex", Kind::Regex),
     ("choice", Kind::Choice),
     ("lark", Kind::Lark),
+    ("ebnf_grammar", Kind::Ebnf),
+    ("structural_tag", Kind::StructuralTag),
 ];
 
 /// A guide as a request gives it.
@@ -120,12 +117,40 @@ impl Source {
                 Ok(of_schema(schema))
             }
             Kind::Regex => {
+                self.check_expression()?;
                 let expression = llguidance::regex_to_lark(unanchored(&self.text), ASCII_CLASSES);
                 Ok(TopLevelGrammar::from_lark(format!("start: /{expression}/")))
             }
             Kind::Choice => Ok(TopLevelGrammar::from_lark(self.choices()?)),
             Kind::Lark => Ok(TopLevelGrammar::from_lark(self.text.to_string())),
+            Kind::Ebnf => {
+                let lark = ebnf::to_lark(&self.text);
+                let lark = lark.map_err(|mistake| self.refused(&mistake.to_string()))?;
+                Ok(TopLevelGrammar::from_lark(lark))
+            }
+            Kind::StructuralTag => {
+                let lark = structural_tag::to_lark(&self.text, lay_out);
+                let lark = lark.map_err(|reason| self.refused(&reason))?;
+                Ok(TopLevelGrammar::from_lark(lark))
+            }
         }
+    }
+
+    /// Refuses what is no expression, with the place in it as its caller wrote it: what is compiled
+    /// is written otherwise.
+    fn check_expression(&self) -> Result<()> {
+        let (place, reason) = match regex_syntax::parse(&self.text) {
+            Ok(_) => return Ok(()),
+            Err(regex_syntax::Error::Parse(error)) => {
+                (error.span().start, error.kind().to_string())
+            }
+            Err(regex_syntax::Error::Translate(error)) => {
+                (error.span().start, error.kind().to_string())
+            }
+            Err(error) => return Err(self.refused(&error.to_string())),
+        };
+        let (line, column) = (place.line, place.column);
+        Err(self.refused(&format!("line {line}, column {column}: {reason}")))
     }
 
     /// The error for a guide that cannot be followed.
@@ -135,6 +160,8 @@ impl Source {
             Kind::Regex => "a regular expression",
             Kind::Choice => "a list of choices",
             Kind::Lark => "a grammar in Lark's notation",
+            Kind::Ebnf => "a grammar in EBNF",
+            Kind::StructuralTag => "a structural tag",
         };
         wrong(GUIDE, format!("is not {what} that can be followed: {}", brief(reason)))
     }
@@ -160,15 +187,7 @@ impl Kind {
             return Ok(*kind);
         }
         let known = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
-        let absent = |how: &str| {
-            let how = format!("`{TYPE}` `{name}` is not supported{how}; there are {known}");
-            Error::unsupported(how).of_input(Some(TYPE))
-        };
-        Err(match ABSENT.iter().find(|(absent, _)| *absent == name) {
-            Some((_, "")) => absent(""),
-            Some((_, remedy)) => absent(&format!(": {remedy}")),
-            None => wrong(TYPE, format!("must be one of {known}, not `{}`", brief(&name))),
-        })
+        Err(wrong(TYPE, format!("must be one of {known}, not `{}`", brief(&name))))
     }
 
     fn name(self) -> &'static str {
@@ -178,11 +197,16 @@ impl Kind {
 
 /// The grammar of a schema, whose own `x-guidance` says how its JSON is laid out, where it has one.
 fn of_schema(mut schema: Value) -> TopLevelGrammar {
-    if let Value::Object(keywords) = &mut schema {
+    lay_out(&mut schema);
+    TopLevelGrammar::from_json_schema(schema)
+}
+
+/// Says in a schema how its JSON is laid out, unless it does.
+fn lay_out(schema: &mut Value) {
+    if let Value::Object(keywords) = schema {
         let layout = || json!({"whitespace_pattern": WHITESPACE});
         keywords.entry("x-guidance").or_insert_with(layout);
     }
-    TopLevelGrammar::from_json_schema(schema)
 }
 
 fn text_of(text: &[u8]) -> Result<&str> {
@@ -214,9 +238,16 @@ fn unanchored(expression: &str) -> &str {
     }
 }
 
-/// The first line of a reason, not too long.
+/// The first line of a reason, not too long. Where that only says what a picture below it is of,
+/// with the reason under the picture.
 pub(super) fn brief(reason: &str) -> String {
-    let line = reason.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let mut lines = reason.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut line = lines.next().unwrap_or_default().to_owned();
+    if line.ends_with(':')
+        && let Some(error) = lines.find_map(|line| line.strip_prefix("error:"))
+    {
+        line.push_str(error);
+    }
     let mut brief: String = line.chars().take(LONGEST_REASON).collect();
     if brief.len() < line.len() {
         brief.push('…');
@@ -240,9 +271,13 @@ mod tests {
     #[test]
     fn what_is_wrong_at_first_sight_is_said() {
         assert!(refused("xml", "a").contains("must be one of `json`"));
-        let absent = refused("ebnf_grammar", "root ::= \"a\"");
-        assert!(absent.contains("`gbnf_to_lark.py`") && absent.contains("say `lark`"), "{absent}");
-        assert!(refused("structural_tag", "a").contains("not supported; there are"));
+        assert!(refused("ebnf_grammar", "root ::= a").contains("line 1, column 10: no rule"));
+        assert!(refused("structural_tag", "a").contains("not as it should be"));
+        assert!(refused("structural_tag", "{}").contains("no `structures`"));
+        let expression = refused("regex", "ab\n(c");
+        assert!(expression.contains("line 2, column 1: unclosed group"), "{expression}");
+        assert!(refused("regex", r"a(?=b)").contains("column 2: look-around"));
+        assert!(refused("regex", r"\p{Klingon}").contains("column 1: Unicode property"));
         assert!(refused("json", "{}").contains("`json_schema`"));
         assert!(refused("regex", "").contains("is missing"));
         assert!(refused("json_schema", "{").contains("is not JSON"));
@@ -274,6 +309,8 @@ mod tests {
     #[test]
     fn a_reason_is_one_line_and_not_long() {
         assert_eq!(brief("\n one\ntwo"), "one");
+        let drawn = "regex parse error:\n    (a\n    ^\nerror: unclosed group";
+        assert_eq!(brief(drawn), "regex parse error: unclosed group");
         assert_eq!(brief(&"é".repeat(300)).chars().count(), 241);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use consort_stage::Code;
+use serde_json::json;
 
 use super::*;
 
@@ -153,6 +154,10 @@ fn what_cannot_be_followed_is_refused_and_says_which_input_it_was() {
         ("json_schema", r#"{"allOf": [{"type": "string"}, {"type": "number"}]}"#),
         ("lark", "start: nothing"),
         ("lark", "no grammar"),
+        ("lark", "start: /(/"),
+        ("ebnf_grammar", "root ::= root"),
+        ("ebnf_grammar", "root ::= digit"),
+        ("structural_tag", r#"{"structures": [], "triggers": ["<"]}"#),
     ];
     for (kind, text) in guides {
         let asked_at = Instant::now();
@@ -164,6 +169,116 @@ fn what_cannot_be_followed_is_refused_and_says_which_input_it_was() {
     }
     // The next one is none the worse for it.
     assert!(compiled(&mut guidance, "regex", "a").is_ok());
+}
+
+/// Whether a whole text fits a guide.
+fn fits(guidance: &mut Guidance, (kind, guide): (&str, &str), text: &str) -> bool {
+    let mut guide = compiled(guidance, kind, guide).unwrap();
+    let mut is_whole = false;
+    for next in text.bytes() {
+        if is_whole || !allowed(&mut guide).contains(&byte(next)) {
+            return false;
+        }
+        is_whole = guide.advance(byte(next)).unwrap();
+    }
+    is_whole || allowed(&mut guide).contains(&END)
+}
+
+#[test]
+fn a_grammar_in_ebnf_is_followed_character_by_character() {
+    let (_folder, mut guidance) = guidance();
+    let sums = r#"
+        # Sums of numbers, as llama.cpp has them among its examples.
+        root  ::= (expr "=" ws term "\n")+
+        expr  ::= term ([-+*/] term)*
+        term  ::= ident | num | "(" ws expr ")" ws
+        ident ::= [a-z] [a-z0-9_]* ws
+        num   ::= [0-9]+ ws
+        ws    ::= [ \t\n]*
+    "#;
+    let mut check = |grammar: &str, text: &str, expected: bool| {
+        let fits = fits(&mut guidance, ("ebnf_grammar", grammar), text);
+        assert_eq!(fits, expected, "{text:?} in {grammar}");
+    };
+    check(sums, "a +12*( b_2 -3) = c\n", true);
+    check(sums, "a=1\nb=2\n", true);
+    check(sums, "a + = 1\n", false);
+    check(sums, "a = 1 2\n", false);
+    check(sums, "a = 1", false);
+    let json = r#"
+        root   ::= object
+        value  ::= object | array | string | number | ("true" | "false" | "null") ws
+        object ::= "{" ws ( string ":" ws value ("," ws string ":" ws value)* )? "}" ws
+        array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+        string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
+        number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9]{1,15})? ws
+        ws ::= | " " | "\n" [ \t]{0,20}
+    "#;
+    check(json, r#"{"a\"\u00e9": [1, -2.5e-3, true, null, {}], "é": ""}"#, true);
+    check(json, r#"{"a": [1, ]}"#, false);
+    check(json, r#"{"a": "\x"}"#, false);
+    // The longest word is not the right one.
+    check(r#"root ::= "ab" | "a" "bd""#, "ab", true);
+    check(r#"root ::= "ab" | "a" "bd""#, "abd", true);
+    check(r#"root ::= [a-z]* "end""#, "legend", true);
+    check(r#"root ::= [a-z]* "end""#, "legends", false);
+    // A text and its mirror image, choices of nothing, and any character but some.
+    let mirrored = r#"root ::= "a" root "a" | "b" root "b" | """#;
+    check(mirrored, "abba", true);
+    check(mirrored, "abab", false);
+    let string = r#"root ::= "\"" [^"\\\x00-\x1f]{2,3} "\"""#;
+    check(string, "\"é🦀\"", true);
+    check(string, "\"é\"", false);
+    check("root ::= . .?", "🦀\n", true);
+    check("root ::= \"ha\"{2,}", "hahaha", true);
+    check("root ::= \"ha\"{2,}", "ha", false);
+    check("root ::= \"ha\"{2} \"!\"{0}", "haha", true);
+}
+
+#[test]
+fn text_is_free_until_a_trigger_begins_a_part_that_is_described() {
+    let (_folder, mut guidance) = guidance();
+    let schema = r#"{"type": "object", "properties": {"n": {"type": "integer"}},
+        "required": ["n"], "additionalProperties": false}"#;
+    let guide = format!(
+        r#"{{"type": "structural_tag", "triggers": ["<f=", "[["], "structures": [
+            {{"begin": "<f=get>", "schema": {schema}, "end": "</f>"}},
+            {{"begin": "<f=getter>", "schema": {{"type": "boolean"}}, "end": "</f>"}},
+            {{"begin": "[[", "schema": {{"enum": [1, 12]}}, "end": "]]"}}]}}"#
+    );
+    let mut check = |text: &str, expected: bool| {
+        assert_eq!(fits(&mut guidance, ("structural_tag", &guide), text), expected, "{text:?}");
+    };
+    check("", true);
+    check("nothing of the kind: <f <b> [", true);
+    check(r#"I call <f=get>{"n": 5}</f> and"#, true);
+    check(r#"<f=get>{"n":5}</f><f=getter>true</f>[[12]] 🦀"#, true);
+    check("<f=", false);
+    check("<f=set>", false);
+    check(r#"<f=get>{"n": "five"}</f>"#, false);
+    check("<<f=getter>true</f", false);
+    check("[[2]]", false);
+    check("[[[1]]", false);
+}
+
+#[test]
+fn tags_that_no_text_could_have_are_refused() {
+    let (_folder, mut guidance) = guidance();
+    let item = |begin: &str| json!({"begin": begin, "schema": {"type": "null"}, "end": ""});
+    for (triggers, structures, part) in [
+        (vec!["<a"], vec![item("<b")], "begins none of"),
+        (vec!["<a"], vec![item("<a"), item("<b")], "`structures[1].begin` begins with none"),
+        (vec!["<a", "x<a"], vec![item("<a"), item("x<a")], "comes first"),
+        (vec![""], vec![item("<a")], "`triggers[0]` is empty"),
+        (vec!["<a"], vec![json!({"begin": "<a", "schema": 1, "end": ""})], "no object"),
+        (vec!["<a"], vec![json!({"begin": "<a"})], "missing field `schema`"),
+    ] {
+        let guide = json!({"triggers": triggers, "structures": structures});
+        let error = compiled(&mut guidance, "structural_tag", &guide.to_string()).err().unwrap();
+        assert!(error.message().contains(part), "{error}");
+    }
+    let error = compiled(&mut guidance, "structural_tag", r#"{"format": {}}"#).err().unwrap();
+    assert!(error.message().contains("`format` is not supported"), "{error}");
 }
 
 #[test]

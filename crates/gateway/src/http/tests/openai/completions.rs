@@ -205,13 +205,13 @@ fn what_is_wrong_is_refused_by_the_name_of_its_field() {
     refused(
         r#""prompt":7"#,
         &expect![[
-            r#"400 {"error":{"message":"`prompt` must be a string or a list of strings, not a number","type":"invalid_request_error","param":"prompt","code":null}}"#
+            r#"400 {"error":{"message":"`prompt` must be a string, token ids or a list of either, not a number","type":"invalid_request_error","param":"prompt","code":null}}"#
         ]],
     );
     refused(
         r#""prompt":[1,2]"#,
         &expect![[
-            r#"400 {"error":{"message":"`prompt` has token ids; the ensembles of this server tokenize by themselves, so send text","type":"invalid_request_error","param":"prompt","code":null}}"#
+            r#"400 {"error":{"message":"`prompt` has token ids, and no step of model `generate` takes `prompt_token_ids`; send text","type":"invalid_request_error","param":"prompt","code":null}}"#
         ]],
     );
     refused(

@@ -67,6 +67,113 @@ fn a_completion_tells_its_tokens_with_the_others_in_their_places() {
     );
 }
 
+/// What [`reader`] takes and gives: what [`ORACLE`] does, and the same of prompts.
+const READER: &str = "1: text_input BYTES[1], prompt_token_ids INT32[-1]?, stream BOOL[1]?, \
+     max_tokens INT32[1]?, end_id INT32[1]?, return_log_probs BOOL[1]?, top_logprobs INT32[1]?, \
+     prompt_logprobs INT32[1]? ->> text_output BYTES[1], finish_reason BYTES[1], \
+     input_ids INT32[-1], output_ids INT32[-1], output_tokens BYTES[-1], \
+     output_log_probs FP32[1,-1], top_logprob_tokens BYTES[-1,-1], \
+     top_logprob_values FP32[-1,-1], prompt_tokens BYTES[-1], prompt_log_probs FP32[-1], \
+     prompt_top_logprob_tokens BYTES[-1,-1], prompt_top_logprob_values FP32[-1,-1]";
+
+/// Finds a begin token, `é ` and `fg` in every prompt, and continues it with `!`, unless it is to
+/// add nothing; remembers what its inputs said.
+fn reader(seen: &Arc<Mutex<Vec<String>>>) -> Arc<Served> {
+    let seen = Arc::clone(seen);
+    model("generate", signature(READER), move |request| {
+        let number = |name: &str| Some(request.input(name)?.to_slice::<i32>().ok()?.to_vec());
+        let text = request.input("text_input").unwrap().to_strings().unwrap()[0].to_vec();
+        let named = ["prompt_token_ids", "max_tokens", "end_id", "prompt_logprobs"].map(number);
+        seen.lock().unwrap().push(format!("{} {named:?}", String::from_utf8(text).unwrap()));
+        let adds = named[1] != Some(vec![0]);
+        let alternatives = named[3].as_ref().unwrap()[0] as usize;
+        let new: &[&str] = if adds { &["!"] } else { &[] };
+        let count = new.len() as i64;
+        let tokens: [&[u8]; 4] = [b"<s>", &[0xc3], &[0xa9, b' '], b"fg"];
+        let others: Vec<_> = (0..3 * alternatives).map(|_| "?").collect();
+        let shape = [1, 3, alternatives as i64];
+        let values = vec![-9.0_f32; others.len()];
+        let mut outputs = vec![
+            Tensor::from_strings("text_output", &[1, 1], &[new.concat()]),
+            Tensor::from_strings("finish_reason", &[1, 1], &["length"]),
+            Tensor::from_vec("input_ids", &[1, 4], vec![1, 5, 6, 7]),
+            Tensor::from_vec("output_ids", &[1, count], vec![9; new.len()]),
+            Tensor::from_strings("prompt_tokens", &[1, 4], &tokens),
+            Tensor::from_vec("prompt_log_probs", &[1, 3], vec![-0.5_f32, -1.5, -2.5]),
+            Tensor::from_strings("prompt_top_logprob_tokens", &shape, &others),
+            Tensor::from_vec("prompt_top_logprob_values", &shape, values),
+        ];
+        if request.input("return_log_probs").is_some() {
+            outputs.push(Tensor::from_strings("output_tokens", &[1, count], new));
+            let values = vec![-3.5_f32; new.len()];
+            outputs.push(Tensor::from_vec("output_log_probs", &[1, 1, count], values));
+        }
+        all(vec![Ok(Response { outputs, is_last: true, ..Response::default() })])
+    })
+}
+
+#[test]
+fn an_echo_tells_the_tokens_of_its_prompt() {
+    let seen = Arc::default();
+    let asked = |fields: &str, expected: &Expect| {
+        let body = format!(r#"{{"model":"generate",{fields}}}"#);
+        check(front(vec![reader(&seen)]), COMPLETIONS, &body, expected);
+    };
+    // As evaluation harnesses ask.
+    asked(
+        r#""prompt":[[1,5,6,7]],"echo":true,"max_tokens":1,"logprobs":1"#,
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"<s>é fg!","logprobs":{"tokens":["<s>","bytes:\\xc3","bytes:\\xa9 ","fg","!"],"token_logprobs":[null,-0.5,-1.5,-2.5,-3.5],"top_logprobs":[null,{"?":-9.0,"bytes:\\xc3":-0.5},{"?":-9.0,"bytes:\\xa9 ":-1.5},{"?":-9.0,"fg":-2.5},{"!":-3.5}],"text_offset":[0,3,3,5,7]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":1,"total_tokens":5}}"#
+        ]],
+    );
+    asked(
+        r#""prompt":"é fg","echo":true,"max_tokens":0,"logprobs":0"#,
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"é fg","logprobs":{"tokens":["<s>","bytes:\\xc3","bytes:\\xa9 ","fg"],"token_logprobs":[null,-0.5,-1.5,-2.5],"top_logprobs":[null,{"bytes:\\xc3":-0.5},{"bytes:\\xa9 ":-1.5},{"fg":-2.5}],"text_offset":[0,0,0,2]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":0,"total_tokens":4}}"#
+        ]],
+    );
+    asked(
+        r#""prompt":"é fg","echo":true,"max_tokens":2,"logprobs":0,"stream":true"#,
+        &expect![[r#"
+        200 data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"é fg!","logprobs":{"tokens":["<s>","bytes:\\xc3","bytes:\\xa9 ","fg","!"],"token_logprobs":[null,-0.5,-1.5,-2.5,-3.5],"top_logprobs":[null,{"bytes:\\xc3":-0.5},{"bytes:\\xa9 ":-1.5},{"fg":-2.5},{"!":-3.5}],"text_offset":[0,0,0,2,4]},"finish_reason":null}]}
+
+        data: {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"length"}]}
+
+        data: [DONE]
+
+    "#]],
+    );
+    // The text of a prompt of tokens, and nothing behind a prompt.
+    asked(
+        r#""prompt":[1,5,6,7],"echo":true,"max_tokens":3"#,
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"<s>é fg!","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":1,"total_tokens":5}}"#
+        ]],
+    );
+    asked(
+        r#""prompt":["é fg"],"echo":true,"max_tokens":0,"n":2"#,
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"é fg","logprobs":null,"finish_reason":"length"},{"index":1,"text":"é fg","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":0,"total_tokens":4}}"#
+        ]],
+    );
+    // An end that the request names stays.
+    asked(
+        r#""prompt":"é fg","echo":true,"max_tokens":1,"logprobs":0,"end_id":3"#,
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"é fg!","logprobs":{"tokens":["<s>","bytes:\\xc3","bytes:\\xa9 ","fg","!"],"token_logprobs":[null,-0.5,-1.5,-2.5,-3.5],"top_logprobs":[null,{"bytes:\\xc3":-0.5},{"bytes:\\xa9 ":-1.5},{"fg":-2.5},{"!":-3.5}],"text_offset":[0,0,0,2,4]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":1,"total_tokens":5}}"#
+        ]],
+    );
+    expect![[r"
+         [Some([1, 5, 6, 7]), Some([1]), Some([-1]), Some([1])]
+        é fg [None, Some([0]), None, Some([0])]
+        é fg [None, Some([2]), None, Some([0])]
+         [Some([1, 5, 6, 7]), Some([3]), None, Some([0])]
+        é fg [None, Some([0]), None, Some([0])]
+        é fg [None, Some([0]), None, Some([0])]
+        é fg [None, Some([1]), Some([3]), Some([0])]"]]
+    .assert_eq(&seen.lock().unwrap().join("\n"));
+}
+
 #[test]
 fn a_chat_tells_its_tokens_and_their_bytes() {
     let asked = |fields: &str, expected: &Expect| {
@@ -130,7 +237,7 @@ fn probabilities_that_no_step_tells_are_refused() {
         oracle(),
         r#""logprobs":1,"echo":true"#,
         &expect![[
-            r#"400 {"error":{"message":"`logprobs` is not supported with `echo`: models tell no probabilities of a prompt","type":"invalid_request_error","param":"logprobs","code":null}}"#
+            r#"400 {"error":{"message":"`logprobs` has no effect on model `generate`, which has no input `prompt_logprobs`","type":"invalid_request_error","param":"logprobs","code":null}}"#
         ]],
     );
     refused(
