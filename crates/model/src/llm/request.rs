@@ -185,7 +185,8 @@ impl Generation {
     /// Refuses more logits than may be kept for a request: all of the prompt, and those of the
     /// tokens that wait to be given out.
     fn check_logits(&self, limits: &Limits) -> Result<()> {
-        let waiting = if self.is_streaming { 1 } else { self.max_tokens };
+        let longest = if self.is_streaming { self.words.longest_wait() } else { usize::MAX };
+        let waiting = longest.min(self.max_tokens);
         let of_prompt = if self.of_prompt.logits { self.prompt.len() } else { 0 };
         let generated = if self.wants_logits { waiting * self.texts } else { 0 };
         let row = limits.vocabulary.saturating_mul(size_of::<f32>());
