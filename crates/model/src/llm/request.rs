@@ -147,8 +147,8 @@ impl Generation {
         fields.check_one("beam_width", "beam search is not supported, only 1")?;
         let of_prompt = fields.of_prompt()?;
         // Nothing but the prompt may be of interest.
-        let least = i64::from(!of_prompt.is_any());
-        let asked = fields.integer("request_output_len", |value| value >= least, "positive")?;
+        let (least, what) = if of_prompt.is_any() { (0, "0 or more") } else { (1, "positive") };
+        let asked = fields.integer("request_output_len", |value| value >= least, what)?;
         let prompt = fields.prompt(limits, asked == Some(0))?;
         let room = limits.context - prompt.len();
         let min_tokens = fields.integer("min_length", |value| value >= 0, "0 or more")?;
@@ -195,7 +195,7 @@ impl Generation {
         if bytes <= most {
             return Ok(());
         }
-        let input = if self.of_prompt.logits { CONTEXT_LOGITS } else { GENERATION_LOGITS };
+        let input = if of_prompt >= generated { CONTEXT_LOGITS } else { GENERATION_LOGITS };
         Err(wrong(
             input,
             format!(

@@ -280,12 +280,18 @@ fn what_cannot_be_told_is_refused_by_name() {
     for (asked, name) in [
         (with(request(&[1, 2, 3], 0), [context()]), "return_context_logits"),
         (with(request(&[1, 2], 3), [generation()]), "return_generation_logits"),
-        (with(request(&[1], 2), [context(), generation()]), "return_context_logits"),
+        // What takes more is named where both are wanted.
+        (with(request(&[1, 2], 2), [context(), generation()]), "return_context_logits"),
+        (with(request(&[1], 2), [context(), generation()]), "return_generation_logits"),
         (with(prompt(&[1, 2]), [int("prompt_logprobs", 21)]), "prompt_logprobs"),
         (with(prompt(&[1, 2]), [int("prompt_logprobs", -1)]), "prompt_logprobs"),
         (request(&[1, 2], 0), "request_output_len"),
     ] {
         let error = model.answer(asked).unwrap_err();
         assert_eq!((error.code(), error.input()), (Code::InvalidInput, Some(name)), "{error}");
+    }
+    for (inputs, what) in [(vec![], "positive"), (vec![context()], "0 or more")] {
+        let error = model.answer(with(request(&[1, 2], -1), inputs)).unwrap_err();
+        assert!(error.message().contains(what), "{error}");
     }
 }
