@@ -27,7 +27,7 @@ const PROMPTS_SHARE: usize = 4;
 
 /// How many tokens of prompts have the logits behind them read in a step: on a card reading a row
 /// of them and adding it up takes longer than computing it, and others wait meanwhile.
-const MOST_TOLD: usize = 128;
+const TOLD_IN_A_STEP: usize = 128;
 
 /// A decoder and the sequences in it.
 pub(crate) struct Engine {
@@ -230,12 +230,13 @@ impl Engine {
         while fed < budget && index < self.active.len() {
             let sequence = &self.active[index];
             let tells = sequence.tells_prompt();
-            let waits = sequence.due() != Due::Prefill || tells && told >= MOST_TOLD;
+            let waits = sequence.due() != Due::Prefill || tells && told >= TOLD_IN_A_STEP;
             if waits || !sequence.promise() {
                 index += 1;
                 continue;
             }
-            let most = if tells { self.decoder.told_tokens(MOST_TOLD - told) } else { usize::MAX };
+            let most =
+                if tells { self.decoder.told_tokens(TOLD_IN_A_STEP - told) } else { usize::MAX };
             let piece = self.feed(index, most.min(budget - fed));
             if let Ok((tokens, _)) = piece {
                 fed += tokens;
