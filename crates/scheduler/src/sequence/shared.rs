@@ -219,7 +219,7 @@ fn answer_lapsed(lapsed: Vec<(Queued, Lapse)>) {
         let error = match lapse {
             Lapse::Deadline => Error::deadline_exceeded(),
             Lapse::NoSlot => Error::new(
-                Code::Unavailable,
+                Code::Overloaded,
                 "timeout of the corresponding sequence has been expired",
             ),
         };
