@@ -202,6 +202,48 @@ fn no_request_fails_while_models_are_reloaded_and_nothing_is_left_behind() {
 }
 
 #[test]
+fn no_request_that_names_no_version_fails_while_the_newest_is_taken_away() {
+    let config = |versions: &str| {
+        format!(
+            r#"backend: "identity"
+            input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+            output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+            version_policy {{ {versions} }}"#
+        )
+    };
+    for layout in Layout::ALL {
+        let repository = Repository::new()
+            .with("m", &config("all {}"))
+            .with_file("m", "2/.keep", "")
+            .with_chain("chain", &["m"]);
+        let system = launch(layout, &repository);
+        assert_answer(&load(&system, "chain", ""), 200, "");
+        let done = &AtomicBool::new(false);
+        let system = &system;
+        thread::scope(|scope| {
+            for model in ["m", "chain"] {
+                scope.spawn(move || {
+                    while !done.load(Relaxed) {
+                        assert_answer(&infer(system, model), 200, "\"y\"");
+                    }
+                });
+            }
+            let changes = ["specific { versions: 1 }", "all {}"].repeat(6);
+            let answers = changes.into_iter().map(|versions| {
+                fs::write(repository.path().join("m/config.pbtxt"), config(versions))
+                    .expect("it can be written");
+                load(system, "m", "")
+            });
+            let answers: Vec<_> = answers.collect();
+            done.store(true, Relaxed);
+            for answer in answers {
+                assert_answer(&answer, 200, "");
+            }
+        });
+    }
+}
+
+#[test]
 fn a_replica_that_joins_late_or_comes_back_gets_the_same_models() {
     let repository = chain();
     let argument = format!("--model-repository={}", repository.path().display());

@@ -9,7 +9,7 @@ use async_stream::stream;
 use consort_protocol::infer_parameter::ParameterChoice;
 use consort_protocol::{InferParameter, ModelInferRequest};
 use consort_stage::{
-    Code, CorrelationId, Error, Request, Responses, Result, Signature, Stage, one,
+    Code, CorrelationId, Error, Request, Response, Responses, Result, Signature, Stage, one,
 };
 
 use crate::affinity::weight;
@@ -118,30 +118,43 @@ impl Remote {
     async fn send<T>(
         &self,
         request: Request,
-        id: Option<&CorrelationId>,
+        Wish { id, is_newest }: Wish<'_>,
         call: impl AsyncFn(&Arc<Replica>, &Outgoing) -> Result<T>,
     ) -> Result<T> {
         if request.context.is_expired() {
             return Err(Error::deadline_exceeded());
         }
         let first = id.map_or_else(|| self.pick(None), |id| self.pick_for(id));
-        let first = first.ok_or_else(|| self.nobody())?;
-        let outgoing = self.outgoing(request);
-        match call(&first, &outgoing).await {
-            Err(error) if error.code() == Code::Unavailable && outgoing.is_unsent() => {
-                first.suspected.notify_one();
-                // No other replica knows the sequence.
-                let other = self.pick(Some(&first)).filter(|_| id.is_none());
-                call(&other.ok_or(error)?, &outgoing).await
+        let mut replica = first.ok_or_else(|| self.nobody())?;
+        let version = self.is_versioned.then_some(self.version);
+        let again = version.filter(|_| is_newest).map(|_| request.clone());
+        let outgoing = self.outgoing(version, request);
+        let mut answered = call(&replica, &outgoing).await;
+        if matches!(&answered, Err(error) if error.code() == Code::Unavailable)
+            && outgoing.is_unsent()
+        {
+            replica.suspected.notify_one();
+            // No other replica knows the sequence.
+            if let Some(other) = self.pick(Some(&replica)).filter(|_| id.is_none()) {
+                replica = other;
+                answered = call(&replica, &outgoing).await;
             }
-            answered => answered,
+        }
+        match (answered, again) {
+            // It has let the version go since it was last asked what it has. The caller named
+            // none, so the replica chooses among what it has now.
+            (Err(error), Some(again)) if error.code() == Code::NotFound => {
+                replica.suspected.notify_one();
+                call(&replica, &self.outgoing(None, again)).await
+            }
+            (answered, _) => answered,
         }
     }
 
-    fn outgoing(&self, mut request: Request) -> Outgoing {
+    /// The request as it is sent, to this version or to the newest one that its replica has.
+    fn outgoing(&self, version: Option<u64>, mut request: Request) -> Outgoing {
         let context = std::mem::take(&mut request.context);
         let model = self.model.as_ref();
-        let version = self.is_versioned.then_some(self.version);
         let mut message = ModelInferRequest::of(model, version, request);
         if self.signature.is_decoupled {
             let wanted =
@@ -163,20 +176,57 @@ impl Remote {
     }
 }
 
+/// Where a request is to go.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    /// The sequence that it belongs to.
+    id: Option<&'a CorrelationId>,
+    /// Whether it named no version.
+    is_newest: bool,
+}
+
 /// A [`Remote`] as a stage.
-pub(crate) struct RemoteStage(pub(crate) Arc<Remote>);
+pub(crate) struct RemoteStage {
+    remote: Arc<Remote>,
+    is_newest: bool,
+}
+
+impl RemoteStage {
+    /// What answers requests that name the version.
+    pub(crate) fn of_version(remote: Arc<Remote>) -> Self {
+        Self { remote, is_newest: false }
+    }
+
+    /// What answers requests that name none, while this version is the newest.
+    pub(crate) fn newest(remote: Arc<Remote>) -> Self {
+        Self { remote, is_newest: true }
+    }
+}
+
+/// Calls a decoupled model and waits for its first response, as only then it is known whether the
+/// replica has the version.
+async fn open(
+    replica: &Arc<Replica>,
+    outgoing: &Outgoing,
+) -> Result<(Option<Result<Response>>, Call)> {
+    let mut call = Call::open(replica, outgoing).await?;
+    match call.next().await {
+        Some(Err(error)) => Err(error),
+        first => Ok((first, call)),
+    }
+}
 
 impl Stage for RemoteStage {
     fn call(&self, request: Request) -> Responses {
-        let remote = Arc::clone(&self.0);
+        let (remote, is_newest) = (Arc::clone(&self.remote), self.is_newest);
         if !remote.signature.is_decoupled {
             return one(async move {
                 let turn = remote.turn(&request).await?;
-                let id = turn.as_ref().map(|(id, _)| id);
+                let wish = Wish { id: turn.as_ref().map(|(id, _)| id), is_newest };
                 let ask = async |replica: &Arc<Replica>, outgoing: &Outgoing| {
                     ask(replica, outgoing).await
                 };
-                remote.send(request, id, ask).await
+                remote.send(request, wish, ask).await
             });
         }
         Box::pin(stream! {
@@ -187,9 +237,11 @@ impl Stage for RemoteStage {
                     return;
                 }
             };
-            match remote.send(request, turn.as_ref().map(|(id, _)| id), Call::open).await {
-                Ok(mut call) => while let Some(response) = call.next().await {
+            let wish = Wish { id: turn.as_ref().map(|(id, _)| id), is_newest };
+            match remote.send(request, wish, open).await {
+                Ok((mut next, mut call)) => while let Some(response) = next {
                     yield response;
+                    next = call.next().await;
                 },
                 Err(error) => yield Err(error),
             }

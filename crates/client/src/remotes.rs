@@ -120,8 +120,9 @@ fn ready(
         config: config.clone(),
         signature: description.signature.clone(),
         labels,
-        stage: Arc::new(RemoteStage(remote.clone())),
+        stage: Arc::new(RemoteStage::of_version(remote.clone())),
         revealed: None,
     };
-    Ready { served: Arc::new(served), remote }
+    let newest = Served { stage: Arc::new(RemoteStage::newest(remote.clone())), ..served.clone() };
+    Ready { served: Arc::new(served), newest: Arc::new(newest), remote }
 }
