@@ -37,6 +37,13 @@ struct Sample {
     batch: Batch,
 }
 
+/// Whether the requests of `model_warmup` can be made of what lies in the model's `folder`.
+///
+/// Errors as the model's load would, before anything is run.
+pub fn check_warm_up(model: &Model, folder: &Path) -> Result<()> {
+    WarmUp::prepare(model, folder).map(drop)
+}
+
 impl WarmUp {
     /// Makes the requests of `model`, whose files lie in `folder`.
     ///
