@@ -165,7 +165,8 @@ pub(crate) fn row(name: &str, version: &str, state: &str, reason: &str) -> Model
 
 /// The configuration of a model that takes `x` and gives `x`, both INT32 of any length.
 pub(crate) fn config(name: &str) -> ModelConfig {
-    let decoupled = matches!(name, "count" | "stall" | "flood" | "inband" | "midway" | "left_stream");
+    let decoupled =
+        matches!(name, "count" | "stall" | "flood" | "inband" | "midway" | "left_stream");
     ModelConfig {
         name: name.into(),
         backend: "identity".into(),
