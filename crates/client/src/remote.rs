@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_stream::stream;
 use consort_protocol::infer_parameter::ParameterChoice;
 use consort_protocol::{InferParameter, ModelInferRequest};
@@ -98,6 +98,16 @@ impl Remote {
         least.or(tried).cloned()
     }
 
+    /// The replica that a request goes to first; one of a sequence, `id`, to the one that has it.
+    fn first(&self, id: Option<&CorrelationId>) -> Option<Arc<Replica>> {
+        id.map_or_else(|| self.pick(None), |id| self.pick_for(id))
+    }
+
+    /// Whether a request for one of the two can be sent to the other.
+    fn is_called_like(&self, other: &Self) -> bool {
+        self.signature == other.signature && self.has_sequences == other.has_sequences
+    }
+
     /// The replica that has the sequence.
     fn pick_for(&self, id: &CorrelationId) -> Option<Arc<Replica>> {
         let replicas = self.replicas.load();
@@ -118,14 +128,13 @@ impl Remote {
     async fn send<T>(
         &self,
         request: Request,
-        Wish { id, is_newest }: Wish<'_>,
+        Wish { id, first, is_newest }: Wish<'_>,
         call: impl AsyncFn(&Arc<Replica>, &Outgoing) -> Result<T>,
     ) -> Result<T> {
         if request.context.is_expired() {
             return Err(Error::deadline_exceeded());
         }
-        let first = id.map_or_else(|| self.pick(None), |id| self.pick_for(id));
-        let mut replica = first.ok_or_else(|| self.nobody())?;
+        let mut replica = first;
         let version = self.is_versioned.then_some(self.version);
         let again = version.filter(|_| is_newest).map(|_| request.clone());
         let outgoing = self.outgoing(version, request);
@@ -177,30 +186,55 @@ impl Remote {
 }
 
 /// Where a request is to go.
-#[derive(Clone, Copy)]
 struct Wish<'a> {
     /// The sequence that it belongs to.
     id: Option<&'a CorrelationId>,
+    /// The replica that was chosen for it.
+    first: Arc<Replica>,
     /// Whether it named no version.
     is_newest: bool,
 }
 
+/// The newest version of a model that is ready, which changes under those who hold on to this.
+pub(crate) type Newest = Arc<ArcSwapOption<Remote>>;
+
 /// A [`Remote`] as a stage.
 pub(crate) struct RemoteStage {
     remote: Arc<Remote>,
-    is_newest: bool,
+    /// For requests that name no version, where to look once this one has gone.
+    newest: Option<Newest>,
 }
 
 impl RemoteStage {
     /// What answers requests that name the version.
     pub(crate) fn of_version(remote: Arc<Remote>) -> Self {
-        Self { remote, is_newest: false }
+        Self { remote, newest: None }
     }
 
     /// What answers requests that name none, while this version is the newest.
-    pub(crate) fn newest(remote: Arc<Remote>) -> Self {
-        Self { remote, is_newest: true }
+    pub(crate) fn newest(remote: Arc<Remote>, newest: Newest) -> Self {
+        Self { remote, newest: Some(newest) }
     }
+}
+
+/// The replica that a request goes to. Where no replica has the version any more and the caller
+/// named none, it goes to what is the newest now, which `remote` then is.
+fn choose(
+    remote: &mut Arc<Remote>,
+    newest: Option<&ArcSwapOption<Remote>>,
+    id: Option<&CorrelationId>,
+) -> Result<Arc<Replica>> {
+    if let Some(first) = remote.first(id) {
+        return Ok(first);
+    }
+    let newest = newest.and_then(ArcSwapOption::load_full);
+    if let Some(newest) = newest.filter(|newest| newest.is_called_like(remote))
+        && let Some(first) = newest.first(id)
+    {
+        *remote = newest;
+        return Ok(first);
+    }
+    Err(remote.nobody())
 }
 
 /// Calls a decoupled model and waits for its first response, as only then it is known whether the
@@ -218,11 +252,13 @@ async fn open(
 
 impl Stage for RemoteStage {
     fn call(&self, request: Request) -> Responses {
-        let (remote, is_newest) = (Arc::clone(&self.remote), self.is_newest);
+        let (mut remote, newest) = (self.remote.clone(), self.newest.clone());
         if !remote.signature.is_decoupled {
             return one(async move {
                 let turn = remote.turn(&request).await?;
-                let wish = Wish { id: turn.as_ref().map(|(id, _)| id), is_newest };
+                let id = turn.as_ref().map(|(id, _)| id);
+                let first = choose(&mut remote, newest.as_deref(), id)?;
+                let wish = Wish { id, first, is_newest: newest.is_some() };
                 let ask = async |replica: &Arc<Replica>, outgoing: &Outgoing| {
                     ask(replica, outgoing).await
                 };
@@ -237,8 +273,15 @@ impl Stage for RemoteStage {
                     return;
                 }
             };
-            let wish = Wish { id: turn.as_ref().map(|(id, _)| id), is_newest };
-            match remote.send(request, wish, open).await {
+            let id = turn.as_ref().map(|(id, _)| id);
+            let sent = match choose(&mut remote, newest.as_deref(), id) {
+                Ok(first) => {
+                    let wish = Wish { id, first, is_newest: newest.is_some() };
+                    remote.send(request, wish, open).await
+                }
+                Err(error) => Err(error),
+            };
+            match sent {
                 Ok((mut next, mut call)) => while let Some(response) = next {
                     yield response;
                     next = call.next().await;

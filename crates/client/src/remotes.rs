@@ -1,19 +1,21 @@
 //! The stages that ensembles and callers hold on to, kept from one merge to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use consort_repository::{ClassLabels, IndexEntry, Served};
 
 use crate::merge::{Key, Merged};
-use crate::remote::{Remote, RemoteStage};
+use crate::remote::{Newest, Remote, RemoteStage};
 use crate::report::Description;
 use crate::snapshot::{Ready, Row};
 
 /// The stage of every model version that is known.
 pub(crate) struct Remotes {
     kept: BTreeMap<(Arc<str>, u64), Kept>,
+    /// The newest ready version of each model.
+    newest: BTreeMap<Arc<str>, Newest>,
     /// Where label files are looked for.
     repositories: Vec<PathBuf>,
 }
@@ -28,20 +30,23 @@ struct Kept {
 impl Remotes {
     /// No stages yet; the labels of their outputs lie in the models' folders in `repositories`.
     pub(crate) fn new(repositories: Vec<PathBuf>) -> Self {
-        Self { kept: BTreeMap::new(), repositories }
+        Self { kept: BTreeMap::new(), newest: BTreeMap::new(), repositories }
     }
 
     /// The rows of the index with what serves them.
     pub(crate) fn rows(&mut self, merged: BTreeMap<Key, Merged>) -> BTreeMap<Arc<str>, Vec<Row>> {
-        self.forget_missing(&merged);
         let versions = ready_versions(&merged);
+        let there: BTreeSet<Key> = merged.keys().cloned().collect();
         let mut models: BTreeMap<Arc<str>, Vec<Row>> = BTreeMap::new();
         for ((name, version), model) in merged {
             let ready = version.zip(model.ready).map(|(version, (description, replicas))| {
                 let kept = self.keep(&name, version, &description);
                 kept.remote.set_replicas(replicas);
+                let newest = self.newest.entry(name.clone()).or_default();
+                // The last of them stays.
+                newest.store(Some(kept.remote.clone()));
                 let versions = versions.get(&name).cloned().unwrap_or_default();
-                ready(version, versions, &description, kept)
+                ready(version, versions, &description, (kept, newest.clone()))
             });
             let entry = IndexEntry {
                 name: name.clone(),
@@ -51,18 +56,20 @@ impl Remotes {
             };
             models.entry(name).or_default().push(Row { entry, ready, is_away: model.is_away });
         }
+        // Last, so that who took a version for the newest finds what is the newest now.
+        self.forget_missing(&versions, &there);
         models
     }
 
     /// Takes the replicas from what is not ready, which may come back, and forgets what is gone.
-    fn forget_missing(&mut self, merged: &BTreeMap<Key, Merged>) {
+    fn forget_missing(&mut self, ready: &BTreeMap<Arc<str>, Vec<u64>>, there: &BTreeSet<Key>) {
         self.kept.retain(|(name, version), kept| {
-            let model = merged.get(&(name.clone(), Some(*version)));
-            if model.is_none_or(|model| model.ready.is_none()) {
+            if ready.get(name).is_none_or(|ready| !ready.contains(version)) {
                 kept.remote.set_replicas(Vec::new());
             }
-            model.is_some()
+            there.contains(&(name.clone(), Some(*version)))
         });
+        self.newest.retain(|name, _| ready.contains_key(name));
     }
 
     /// The stage of a model version; a new one when its tensors are no longer the same.
@@ -108,7 +115,7 @@ fn ready(
     version: u64,
     versions: Vec<u64>,
     description: &Description,
-    Kept { remote, labels }: Kept,
+    (Kept { remote, labels }, newest): (Kept, Newest),
 ) -> Ready {
     let config = &description.config;
     let platform = if config.platform.is_empty() { &config.backend } else { &config.platform };
@@ -123,6 +130,7 @@ fn ready(
         stage: Arc::new(RemoteStage::of_version(remote.clone())),
         revealed: None,
     };
-    let newest = Served { stage: Arc::new(RemoteStage::newest(remote.clone())), ..served.clone() };
+    let newest =
+        Served { stage: Arc::new(RemoteStage::newest(remote.clone(), newest)), ..served.clone() };
     Ready { served: Arc::new(served), newest: Arc::new(newest), remote }
 }

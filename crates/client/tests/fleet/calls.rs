@@ -160,6 +160,14 @@ async fn whoever_names_no_version_gets_what_is_left_when_the_newest_has_just_gon
         let named = fleet.get(model, Some(2)).unwrap();
         let refused = ask(&*named.stage, 7).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound, "{model}: {refused}");
+        // Whoever holds on to it, as an ensemble does, goes on with what is left.
+        fake.state.index.lock().retain(|row| row.name != model || row.version == "1");
+        until(|| fleet.get(model, None).unwrap().version == 1).await;
+        let answer = ask(&*newest.stage, 8).await.unwrap();
+        assert_eq!((values(&answer), answer.version), (vec![8], Some(1)), "{model}");
+        assert_eq!(fake.state.request.lock().model_version, "1", "{model}");
+        let refused = ask(&*named.stage, 8).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{model}: {refused}");
     }
 }
 
