@@ -88,11 +88,6 @@ impl Timer {
         }
     }
 
-    /// The response is there, and nothing is left to cut off.
-    fn settle(mut self) {
-        self.is_settled = true;
-    }
-
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.is_the_services.load(Ordering::Acquire) {
             return Poll::Pending;
@@ -166,6 +161,13 @@ where
     }
 }
 
+/// The response is there, and nothing is left to cut off.
+fn settle(timer: Option<Timer>) {
+    if let Some(mut timer) = timer {
+        timer.is_settled = true;
+    }
+}
+
 pin_project! {
     /// The response to come from behind [`EnforceDeadline`].
     #[derive(Debug)]
@@ -229,7 +231,7 @@ impl<B: Body> DeadlineBody<B> {
         let is_complete = body.size_hint().exact().is_some();
         let mut timer = timer;
         if is_complete {
-            timer.take().map(Timer::settle);
+            settle(timer.take());
         }
         Self { body: Some(Refusable::Service(body)), timer, edge }
     }
@@ -252,10 +254,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for DeadlineBody<B> {
             return Poll::Ready(None);
         };
         // The body comes first: what is ready at the deadline is still in time.
-        let frame = Pin::new(body).poll_frame(context);
+        let frame = Pin::new(&mut *body).poll_frame(context);
         if let Poll::Ready(frame) = frame {
-            if frame.is_none() {
-                this.timer.take().map(Timer::settle);
+            // Whoever has the last frame may ask for no more.
+            let is_trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
+            if frame.is_none() || is_trailers || body.is_end_stream() {
+                settle(this.timer.take());
             }
             return Poll::Ready(frame);
         }

@@ -23,6 +23,7 @@ use crate::kind::{Kind, ModelFile, VersionFiles};
 use crate::models::Served;
 use crate::response_cache::ResponseCache;
 use crate::statistics;
+use crate::warmup::warn_of_skipped;
 use start::start;
 
 /// What loading needs beside the folder.
@@ -144,6 +145,7 @@ impl Loader {
             meter: meter.clone(),
             is_batching: model.signature.is_batching(),
         };
+        warn_of_skipped(model);
         let mut instances = Instances::load(source)?;
         let life = Life::default();
         let active = std::mem::take(&mut instances.active).into_iter();

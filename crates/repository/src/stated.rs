@@ -142,8 +142,19 @@ fn told_apart(first: &Path, second: &Path) -> (String, String) {
         path.components().skip(skipped).collect::<PathBuf>().display().to_string()
     };
     let longest = parts(first).max(parts(second)).max(1);
-    let ends = (1..=longest).map(|count| (end(first, count), end(second, count)));
-    ends.clone().find(|(first, second)| first != second).or(ends.last()).unwrap_or_default()
+    let mut ends = (1..=longest).map(|count| (end(first, count), end(second, count)));
+    ends.clone().find(|(first, second)| first != second).or(ends.next_back()).unwrap_or_default()
+}
+
+/// Triton's error for a model without a version to serve, with the remedy.
+pub(crate) fn no_version(folder: &ModelFolder, present: &[u64]) -> Error {
+    let name = &folder.name;
+    let remedy = if present.is_empty() {
+        format!("put the model's files into a version folder such as `{name}/1/`")
+    } else {
+        format!("`version_policy` leaves out every version there is: {present:?}")
+    };
+    Error::internal(format!("failed to load '{name}', no version is available; {remedy}"))
 }
 
 #[cfg(test)]
@@ -159,15 +170,4 @@ mod tests {
         assert!(said("/a/models/m", "/b/models/m").ends_with("`a/models` and `b/models`"));
         assert!(said("/a/m", "/a/m").ends_with("`/a` and `/a`"));
     }
-}
-
-/// Triton's error for a model without a version to serve, with the remedy.
-pub(crate) fn no_version(folder: &ModelFolder, present: &[u64]) -> Error {
-    let name = &folder.name;
-    let remedy = if present.is_empty() {
-        format!("put the model's files into a version folder such as `{name}/1/`")
-    } else {
-        format!("`version_policy` leaves out every version there is: {present:?}")
-    };
-    Error::internal(format!("failed to load '{name}', no version is available; {remedy}"))
 }
