@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
-use consort_repository::{ADAPTERS, Backend, Instance, Kind, ModelFile, Told, VersionFiles};
+use consort_repository::{
+    ADAPTERS, Backend, EXCLUDE_PROMPT, Instance, Kind, ModelFile, Told, VersionFiles,
+};
 use consort_stage::{Error, Interrupt, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
 
 use crate::llm::{
-    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, MOST_WAITING,
-    OUTPUTS, Outputs, Piece, Runs, Steps, adapter_names,
+    Adapters, Config, Decoder, Engine, FinderSessions, GUIDE, Graph, Guidance, INPUTS, Limits,
+    MOST_WAITING, OUTPUTS, Outputs, Piece, Runs, Steps, adapter_names,
 };
 use crate::provider::Provider;
 use crate::session;
@@ -76,10 +78,14 @@ fn signature(_file: &ModelFile<'_>) -> Result<Option<Signature>> {
     }))
 }
 
-/// The names of its adapters, for those who offer them to callers.
+/// What its texts begin with, and the names of its adapters, for those who offer them to callers.
 fn tells(files: &VersionFiles<'_>) -> Result<Told> {
+    let mut told = vec![(EXCLUDE_PROMPT, "true".to_owned())];
     let names = adapter_names(&[files.version_folder, files.model_folder])?;
-    Ok(if names.is_empty() { Vec::new() } else { vec![(ADAPTERS, names.join(","))] })
+    if !names.is_empty() {
+        told.push((ADAPTERS, names.join(",")));
+    }
+    Ok(told)
 }
 
 fn load(instance: &Instance<'_>) -> Result<Backend> {
@@ -119,8 +125,12 @@ struct Opened {
     graph: Graph,
     /// Whether the provider captures steps, to launch them as one.
     captures: bool,
-    /// Finds the likeliest tokens where the logits lie.
-    picker: Option<Session>,
+    /// Those that find tokens where the logits lie.
+    finders: Option<FinderSessions>,
+    /// Whether rows of a cache that grows may be padded.
+    pads: bool,
+    /// Puts the rows of a cache that grows together where they lie.
+    joiner: Option<Session>,
 }
 
 impl Opened {
@@ -150,8 +160,10 @@ fn open(instance: &Instance<'_>) -> Result<Opened> {
         config = Config { shares_buffer, ..carried_config(&session)? };
     }
     let graph = Graph::read(&session, &config)?;
-    let picker = choosing::picker(instance, place, &graph)?;
-    Ok(Opened { session, provider, config, graph, captures, picker })
+    let finders = choosing::finders(instance, place, &graph)?;
+    let pads = choosing::pads(&file, &graph);
+    let joiner = if pads { choosing::joiner(instance, place, &graph)? } else { None };
+    Ok(Opened { session, provider, config, graph, captures, finders, pads, joiner })
 }
 
 fn no_kernel() -> Error {
