@@ -113,6 +113,9 @@ pub(crate) trait Decoder: Send {
     /// [`tells_each`](Piece::tells_each).
     fn logits_behind(&mut self, place: usize) -> Result<&[f32]>;
 
+    /// Forgets the logits of that piece, which may be many: nobody asks for them any more.
+    fn forget_told(&mut self) {}
+
     /// Feeds one token to each of some slots, all of one adapter.
     fn decode(&mut self, rows: &[Row]) -> Result<()>;
 

@@ -27,7 +27,7 @@ const PROMPTS_SHARE: usize = 4;
 
 /// How many tokens of prompts have the logits behind them read in a step: on a card reading a row
 /// of them and adding it up takes longer than computing it, and others wait meanwhile.
-const MOST_TOLD: usize = 128;
+const TOLD_IN_A_STEP: usize = 128;
 
 /// A decoder and the sequences in it.
 pub(crate) struct Engine {
@@ -230,12 +230,13 @@ impl Engine {
         while fed < budget && index < self.active.len() {
             let sequence = &self.active[index];
             let tells = sequence.tells_prompt();
-            let waits = sequence.due() != Due::Prefill || tells && told >= MOST_TOLD;
+            let waits = sequence.due() != Due::Prefill || tells && told >= TOLD_IN_A_STEP;
             if waits || !sequence.promise() {
                 index += 1;
                 continue;
             }
-            let most = if tells { self.decoder.told_tokens(MOST_TOLD - told) } else { usize::MAX };
+            let most =
+                if tells { self.decoder.told_tokens(TOLD_IN_A_STEP - told) } else { usize::MAX };
             let piece = self.feed(index, most.min(budget - fed));
             if let Ok((tokens, _)) = piece {
                 fed += tokens;
@@ -271,7 +272,9 @@ impl Engine {
         let prefilled = self.decoder.prefill(slot, piece);
         self.runs.end();
         prefilled?;
-        sequence.hear(&mut *self.decoder, fed)?;
+        let heard = sequence.hear(&mut *self.decoder, fed);
+        self.decoder.forget_told();
+        heard?;
         if !sequence.is_fed() {
             sequence.release();
             return Ok((fed, true));
@@ -324,6 +327,7 @@ fn advance(
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use consort_stage::{Reply, Request, Responses, Result, Tensor};
     use futures::StreamExt;
@@ -331,8 +335,15 @@ mod tests {
     use super::*;
     use crate::llm::decoder::{Piece, Scores, Token};
 
-    /// Finds token 2 the likeliest, and breaks down over token 1.
-    struct Fragile([f32; 4]);
+    /// Finds token 2 the likeliest, breaks down over token 1, and cannot tell what it was asked of
+    /// token 3.
+    #[derive(Default)]
+    struct Fragile {
+        logits: [f32; 4],
+        is_at_a_loss: bool,
+        /// Whether it keeps what is told of a prompt.
+        keeps: Arc<AtomicBool>,
+    }
 
     impl Decoder for Fragile {
         fn slots(&self) -> usize {
@@ -349,11 +360,18 @@ mod tests {
 
         fn prefill(&mut self, _: Slot, piece: Piece<'_>) -> Result<()> {
             assert!(!piece.tokens.contains(&1), "one");
+            self.is_at_a_loss = piece.tokens.contains(&3);
+            self.keeps.store(piece.tells_each, Ordering::Relaxed);
             Ok(())
         }
 
         fn logits_behind(&mut self, _: usize) -> Result<&[f32]> {
-            Ok(&self.0)
+            assert!(self.keeps.load(Ordering::Relaxed), "it is forgotten");
+            if self.is_at_a_loss { Err(Error::internal("a loss")) } else { Ok(&self.logits) }
+        }
+
+        fn forget_told(&mut self) {
+            self.keeps.store(false, Ordering::Relaxed);
         }
 
         fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
@@ -365,8 +383,8 @@ mod tests {
         }
 
         fn scores(&mut self, _: usize) -> Result<Scores<'_>> {
-            self.0 = [0.0, 0.0, 1.0, 0.0];
-            Ok(Scores::Logits(&mut self.0))
+            self.logits = [0.0, 0.0, 1.0, 0.0];
+            Ok(Scores::Logits(&mut self.logits))
         }
 
         fn release(&mut self, _: Slot) {}
@@ -379,8 +397,7 @@ mod tests {
         (Job { request: Request { inputs, ..Request::default() }, reply }, responses)
     }
 
-    #[test]
-    fn a_run_after_a_panic_fails_what_was_left_and_has_every_slot_again() {
+    fn engine(decoder: Fragile) -> Engine {
         let limits = Limits {
             context: 64,
             vocabulary: 4,
@@ -394,8 +411,30 @@ mod tests {
         let outputs = Outputs::new(std::iter::once("output_ids".into()), true);
         let guidance = Guidance::new((Err(Error::not_found("no tokenizer")), 4), (2, 1));
         let runs = Arc::new(Runs::bare());
-        let mut engine =
-            Engine::new(Box::new(Fragile([0.0; 4])), limits, outputs, (guidance, runs));
+        Engine::new(Box::new(decoder), limits, outputs, (guidance, runs))
+    }
+
+    #[test]
+    fn what_is_told_of_a_prompt_is_kept_no_longer_than_it_takes_to_hear() {
+        for (token, is_told) in [(0, true), (3, false)] {
+            let keeps = Arc::new(AtomicBool::new(false));
+            let mut engine = engine(Fragile { keeps: Arc::clone(&keeps), ..Fragile::default() });
+            let (sender, mut jobs) = Jobs::channel(1);
+            let (mut job, responses) = job(token);
+            job.request.inputs.push(Tensor::from_vec("prompt_logprobs", &[1, 1], vec![0]));
+            sender.try_send(job).unwrap();
+            drop(sender);
+            engine.run(&mut jobs);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let last = runtime.block_on(responses.collect::<Vec<_>>()).pop().unwrap();
+            assert_eq!(last.is_ok(), is_told);
+            assert!(!keeps.load(Ordering::Relaxed), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_run_after_a_panic_fails_what_was_left_and_has_every_slot_again() {
+        let mut engine = engine(Fragile::default());
         let (sender, mut jobs) = Jobs::channel(4);
         let ((bystander, beside), (fatal, over)) = (job(0), job(1));
         sender.try_send(bystander).unwrap();

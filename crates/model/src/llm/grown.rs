@@ -19,7 +19,7 @@ use ort::session::Session;
 use self::joiner::{Joiner, Source};
 use self::places::{Held, Places};
 use self::rows::{BatchRow, Single};
-use self::step::{MOST_TOLD, Stepper};
+use self::step::{Stepper, TOLD_ROWS};
 use super::adapters::AdapterId;
 use super::buffers::{BlockId, Buffers};
 use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
@@ -237,7 +237,7 @@ impl Decoder for Grown {
 
     fn told_tokens(&self, most: usize) -> usize {
         match &self.graph.logits.of_all {
-            Some(_) => self.size.prefill_tokens.min(most).min(MOST_TOLD),
+            Some(_) => self.size.prefill_tokens.min(most).min(TOLD_ROWS),
             None => 1,
         }
     }

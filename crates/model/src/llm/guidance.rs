@@ -5,9 +5,13 @@
 
 mod compiler;
 mod ebnf;
+mod lark;
+mod limits;
 mod mask;
+mod mistake;
 mod source;
 mod structural_tag;
+mod translated;
 mod vocabulary;
 mod workers;
 
@@ -31,6 +35,12 @@ use super::fields::wrong;
 /// How long a step waits for the tokens that may come next in one of its texts: many times what
 /// the limits of the matcher allow on an idle machine, so that only a stuck one meets it.
 const LONGEST_MASK: Duration = Duration::from_secs(2);
+
+/// Twice what the recursion over the deepest guide takes that is compiled, where nothing is
+/// optimised. Memory is taken only as far as a guide leads.
+const COMPILING_STACK: usize = 128 << 20;
+/// For what follows a guide, which recurs over little of it.
+const MASKING_STACK: usize = 16 << 20;
 
 /// What makes the guides of a model's requests.
 pub(crate) struct Guidance {
@@ -89,8 +99,8 @@ impl Guidance {
 impl Started {
     fn new(texts: usize, threads: usize) -> Result<Self> {
         Ok(Self {
-            compiling: Workers::start("guide_compile", 1, texts)?,
-            masking: Arc::new(Workers::start("guide_mask", threads, texts)?),
+            compiling: Workers::start(("guide_compile", COMPILING_STACK), 1, texts)?,
+            masking: Arc::new(Workers::start(("guide_mask", MASKING_STACK), threads, texts)?),
             compiler: Arc::default(),
         })
     }

@@ -261,6 +261,10 @@ impl Decoder for Padded {
         self.told.row(place, self.parts.vocabulary)
     }
 
+    fn forget_told(&mut self) {
+        self.told.clear();
+    }
+
     fn decode(&mut self, rows: &[Row]) -> Result<()> {
         self.told.clear();
         self.arrange(rows)?;
@@ -289,6 +293,7 @@ impl Decoder for Padded {
     }
 
     fn release(&mut self, slot: Slot) {
+        self.told.clear();
         if let Some(Prompt { cache, tokens, adapter }) = self.prompts[slot].take()
             && self.kept.takes(tokens.len())
         {

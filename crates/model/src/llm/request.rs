@@ -147,8 +147,8 @@ impl Generation {
         fields.check_one("beam_width", "beam search is not supported, only 1")?;
         let of_prompt = fields.of_prompt()?;
         // Nothing but the prompt may be of interest.
-        let least = i64::from(!of_prompt.is_any());
-        let asked = fields.integer("request_output_len", |value| value >= least, "positive")?;
+        let (least, what) = if of_prompt.is_any() { (0, "0 or more") } else { (1, "positive") };
+        let asked = fields.integer("request_output_len", |value| value >= least, what)?;
         let prompt = fields.prompt(limits, asked == Some(0))?;
         let room = limits.context - prompt.len();
         let min_tokens = fields.integer("min_length", |value| value >= 0, "0 or more")?;
@@ -185,7 +185,8 @@ impl Generation {
     /// Refuses more logits than may be kept for a request: all of the prompt, and those of the
     /// tokens that wait to be given out.
     fn check_logits(&self, limits: &Limits) -> Result<()> {
-        let waiting = if self.is_streaming { 1 } else { self.max_tokens };
+        let longest = if self.is_streaming { self.words.longest_wait() } else { usize::MAX };
+        let waiting = longest.min(self.max_tokens);
         let of_prompt = if self.of_prompt.logits { self.prompt.len() } else { 0 };
         let generated = if self.wants_logits { waiting * self.texts } else { 0 };
         let row = limits.vocabulary.saturating_mul(size_of::<f32>());
@@ -194,7 +195,7 @@ impl Generation {
         if bytes <= most {
             return Ok(());
         }
-        let input = if self.of_prompt.logits { CONTEXT_LOGITS } else { GENERATION_LOGITS };
+        let input = if of_prompt >= generated { CONTEXT_LOGITS } else { GENERATION_LOGITS };
         Err(wrong(
             input,
             format!(

@@ -107,6 +107,10 @@ impl Decoder for Serial {
         self.told.row(place, self.parts.vocabulary)
     }
 
+    fn forget_told(&mut self) {
+        self.told.clear();
+    }
+
     fn decode(&mut self, rows: &[Row]) -> Result<()> {
         rows.iter().try_for_each(|row| self.feed(row.slot, &[row.token]).map(drop))
     }
@@ -116,6 +120,7 @@ impl Decoder for Serial {
     }
 
     fn release(&mut self, slot: Slot) {
+        self.told.clear();
         let cache = &mut self.caches[slot];
         if cache.as_mut().is_some_and(|cache| cache.clear(&self.parts.graph).is_err()) {
             *cache = None;

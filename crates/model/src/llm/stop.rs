@@ -24,6 +24,12 @@ impl Words {
         begun.max().unwrap_or(0)
     }
 
+    /// How many tokens of a text may wait at once before any is given out: those that were held
+    /// back and one that shows that they are no stop word.
+    pub(crate) fn longest_wait(&self) -> usize {
+        self.stop.iter().map(Vec::len).max().unwrap_or(0).max(1)
+    }
+
     /// The tokens that would complete a bad word after `tokens`.
     pub(crate) fn forbidden(&self, tokens: &[Token]) -> impl Iterator<Item = Token> {
         self.bad.iter().filter_map(move |word| {
@@ -63,6 +69,13 @@ mod tests {
         assert_eq!(words.held_length(&[1, 1]), 2);
         assert_eq!(words.held_length(&[1, 1, 1]), 2);
         assert_eq!(words.held_length(&[1, 1, 3]), 0);
+    }
+
+    #[test]
+    fn as_many_tokens_may_wait_as_the_longest_stop_word_has() {
+        assert_eq!(words(&[], &[&[1, 2]]).longest_wait(), 1);
+        let words = words(&[&[1, 1, 2], &[7]], &[]);
+        assert_eq!(words.longest_wait(), words.held_length(&[1, 1]) + 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The logits behind each token of a piece of a prompt, from its run to the next.
+//! The logits behind each token of a piece of a prompt, from its run until they are heard.
 
 use consort_stage::{Error, Result};
 use ort::value::DynValue;
@@ -20,7 +20,7 @@ impl Told {
         self.given = None;
     }
 
-    /// Keeps the logits of a piece until the next run, if it tells them.
+    /// Keeps the logits of a piece until they are forgotten, if it tells them.
     pub(crate) fn keep(&mut self, logits: DynValue, piece: Piece<'_>) {
         self.given = piece.tells_each.then_some((logits, piece.tokens.len()));
     }

@@ -3,7 +3,9 @@
 
 use consort_stage::{Code, Request, Response};
 
-use crate::asking::{configured, ferris, finish, flag, ids, int, streaming, tiny, tokens, with};
+use crate::asking::{
+    configured, ferris, finish, flag, ids, int, streaming, tiny, tokens, with, word,
+};
 use crate::crowd::endless;
 use crate::generating::{Generating, prompt, request};
 use crate::loaded::Folder;
@@ -265,17 +267,31 @@ fn what_cannot_be_told_is_refused_by_name() {
     let generation = || flag("return_generation_logits", true);
     assert!(model.answer(with(request(&[1, 2], 0), [context()])).is_ok());
     assert!(model.answer(with(request(&[1, 2], 2), [generation()])).is_ok());
-    // Token by token no more than a row waits.
+    // Token by token no more than a row waits, or as many as the longest stop word has.
     assert!(model.answer(streaming(with(request(&[1, 2], 20), [generation()]))).is_ok());
+    let stops = |tokens: &[i32]| {
+        let asked = with(request(&[1, 2], 20), [generation(), word("stop_words_list", tokens)]);
+        model.answer(streaming(asked))
+    };
+    assert!(stops(&[60, 61]).is_ok());
+    let error = stops(&[60, 61, 62]).unwrap_err();
+    assert_eq!(error.input(), Some("return_generation_logits"), "{error}");
+    assert!(error.message().contains("behind 3 tokens"), "{error}");
     for (asked, name) in [
         (with(request(&[1, 2, 3], 0), [context()]), "return_context_logits"),
         (with(request(&[1, 2], 3), [generation()]), "return_generation_logits"),
-        (with(request(&[1], 2), [context(), generation()]), "return_context_logits"),
+        // What takes more is named where both are wanted.
+        (with(request(&[1, 2], 2), [context(), generation()]), "return_context_logits"),
+        (with(request(&[1], 2), [context(), generation()]), "return_generation_logits"),
         (with(prompt(&[1, 2]), [int("prompt_logprobs", 21)]), "prompt_logprobs"),
         (with(prompt(&[1, 2]), [int("prompt_logprobs", -1)]), "prompt_logprobs"),
         (request(&[1, 2], 0), "request_output_len"),
     ] {
         let error = model.answer(asked).unwrap_err();
         assert_eq!((error.code(), error.input()), (Code::InvalidInput, Some(name)), "{error}");
+    }
+    for (inputs, what) in [(vec![], "positive"), (vec![context()], "0 or more")] {
+        let error = model.answer(with(request(&[1, 2], -1), inputs)).unwrap_err();
+        assert!(error.message().contains(what), "{error}");
     }
 }

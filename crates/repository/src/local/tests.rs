@@ -552,7 +552,7 @@ async fn models_that_were_closed_have_left_the_memory() {
     assert_eq!(repository.gate.living(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_model_that_is_unloaded_again_is_unloading_until_both_are_gone() {
     let repository = Repository::new();
     repository.model("m", "1");
@@ -568,8 +568,8 @@ async fn a_model_that_is_unloaded_again_is_unloading_until_both_are_gone() {
         unload_model(&local, "m").await.unwrap();
         let (goes, stays) = if first_goes_first { (first, second) } else { (second, first) };
         drop(goes);
-        // Far longer than it takes to be seen.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Paused time runs when nothing else does: it is looked many times.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let reason = "unloading: requests under way are being finished";
         assert_eq!(rows(&local), [format!("m 1 UNLOADING {reason}")], "{first_goes_first}");
         let mut generation = local.generation();
@@ -604,7 +604,7 @@ async fn a_model_is_unloading_until_the_versions_before_its_reload_are_gone() {
     assert_eq!(repository.gate.living(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn closing_waits_for_versions_that_were_replaced_or_whose_folder_has_gone() {
     let repository = Repository::new();
     repository.model("reloaded", "1");
@@ -618,12 +618,22 @@ async fn closing_waits_for_versions_that_were_replaced_or_whose_folder_has_gone(
     let changes = Changes { changed: vec!["reloaded".into()], gone: vec!["removed".into()] };
     local.follow(changes).await;
     assert_eq!(rows(&local), ["reloaded 1 READY"]);
-    for held in [reloaded, removed] {
-        let mut close = local.close();
-        // Far longer than it takes to be seen.
-        let early = tokio::time::timeout(Duration::from_millis(200), &mut close).await;
-        assert!(early.is_err(), "something of `{}` is in memory", held.name);
-        drop((close, held));
+    let unloading = "reloaded 1 UNLOADING unloading: requests under way are being finished";
+    for (held, row) in [(reloaded, unloading), (removed, "reloaded 1 UNAVAILABLE unloaded")] {
+        let close = local.close();
+        let mut generation = local.generation();
+        let waits_for_it = async {
+            while rows(&local) != [row] {
+                generation.changed().await.unwrap();
+            }
+            // Paused time runs when nothing else does: it is looked many times.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        tokio::select! {
+            () = close => panic!("something of `{}` is in memory", held.name),
+            () = waits_for_it => {}
+        }
+        drop(held);
     }
     local.close().await;
     assert_eq!(repository.gate.living(), 0);

@@ -36,8 +36,9 @@ pub(super) struct Stepper {
     telling: Option<CallId>,
 }
 
-/// How many tokens a piece has at most that tells the logits behind each.
-pub(super) const MOST_TOLD: usize = 128;
+/// How many rows of logits there is room for behind the tokens of a piece that tells each: no such
+/// piece has more tokens, whatever a step may have of them.
+pub(super) const TOLD_ROWS: usize = 128;
 
 impl Stepper {
     /// Room for the largest run there may be.
@@ -66,7 +67,7 @@ impl Stepper {
             logits,
             chosen: allocate(integers(size.slots))?,
             row: allocate(scores(1))?,
-            told: allocate(scores(MOST_TOLD))?,
+            told: allocate(scores(TOLD_ROWS))?,
             widened: Vec::new(),
             call: None,
             telling: None,

@@ -76,7 +76,7 @@ impl Compiler {
             self.factory.limits().clone(),
         );
         let mut matcher = Matcher::new(parser);
-        let mask = Mask::next(&mut matcher).map_err(|error| source.refused(&error))?;
+        let mask = Mask::next(&mut matcher).map_err(|error| source.not_compiled(&error))?;
         let compiled = Compiled { matcher, mask };
         self.compiled.truncate(REMEMBERED - 1);
         self.compiled.push_front((source.clone(), compiled.clone()));

@@ -9,34 +9,18 @@ use std::fmt::Write as _;
 use std::iter::Peekable;
 use std::str::Chars;
 
+use super::limits::Depth;
+use super::mistake::{Mistake, Place};
+use super::translated::Translated;
+
 /// The rule that describes the whole text, and its name in the matcher's notation.
 const ROOT: &str = "root";
 const START: &str = "start";
 
-/// What is wrong with a grammar, and where, line and column counted from 1.
-#[derive(Debug)]
-pub(super) struct Mistake {
-    at: Place,
-    what: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    line: usize,
-    column: usize,
-}
-
-impl std::fmt::Display for Mistake {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Place { line, column } = self.at;
-        write!(formatter, "line {line}, column {column}: {}", self.what)
-    }
-}
-
-/// The grammar in the matcher's notation, a line for each rule.
-pub(super) fn to_lark(grammar: &str) -> Result<String, Mistake> {
+/// Translates a grammar.
+pub(super) fn translate(grammar: &str) -> Result<Translated, Mistake> {
     let mut reader = Reader::new(grammar);
-    let mut lark = String::new();
+    let (mut lark, mut names) = (String::new(), Vec::new());
     reader.skip_space();
     while reader.peek().is_some() {
         let at = reader.at;
@@ -45,6 +29,7 @@ pub(super) fn to_lark(grammar: &str) -> Result<String, Mistake> {
         if !reader.takes("::=") {
             return Err(reader.unexpected("`::=`"));
         }
+        reader.depth.begin_rule(at)?;
         let rule = reader.rule(&name, at);
         if std::mem::replace(&mut rule.is_defined, true) {
             return Err(Mistake { at, what: format!("rule `{name}` is defined twice") });
@@ -52,17 +37,19 @@ pub(super) fn to_lark(grammar: &str) -> Result<String, Mistake> {
         let number = rule.number;
         let body = reader.alternatives()?;
         let _ = writeln!(lark, "{}: {body}", lark_name(&name, number));
+        names.push(name);
     }
     let at = reader.at;
     if !reader.rules.contains_key(ROOT) {
         return Err(Mistake { at, what: format!("no rule is called `{ROOT}`") });
     }
-    match reader.rules.iter().find(|(_, rule)| !rule.is_defined) {
-        None => Ok(lark),
-        Some((name, rule)) => {
-            Err(Mistake { at: rule.first, what: format!("no rule is called `{name}`") })
-        }
+    if let Some((name, rule)) = reader.rules.iter().find(|(_, rule)| !rule.is_defined) {
+        return Err(Mistake { at: rule.first, what: format!("no rule is called `{name}`") });
     }
+    let mut numbered: Vec<_> = reader.rules.into_iter().collect();
+    numbered.sort_unstable_by_key(|(_, rule)| rule.number);
+    let numbered = numbered.into_iter().map(|(name, _)| name).collect();
+    Ok(Translated { lark, names, numbered })
 }
 
 /// The matcher wants names in small letters.
@@ -82,13 +69,17 @@ struct Rule {
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
     at: Place,
+    depth: Depth,
     rules: BTreeMap<String, Rule>,
 }
 
 impl<'a> Reader<'a> {
     fn new(grammar: &'a str) -> Self {
-        let at = Place { line: 1, column: 1 };
-        Self { rest: grammar.chars().peekable(), at, rules: BTreeMap::new() }
+        Self::at(grammar.chars().peekable(), Place::FIRST)
+    }
+
+    fn at(rest: Peekable<Chars<'a>>, at: Place) -> Self {
+        Self { rest, at, depth: Depth::default(), rules: BTreeMap::new() }
     }
 
     fn peek(&mut self) -> Option<char> {
@@ -97,11 +88,7 @@ impl<'a> Reader<'a> {
 
     fn next(&mut self) -> Option<char> {
         let next = self.rest.next()?;
-        if next == '\n' {
-            self.at = Place { line: self.at.line + 1, column: 1 };
-        } else {
-            self.at.column += 1;
-        }
+        self.at.pass(next);
         Some(next)
     }
 
@@ -132,21 +119,27 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The name of a rule. A dot is part of it only within: behind it stands for any character.
     fn name(&mut self) -> Option<String> {
-        let begins = |letter: char| letter.is_ascii_alphabetic() || letter == '_';
-        self.peek().filter(|letter| begins(*letter))?;
-        let goes_on = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+        let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
         let mut name = String::new();
-        while let Some(letter) = self.peek().filter(|letter| goes_on(*letter)) {
+        while let Some(letter) = self.peek() {
+            let is_within = || {
+                let next = self.rest.clone().nth(1);
+                letter == '.' && !name.is_empty() && next.is_some_and(is_of_name)
+            };
+            if !is_of_name(letter) && !is_within() {
+                break;
+            }
             name.push(letter);
             self.next();
         }
-        Some(name)
+        (!name.is_empty()).then_some(name)
     }
 
     /// Whether what comes next is another rule, whose name and `::=` are read on a copy.
     fn is_at_rule(&mut self) -> bool {
-        let mut ahead = Reader { rest: self.rest.clone(), at: self.at, rules: BTreeMap::new() };
+        let mut ahead = Reader::at(self.rest.clone(), self.at);
         ahead.name().is_some() && {
             ahead.skip_space();
             ahead.takes("::=")
@@ -186,6 +179,7 @@ impl<'a> Reader<'a> {
         Ok(if items.is_empty() { r#""""#.to_owned() } else { items.join(" ") })
     }
 
+    /// One thing in the matcher's notation, which may be repeated as it is.
     fn item(&mut self) -> Result<String, Mistake> {
         let at = self.at;
         if let Some(name) = self.name() {
@@ -200,6 +194,7 @@ impl<'a> Reader<'a> {
                 Ok("/(?s:.)/".to_owned())
             }
             Some('(') => {
+                self.depth.open(at)?;
                 self.next();
                 if self.peek() == Some('=') {
                     return Err(Mistake { at, what: "look-ahead is not supported".into() });
@@ -211,6 +206,7 @@ impl<'a> Reader<'a> {
                         at.line, at.column
                     )));
                 }
+                self.depth.close();
                 Ok(format!("({group})"))
             }
             _ => Err(self.unexpected("a string, a class of characters, a rule or a group")),
@@ -222,7 +218,7 @@ impl<'a> Reader<'a> {
         match self.peek() {
             Some(sign @ ('*' | '+' | '?')) => {
                 self.next();
-                Ok(format!("({item}){sign}"))
+                Ok(format!("{item}{sign}"))
             }
             Some('{') => {
                 let at = self.at;
@@ -241,7 +237,7 @@ impl<'a> Reader<'a> {
                     (_, Some(0)) => Ok(r#""""#.to_owned()),
                     (least, most) => {
                         let most = most.map_or(String::new(), |most| most.to_string());
-                        Ok(format!("({item}){{{},{most}}}", least.unwrap_or(0)))
+                        Ok(format!("{item}{{{},{most}}}", least.unwrap_or(0)))
                     }
                 }
             }
@@ -249,7 +245,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How often something may come; at most as often as a text may have tokens, and then some.
+    /// How often something comes, a number that is far above any use and far below any overflow.
     fn number(&mut self) -> Result<Option<u32>, Mistake> {
         const MOST: u32 = 100_000;
         self.skip_space();
@@ -286,6 +282,7 @@ impl<'a> Reader<'a> {
         self.next();
         Ok(match characters.len() {
             0 => r#""""#.to_owned(),
+            1 => characters.swap_remove(0),
             // Repeated as a whole.
             _ => format!("({})", characters.join(" ")),
         })
@@ -397,9 +394,9 @@ mod tests {
         let grammar =
             "# numbers\nroot ::= num-ber (\",\" num-ber)* |\n  \"\"\nnum-ber ::= [1-9\\]-] .{2,}";
         assert_eq!(
-            to_lark(grammar).unwrap(),
-            "start: rule_1 (((/[\\x{2C}]/) rule_1))* | \"\"\n\
-             rule_1: /[\\x{31}-\\x{39}\\x{5D}\\x{2D}]/ (/(?s:.)/){2,}\n"
+            translate(grammar).unwrap().lark,
+            "start: rule_1 (/[\\x{2C}]/ rule_1)* | \"\"\n\
+             rule_1: /[\\x{31}-\\x{39}\\x{5D}\\x{2D}]/ /(?s:.)/{2,}\n"
         );
     }
 
@@ -429,8 +426,45 @@ mod tests {
             ("root ::= <tool>", "line 1, column 10: expected a string,"),
             ("root ::= \"a\" )", "line 1, column 14: expected the name of a rule, found ')'"),
         ] {
-            let found = to_lark(grammar).unwrap_err().to_string();
+            let found = translate(grammar).unwrap_err().to_string();
             assert!(found.contains(mistake), "{grammar:?}: {found}");
         }
+    }
+
+    #[test]
+    fn a_dot_behind_a_name_is_any_character_and_digits_may_begin_one() {
+        let lark = |grammar| translate(grammar).unwrap().lark;
+        assert_eq!(
+            lark("root ::= 2d.\n2d ::= \"a\""),
+            "start: rule_1 /(?s:.)/\nrule_1: /[\\x{61}]/\n"
+        );
+        assert_eq!(lark("root ::= a.b\na.b ::= ."), "start: rule_1\nrule_1: /(?s:.)/\n");
+        assert_eq!(
+            lark("root ::= a.{2}\na ::= ."),
+            "start: rule_1 /(?s:.)/{2,2}\nrule_1: /(?s:.)/\n"
+        );
+    }
+
+    #[test]
+    fn what_nests_too_deep_is_told_with_its_place_whatever_stands_in_strings() {
+        let nested =
+            |depth: usize| format!("root ::= {}\"ab\"{}", "(".repeat(depth), ")".repeat(depth));
+        assert!(translate(&nested(27)).is_ok());
+        let mistake = translate(&nested(28)).unwrap_err().to_string();
+        assert_eq!(mistake, "line 1, column 37: brackets nest more than 27 deep");
+        let hidden = format!("root ::= {}", "(\")\"".repeat(260_000));
+        let mistake = translate(&hidden).unwrap_err().to_string();
+        assert_eq!(mistake, "line 1, column 118: brackets nest more than 27 deep");
+    }
+
+    #[test]
+    fn a_grammar_has_only_so_many_rules() {
+        let chain = |rules: usize| {
+            let rule = |number| format!("r{number} ::= r{}\n", number + 1);
+            let rules: String = (0..rules).map(rule).collect();
+            translate(&format!("root ::= r0\n{rules}r{} ::= .", 9999))
+        };
+        let mistake = chain(60_000).unwrap_err().to_string();
+        assert!(mistake.contains("line 2001, column 1: the grammar is too large"), "{mistake}");
     }
 }

@@ -6,7 +6,7 @@ use consort_stage::{Error, Result};
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
-use super::{ebnf, structural_tag};
+use super::{ebnf, lark, limits, structural_tag};
 use crate::llm::fields::wrong;
 
 /// The input that says of which kind a guide is.
@@ -16,8 +16,6 @@ pub(crate) const GUIDE: &str = "guided_decoding_guide";
 
 /// How long a guide may be, in bytes: many times the largest schemas in use.
 const LONGEST: usize = 1 << 20;
-/// How deep its brackets may nest, because what reads them recurs.
-const DEEPEST: usize = 200;
 
 /// What may stand between two parts of a JSON text: enough for any indentation, and bounded, since
 /// models that are unsure of what comes next go on with spaces for ever.
@@ -114,6 +112,7 @@ impl Source {
                 if !schema.is_object() {
                     return Err(self.refused("a schema is an object"));
                 }
+                limits::check_schema(&schema).map_err(|reason| self.refused(&reason))?;
                 Ok(of_schema(schema))
             }
             Kind::Regex => {
@@ -122,11 +121,15 @@ impl Source {
                 Ok(TopLevelGrammar::from_lark(format!("start: /{expression}/")))
             }
             Kind::Choice => Ok(TopLevelGrammar::from_lark(self.choices()?)),
-            Kind::Lark => Ok(TopLevelGrammar::from_lark(self.text.to_string())),
+            Kind::Lark => {
+                lark::check(&self.text).map_err(|mistake| self.refused(&mistake.to_string()))?;
+                Ok(TopLevelGrammar::from_lark(self.text.to_string()))
+            }
             Kind::Ebnf => {
-                let lark = ebnf::to_lark(&self.text);
-                let lark = lark.map_err(|mistake| self.refused(&mistake.to_string()))?;
-                Ok(TopLevelGrammar::from_lark(lark))
+                let translated = ebnf::translate(&self.text);
+                let translated =
+                    translated.map_err(|mistake| self.refused(&mistake.to_string()))?;
+                Ok(TopLevelGrammar::from_lark(translated.lark))
             }
             Kind::StructuralTag => {
                 let lark = structural_tag::to_lark(&self.text, lay_out);
@@ -153,8 +156,19 @@ impl Source {
         Err(self.refused(&format!("line {line}, column {column}: {reason}")))
     }
 
+    /// The error for a guide of which the matcher says that it cannot be followed.
+    pub(super) fn not_compiled(&self, reason: &str) -> Error {
+        match self.kind {
+            Kind::Ebnf => match ebnf::translate(&self.text) {
+                Ok(translated) => self.refused(&translated.in_its_words(reason)),
+                Err(_) => self.refused(reason),
+            },
+            _ => self.refused(reason),
+        }
+    }
+
     /// The error for a guide that cannot be followed.
-    pub(super) fn refused(&self, reason: &str) -> Error {
+    fn refused(&self, reason: &str) -> Error {
         let what = match self.kind {
             Kind::Json | Kind::JsonObject | Kind::JsonSchema => "a JSON schema",
             Kind::Regex => "a regular expression",
@@ -213,20 +227,7 @@ fn text_of(text: &[u8]) -> Result<&str> {
     if text.len() > LONGEST {
         return Err(wrong(GUIDE, format!("has {} bytes, more than {LONGEST}", text.len())));
     }
-    let text = std::str::from_utf8(text).map_err(|_| wrong(GUIDE, "must be text in UTF-8"))?;
-    let (mut depth, mut deepest) = (0_usize, 0);
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    if deepest > DEEPEST {
-        return Err(wrong(GUIDE, format!("nests {deepest} brackets, more than {DEEPEST}")));
-    }
-    Ok(text)
+    std::str::from_utf8(text).map_err(|_| wrong(GUIDE, "must be text in UTF-8"))
 }
 
 /// The expression without the anchors around it: a text is matched from end to end anyway.
@@ -284,7 +285,8 @@ mod tests {
         assert!(refused("json_schema", "[1]").contains("a schema is an object"));
         assert!(refused("choice", "{}").contains("not a JSON array of strings"));
         assert!(refused("choice", "[]").contains("no choice"));
-        assert!(refused("lark", &"(".repeat(DEEPEST + 1)).contains("nests"));
+        assert!(refused("lark", &"(".repeat(100)).contains("column 28: brackets nest"));
+        assert!(refused("lark", "start: %json {\"a\"").contains("column 8: what follows"));
         assert!(refused("regex", &"a".repeat(LONGEST + 1)).contains("bytes"));
         let alone = Source::read(None, Some(b"a")).unwrap_err();
         assert!(alone.message().contains(TYPE) && alone.input() == Some(GUIDE), "{alone}");

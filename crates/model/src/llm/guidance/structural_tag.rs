@@ -5,6 +5,12 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::limits;
+
+/// How many triggers a text may have, and how many structures: each trigger is compared with all of
+/// both, and each structure is a grammar of its own.
+const MOST: usize = 256;
+
 /// What `guided_decoding_guide` holds, as in xgrammar and TensorRT-LLM.
 #[derive(Deserialize)]
 struct StructuralTag {
@@ -66,6 +72,11 @@ fn check_triggers(tag: &StructuralTag) -> Result<(), String> {
     if tag.structures.is_empty() || tag.triggers.is_empty() {
         return Err("it has no `structures`, or no `triggers`".into());
     }
+    for (name, count) in [("structures", tag.structures.len()), ("triggers", tag.triggers.len())] {
+        if count > MOST {
+            return Err(format!("it has {count} `{name}`, more than {MOST}"));
+        }
+    }
     for (index, trigger) in tag.triggers.iter().enumerate() {
         if trigger.is_empty() {
             return Err(format!("`triggers[{index}]` is empty"));
@@ -95,6 +106,7 @@ fn schema(schema: Value, index: usize, with_layout: impl Fn(&mut Value)) -> Resu
     if !schema.is_object() {
         return Err(format!("{name} is no object"));
     }
+    limits::check_schema(&schema).map_err(|reason| format!("{name}: {reason}"))?;
     with_layout(&mut schema);
     Ok(schema.to_string())
 }

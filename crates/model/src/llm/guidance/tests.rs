@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use consort_stage::Code;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -277,6 +277,16 @@ fn tags_that_no_text_could_have_are_refused() {
         let error = compiled(&mut guidance, "structural_tag", &guide.to_string()).err().unwrap();
         assert!(error.message().contains(part), "{error}");
     }
+    let many: Vec<_> = (0..300).map(|number| format!("<{number:03}")).collect();
+    let structures: Vec<_> = many.iter().map(|begin| item(begin)).collect();
+    for (triggers, structures, part) in [
+        (&many[..], &structures[..], "it has 300 `structures`, more than 256"),
+        (&many[..], &structures[..9], "it has 300 `triggers`, more than 256"),
+    ] {
+        let guide = json!({"triggers": triggers, "structures": structures}).to_string();
+        let error = compiled(&mut guidance, "structural_tag", &guide).err().unwrap();
+        assert!(error.message().contains(part), "{error}");
+    }
     let error = compiled(&mut guidance, "structural_tag", r#"{"format": {}}"#).err().unwrap();
     assert!(error.message().contains("`format` is not supported"), "{error}");
 }
@@ -332,4 +342,95 @@ fn there_is_room_for_the_guides_of_all_texts_that_there_can_be() {
     let source = Source::read(Some(b"json"), None).unwrap().unwrap();
     let guides: Vec<_> = (0..texts).map(|_| guidance.guide(source.clone())).collect();
     assert!(guides.iter().all(Result::is_ok));
+}
+
+/// Names that are in order.
+fn name(index: usize) -> String {
+    let letter = |place: u32| char::from(b'a' + (index / 26_usize.pow(place) % 26) as u8);
+    (0..4).rev().map(letter).collect()
+}
+
+/// Rules of which each is the next.
+fn chain(rules: usize, between: &str, body: impl Fn(&str) -> String) -> String {
+    let rule = |index| format!("{}{between}{}\n", name(index), body(&name(index + 1)));
+    let rules_of_it: String = (0..rules).map(rule).collect();
+    format!("{rules_of_it}{}{between}\"x\"\n", name(rules))
+}
+
+/// A schema whose references lead from one to the next, each through so many of these parts.
+fn references(links: usize, parts: usize, part: impl Fn(Value) -> Value) -> String {
+    let mut definitions = serde_json::Map::new();
+    for index in 0..links {
+        let link = json!({"$ref": format!("#/$defs/{}", index + 1)});
+        let nested = (0..parts).fold(link, |inner, _| part(inner));
+        definitions.insert(index.to_string(), nested);
+    }
+    definitions.insert(links.to_string(), json!({"type": "null"}));
+    json!({"$ref": "#/$defs/0", "$defs": definitions}).to_string()
+}
+
+#[test]
+fn no_guide_leads_so_deep_that_the_stack_ends() {
+    let (_folder, mut guidance) = guidance();
+    let same = str::to_owned;
+    let nested = |next: &str| format!("{}{next}{}", "(".repeat(27), ")".repeat(27));
+    let object = |inner| json!({"properties": {"a": inner}});
+    let list = |inner| json!({"items": inner});
+    let refused = [
+        ("ebnf_grammar", format!("root ::= {}", "(\")\"".repeat((1 << 18) - 3))),
+        ("ebnf_grammar", format!("root ::= aaaa\n{}", chain(60_000, " ::= ", same))),
+        ("lark", format!("start: aaaa\n{}", chain(90_000, ":", same))),
+        ("lark", format!("start: AAAA\n{}", chain(90_000, ":", same).to_uppercase())),
+        ("lark", format!("start: {}", "a{\"}\",".repeat(150_000))),
+        ("lark", format!("start::_: \"a\" %if {}", "not(".repeat(200_000))),
+        ("lark", format!("start: %json {}", references(25_000, 0, list))),
+        ("json_schema", references(25_000, 0, list)),
+        ("json_schema", references(100, 50, object)),
+        (
+            "structural_tag",
+            format!(
+                r#"{{"triggers": ["<"], "structures": [{{"begin": "<", "end": "", "schema": {}}}]}}"#,
+                references(25_000, 0, list)
+            ),
+        ),
+    ];
+    for (kind, text) in refused {
+        assert!(text.len() <= 1 << 20, "{kind} has {} bytes", text.len());
+        let error = compiled(&mut guidance, kind, &text).err().unwrap();
+        assert_eq!(error.code(), Code::InvalidInput, "{error}");
+        let is_told = ["nest more than", "too large", "levels"];
+        assert!(is_told.iter().any(|told| error.message().contains(told)), "{error}");
+    }
+    // As deep as it may be.
+    let taken = [
+        ("ebnf_grammar", format!("root ::= aaaa\n{}", chain(1990, " ::= ", same))),
+        ("ebnf_grammar", format!("root ::= aaaa\n{}", chain(70, " ::= ", nested))),
+        ("lark", format!("start: aaaa\n{}", chain(1990, ":", same))),
+        ("lark", format!("start: aaaa\n{}", chain(70, ":", nested))),
+        ("lark", format!("start: AAAA\n{}", chain(1990, ":", same).to_uppercase())),
+        ("json_schema", references(1990, 0, list)),
+        ("json_schema", references(36, 50, object)),
+        ("json_schema", references(38, 100, list)),
+        ("regex", format!("{}a{}", "(".repeat(240), ")".repeat(240))),
+        ("regex", format!("{}a{}", "(a?".repeat(60), "){0,2}".repeat(60))),
+    ];
+    for (kind, text) in taken {
+        if let Err(error) = compiled(&mut guidance, kind, &text) {
+            panic!("{kind}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_the_matcher_refuses_in_ebnf_is_said_with_the_names_of_its_rules() {
+    let (_folder, mut guidance) = guidance();
+    let mut refused = |grammar: &str| {
+        let error = compiled(&mut guidance, "ebnf_grammar", grammar).err().unwrap();
+        assert!(!error.message().contains("rule_"), "{error}");
+        error.message().to_owned()
+    };
+    let endless = refused("root ::= item\nitem ::= item");
+    assert!(!endless.contains("start"), "{endless}");
+    let large = format!("root ::= item\n# it\nitem ::= \"{}\"", "a".repeat(600_000));
+    assert!(refused(&large).contains("in the rule `item`: grammar size"), "{large}");
 }

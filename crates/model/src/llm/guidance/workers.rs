@@ -8,9 +8,6 @@ use std::time::Duration;
 
 use consort_stage::{Code, Error, Result};
 
-/// What a thread needs for the recursion of the deepest guide that is taken.
-const STACK_SIZE: usize = 16 << 20;
-
 /// What is to be done, as long as somebody has the other end of it.
 struct Task {
     wanted: Weak<()>,
@@ -28,13 +25,17 @@ pub(super) struct Pending<T> {
 pub(super) struct Workers(SyncSender<Task>);
 
 impl Workers {
-    /// So many threads, before which so many tasks may wait.
-    pub(super) fn start(name: &str, threads: usize, capacity: usize) -> Result<Self> {
+    /// So many threads of a name, with stacks of so many bytes, before which so many tasks may wait.
+    pub(super) fn start(
+        (name, stack_size): (&str, usize),
+        threads: usize,
+        capacity: usize,
+    ) -> Result<Self> {
         let (sender, tasks) = mpsc::sync_channel::<Task>(capacity);
         let tasks = Arc::new(Mutex::new(tasks));
         for _ in 0..threads {
             let tasks = Arc::clone(&tasks);
-            let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK_SIZE);
+            let thread = thread::Builder::new().name(name.to_owned()).stack_size(stack_size);
             thread.spawn(move || work(&tasks)).map_err(|error| {
                 Error::unavailable(format!(
                     "a thread for structured output does not start: {error}"
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_task_that_breaks_down_takes_nothing_with_it() {
-        let workers = Workers::start("test", 1, 4).unwrap();
+        let workers = Workers::start(("test", 1 << 20), 1, 4).unwrap();
         let broken = workers.submit(|| -> u8 { panic!("on purpose") }).unwrap();
         let whole = workers.submit(|| 7).unwrap();
         assert!(broken.wait(LONG).is_err());
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded() {
-        let workers = Workers::start("test", 1, 1).unwrap();
+        let workers = Workers::start(("test", 1 << 20), 1, 1).unwrap();
         let (hold, held) = mpsc::channel::<()>();
         let first = workers.submit(move || held.recv()).unwrap();
         let refused = (0..3).map(|_| workers.submit(|| ())).find_map(Result::err);
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_any_more_is_not_done() {
-        let workers = Workers::start("test", 1, 4).unwrap();
+        let workers = Workers::start(("test", 1 << 20), 1, 4).unwrap();
         let (hold, held) = mpsc::channel::<()>();
         let first = workers.submit(move || held.recv()).unwrap();
         let (done, was_done) = mpsc::channel();
