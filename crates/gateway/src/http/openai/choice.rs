@@ -32,8 +32,10 @@ pub(super) struct Choice {
     stop: Stop,
     log_probs: Option<LogProbs>,
     pace: Option<Pace>,
-    /// The prompt, until the model has told its tokens.
-    untold: Option<Prompt>,
+    /// The prompt that comes before the text, until it is shown or the model has told its tokens.
+    untold: Option<Arc<Prompt>>,
+    /// Whether the model tells the tokens of the prompt.
+    tells_prompt: bool,
     /// What comes before the text, and its tokens.
     echo: (String, Vec<Token>),
     max_tokens: Option<i64>,
@@ -51,21 +53,18 @@ impl Choice {
     pub(super) fn new(
         responses: Responses,
         sampling: &Sampling,
-        echo: Option<Prompt>,
+        echo: Option<Arc<Prompt>>,
         pace: Pace,
     ) -> Self {
-        let (untold, echo) = match echo {
-            Some(Prompt::Text(text)) if sampling.prompt_log_probs.is_none() => (None, text),
-            untold => (untold, String::new()),
-        };
         Self {
             responses: Some(responses),
             characters: Characters::default(),
             stop: Stop::new(Arc::new(Words::new(&sampling.stop))),
             log_probs: sampling.log_probs.map(|_| LogProbs::default()),
             pace: Some(pace),
-            untold,
-            echo: (echo, Vec::new()),
+            untold: echo,
+            tells_prompt: sampling.prompt_log_probs.is_some(),
+            echo: (String::new(), Vec::new()),
             max_tokens: sampling.max_tokens,
             usage: Usage::UNKNOWN,
             is_cut: false,
@@ -117,7 +116,13 @@ impl Choice {
     /// More of the text, with its tokens; nothing when there is neither.
     fn show(&mut self, mut text: String) -> Option<Event> {
         let has_ended = self.responses.is_none() && !self.is_cut;
-        let (echo, echoed) = std::mem::take(&mut self.echo);
+        let (mut echo, echoed) = std::mem::take(&mut self.echo);
+        // Copied no sooner than this, for a model may refuse a prompt that is long.
+        if !self.tells_prompt
+            && let Some(Prompt::Text(prompt)) = self.untold.take().as_deref()
+        {
+            echo.clone_from(prompt);
+        }
         let tokens = self.log_probs.as_mut().map(|log_probs| {
             let mut tokens = echoed;
             tokens.extend(log_probs.shown(&text));
@@ -135,8 +140,8 @@ impl Choice {
     /// The text that a response adds. At a stop word the responses are dropped, which stops the model.
     fn read(&mut self, response: &Response) -> Result<String, Error> {
         self.count(response);
-        if let Some(prompt) = self.untold.take() {
-            self.echo = prompt_log_probs::read(response, prompt)?;
+        if let Some(prompt) = self.untold.take_if(|_| self.tells_prompt) {
+            self.echo = prompt_log_probs::read(response, &prompt)?;
             let characters = self.echo.0.chars().count();
             self.log_probs.iter_mut().for_each(|it| it.begin_behind(characters));
         }

@@ -1,5 +1,7 @@
 //! `POST /v1/completions`: continues one text or several.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 
@@ -49,6 +51,7 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     if echoes {
         sampling.prompt_log_probs = of_prompt(&sampling, &prompts);
     }
+    let prompts = prompts.into_iter().map(Arc::new).collect();
     let mut generation = Generation { model, prompts, sampling, echoes };
     generation.take_rest(fields)?;
     tell_end(&mut generation);

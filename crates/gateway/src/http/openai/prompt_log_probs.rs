@@ -28,7 +28,7 @@ pub(super) fn outputs(
 }
 
 /// The text of a prompt and its tokens, from the first response to it.
-pub(super) fn read(response: &Response, prompt: Prompt) -> Result<(String, Vec<Token>)> {
+pub(super) fn read(response: &Response, prompt: &Prompt) -> Result<(String, Vec<Token>)> {
     let (Some(tokens), Some(values)) = (response.output(TOKENS), response.output(VALUES)) else {
         return Err(Error::internal("the model does not tell the tokens of a prompt"));
     };
@@ -42,7 +42,7 @@ pub(super) fn read(response: &Response, prompt: Prompt) -> Result<(String, Vec<T
         Prompt::Text(text) => {
             let mut places = Places { text: text.as_bytes(), at: 0, characters: 0 };
             let starts = tokens.iter().map(|token| places.next(token)).collect();
-            (text, starts)
+            (text.clone(), starts)
         }
         Prompt::Tokens(_) => spelled(&tokens),
     };
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn the_first_token_has_no_probability_and_no_others() {
         let told = response(&["a", "b", "c"], vec![-1.0, -2.0], &["x", "y", "z", "w"]);
-        let (text, tokens) = read(&told, Prompt::Tokens(vec![1, 2, 3])).unwrap();
+        let (text, tokens) = read(&told, &Prompt::Tokens(vec![1, 2, 3])).unwrap();
         assert_eq!(text, "abc");
         let values: Vec<_> = tokens.iter().map(|token| token.said.value).collect();
         assert_eq!(values, [None, Some(-1.0), Some(-2.0)]);
@@ -151,7 +151,7 @@ mod tests {
         let (text, starts) = spelled(&[b"\x9f", b"a\xc3", b"\xa9b", b"\xf0"]);
         assert_eq!((text.as_str(), starts), ("\u{fffd}aéb\u{fffd}", vec![0, 1, 2, 4]));
         let single = response(&["a"], vec![], &[]);
-        assert_eq!(read(&single, Prompt::Text("a".into())).unwrap().1.len(), 1);
+        assert_eq!(read(&single, &Prompt::Text("a".into())).unwrap().1.len(), 1);
     }
 
     #[test]
@@ -159,12 +159,12 @@ mod tests {
         let prompt = || Prompt::Text("ab".into());
         let mut few = response(&["a", "b"], vec![-1.0], &["x"]);
         few.outputs[0] = Tensor::from_strings(TOKENS, &[1, 1], &["a"]);
-        assert!(read(&few, prompt()).is_err());
+        assert!(read(&few, &prompt()).is_err());
         let mut uneven = response(&["a", "b", "c"], vec![-1.0, -1.0], &["x", "y"]);
         uneven.outputs[2] = Tensor::from_strings(OTHER_TOKENS, &[1, 1, 1], &["x"]);
-        assert!(read(&uneven, prompt()).is_err());
+        assert!(read(&uneven, &prompt()).is_err());
         uneven.outputs[3] = Tensor::from_vec(OTHER_VALUES, &[1, 1, 1], vec![-0.5_f32]);
-        assert!(read(&uneven, prompt()).is_err());
-        assert!(read(&Response::only(Vec::new()), prompt()).is_err());
+        assert!(read(&uneven, &prompt()).is_err());
+        assert!(read(&Response::only(Vec::new()), &prompt()).is_err());
     }
 }

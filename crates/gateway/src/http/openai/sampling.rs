@@ -64,10 +64,14 @@ impl Sampling {
         })
     }
 
-    /// The settings of one choice of a prompt.
-    pub(super) fn of_choice(&self, choice: usize) -> impl Iterator<Item = Setting> {
-        let seed = self.seed.map(|seed| seed.wrapping_add(choice as i64));
-        let seed = seed.map(|seed| Setting::new("seed", "random_seed", Input::Integer(seed)));
+    /// The setting that tells one choice of a prompt from the others.
+    pub(super) fn of_choice(&self, choice: usize) -> Option<Setting> {
+        let seed = self.seed?.wrapping_add(choice as i64);
+        Some(Setting::new("seed", "random_seed", Input::Integer(seed)))
+    }
+
+    /// The settings of every choice.
+    pub(super) fn of_all(&self) -> impl Iterator<Item = Setting> {
         let tokens = self.max_tokens.map(Input::Integer);
         let tokens = tokens.map(|tokens| Setting::new("max_tokens", "max_tokens", tokens));
         let log_probs = self.log_probs.into_iter().flat_map(|alternatives| {
@@ -80,7 +84,7 @@ impl Sampling {
             let count = Input::Integer(alternatives as i64);
             Setting::new(self.field_of_prompt(), prompt_log_probs::ASKED, count)
         });
-        self.settings.iter().cloned().chain(seed).chain(tokens).chain(log_probs).chain(of_prompt)
+        self.settings.iter().cloned().chain(tokens).chain(log_probs).chain(of_prompt)
     }
 
     /// The field that asks for what is needed of the prompt's tokens.
