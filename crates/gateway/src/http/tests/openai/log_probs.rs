@@ -156,6 +156,13 @@ fn an_echo_tells_the_tokens_of_its_prompt() {
             r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"é fg","logprobs":null,"finish_reason":"length"},{"index":1,"text":"é fg","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":0,"total_tokens":4}}"#
         ]],
     );
+    // A single token that nothing is told of ends the text where it does.
+    asked(
+        r#""prompt":[1,5,6,7],"echo":true,"max_tokens":1"#,
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"<s>é fg!","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":1,"total_tokens":5}}"#
+        ]],
+    );
     // An end that the request names stays.
     asked(
         r#""prompt":"é fg","echo":true,"max_tokens":1,"logprobs":0,"end_id":3"#,
@@ -170,6 +177,7 @@ fn an_echo_tells_the_tokens_of_its_prompt() {
          [Some([1, 5, 6, 7]), Some([3]), None, Some([0])]
         é fg [None, Some([0]), None, Some([0])]
         é fg [None, Some([0]), None, Some([0])]
+         [Some([1, 5, 6, 7]), Some([1]), None, Some([0])]
         é fg [None, Some([1]), Some([3]), Some([0])]"]]
     .assert_eq(&seen.lock().unwrap().join("\n"));
 }
