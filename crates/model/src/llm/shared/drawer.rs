@@ -18,6 +18,9 @@ use crate::llm::drawing::{self, BEFORE, DRAWN, DRAWN_PROBABILITIES, LOTS};
 
 /// How many numbers the graph works with at once at most: 128 MB of each of a handful of tensors.
 const MOST_NUMBERS: usize = 1 << 25;
+/// How many runs of the model pass before another is tried where one failed: what was lacking may be
+/// there again then, and till then nothing is lost on trying.
+const RESTED: usize = 256;
 /// How many lots a row has at most.
 const MOST_LOTS: usize = size_of::<Lots>() / size_of::<f32>();
 
@@ -35,15 +38,19 @@ pub(in crate::llm) struct Drawer {
     tokens: BlockId,
     probabilities: BlockId,
     before: BlockId,
-    /// The prepared runs: over how many rows, with how many lots, and whether again; and the first
-    /// of the rows.
-    calls: BTreeMap<(usize, usize, bool), (CallId, usize)>,
+    /// How many numbers it works with at once at most.
+    most_numbers: usize,
+    /// The prepared runs: from which place of the blocks on, over how many rows, and with how many
+    /// lots; and the first of the rows.
+    calls: BTreeMap<(usize, usize, usize), (CallId, usize)>,
     /// The lots of each row of the last run, and what they fell on; how many of each.
     asked: Vec<Lots>,
     count: usize,
     drawn: Vec<Drawn>,
-    /// Whether a run has failed, for want of memory, after which none is tried any more.
-    is_broken: bool,
+    /// How many runs of the model pass until another is tried, since one failed, as for want of
+    /// memory; and whether that has been said.
+    rests: usize,
+    is_reported: bool,
 }
 
 impl Drawer {
@@ -61,17 +68,20 @@ impl Drawer {
             tokens: allocate(MOST_LOTS * size_of::<i64>())?,
             probabilities: allocate(size_of::<Lots>())?,
             before: allocate(size_of::<Lots>())?,
+            most_numbers: MOST_NUMBERS,
             calls: BTreeMap::new(),
             asked: Vec::with_capacity(size.slots),
             count: 0,
             drawn: Vec::with_capacity(MOST_LOTS),
-            is_broken: false,
+            rests: 0,
+            is_reported: false,
         })
     }
 
     /// Forgets what was drawn: the logits are those of another run.
     pub(in crate::llm) fn forget(&mut self) {
         self.count = 0;
+        self.rests = self.rests.saturating_sub(1);
     }
 
     /// Finds what these lots, or the first of them, fall on in one of a run's rows, whose places
@@ -86,7 +96,7 @@ impl Drawer {
         (asked, (first, rows)): Asked<'_>,
         (index, lots): (usize, Lots),
     ) -> bool {
-        let row = asked.get(index).filter(|_| !self.is_broken);
+        let row = asked.get(index).filter(|_| self.rests == 0);
         let Some((place, wants)) = row.copied() else {
             return false;
         };
@@ -97,7 +107,7 @@ impl Drawer {
         let wanted = if matches!(wants, Wants::Free { .. }) { 1 } else { most };
         let drawn = if self.count < wanted {
             self.write_all(buffers, asked, (first, rows), wanted);
-            self.run(buffers, logits, (first, rows), (wanted, false))
+            self.run_all(buffers, logits, (first, rows), wanted)
         } else {
             Ok(())
         };
@@ -105,23 +115,32 @@ impl Drawer {
         let drawn = match drawn {
             Ok(()) if !is_told => {
                 self.write(buffers, self.size.slots, (temperature, lots), most);
-                self.run(buffers, logits, (place, 1), (most, true))
+                self.run(buffers, logits, (place, 1), (self.size.slots, most))
             }
             other => other,
         };
         if let Err(error) = drawn {
-            tracing::error!(
-                "tokens cannot be drawn on the card, and every logit is read instead: {error}"
-            );
-            self.is_broken = true;
+            self.rest(&error);
             return false;
         }
         if is_told {
-            self.read(buffers, (place - first) * self.count, self.count);
+            self.read(buffers, self.start(place - first, self.count), self.count);
         } else {
-            self.read(buffers, self.size.slots * MOST_LOTS, most);
+            self.read(buffers, self.start(self.size.slots, most), most);
         }
         true
+    }
+
+    /// Draws nothing for a while, since a run has failed.
+    fn rest(&mut self, error: &ort::Error) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            tracing::error!(
+                "tokens cannot be drawn on the card; every logit is read instead, and drawing tried \
+                 again every {RESTED} steps: {error}"
+            );
+        }
+        self.count = 0;
+        self.rests = RESTED;
     }
 
     /// What it found last.
@@ -132,9 +151,20 @@ impl Drawer {
     /// How many lots each of so many rows has: fewer of many, and a power of two, so that no row is
     /// given up sooner beside many others.
     fn most_lots(&self, rows: usize) -> usize {
-        let numbers = rows * drawing::width(self.size.vocabulary);
-        let most = (MOST_NUMBERS / numbers.max(1)).clamp(1, MOST_LOTS);
+        let numbers = rows.min(self.most_rows()) * drawing::width(self.size.vocabulary);
+        let most = (self.most_numbers / numbers.max(1)).clamp(1, MOST_LOTS);
         if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 }
+    }
+
+    /// How many rows a run has.
+    fn most_rows(&self) -> usize {
+        (self.most_numbers / drawing::width(self.size.vocabulary).max(1)).max(1)
+    }
+
+    /// Where the lots of a row begin, and what they fell on: those of all rows lie one behind the
+    /// other, however many each has.
+    fn start(&self, row: usize, count: usize) -> usize {
+        if row == self.size.slots { row * MOST_LOTS } else { row * count }
     }
 
     fn write_all(
@@ -166,22 +196,38 @@ impl Drawer {
         count: usize,
     ) {
         buffers.slice_mut::<f32>(self.coolness)[row] = temperature.recip();
-        // Those of all rows lie one behind the other, however many each has.
-        let start = if row == self.size.slots { row * MOST_LOTS } else { row * count };
+        let start = self.start(row, count);
         let places = &mut buffers.slice_mut::<f32>(self.lots)[start..start + count];
         places.copy_from_slice(&lots[..count]);
     }
 
+    /// Draws so many lots of each of some rows, as many rows at once as may be.
+    fn run_all(
+        &mut self,
+        buffers: &mut Buffers,
+        logits: Logits,
+        (first, rows): (usize, usize),
+        count: usize,
+    ) -> ort::Result<()> {
+        let most = self.most_rows();
+        for row in (0..rows).step_by(most) {
+            let part = (first + row, most.min(rows - row));
+            self.run(buffers, logits, part, (row, count))?;
+        }
+        Ok(())
+    }
+
+    /// Draws so many lots of each of some rows, whose own begin at `row` of the blocks.
     fn run(
         &mut self,
         buffers: &mut Buffers,
         (block, element, vocabulary): Logits,
         (first, rows): (usize, usize),
-        (count, is_again): (usize, bool),
+        (row, count): (usize, usize),
     ) -> ort::Result<()> {
         let offset = element.byte_size(first * vocabulary).unwrap_or(usize::MAX);
         let scores = Part::new((block, offset), element, &[rows, vocabulary]);
-        let key = (rows, count, is_again);
+        let key = (row, rows, count);
         if let Some((call, before)) = self.calls.get_mut(&key) {
             if *before != first {
                 buffers.set_input(*call, 0, &scores)?;
@@ -189,11 +235,11 @@ impl Drawer {
             }
             return buffers.run(&mut self.session, *call, None);
         }
-        let row = if is_again { self.size.slots } else { 0 };
+        let start = self.start(row, count);
         let (float, wide) = (TensorElementType::Float32, TensorElementType::Int64);
         let coolness = Part::new((self.coolness, row * size_of::<f32>()), float, &[rows, 1]);
         let part = |block, element: TensorElementType, shape: &[usize]| {
-            let offset = element.byte_size(row * MOST_LOTS).unwrap_or(usize::MAX);
+            let offset = element.byte_size(start).unwrap_or(usize::MAX);
             Part::new((block, offset), element, shape)
         };
         let inputs = [
@@ -237,5 +283,82 @@ fn draw_of(wants: Wants) -> Option<(f32, Lots)> {
             Some((temperature, lots))
         }
         Wants::Likeliest | Wants::Top(_) | Wants::Logits => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ort::session::builder::SessionBuilder;
+
+    use super::*;
+    use crate::runtime::Runtime;
+
+    const SIZE: Size = Size { slots: 5, context: 8, prefill_tokens: 8, vocabulary: 300 };
+    const FLOAT: TensorElementType = TensorElementType::Float32;
+
+    fn drawer(most_numbers: usize) -> (Buffers, Drawer, Logits) {
+        let environment = &Runtime::get().expect("run `cargo xtask setup`").environment;
+        let model = drawing::graph(FLOAT, SIZE.vocabulary).unwrap();
+        let session = SessionBuilder::new(environment).unwrap().commit_from_memory(&model).unwrap();
+        let mut buffers = Buffers::new().unwrap();
+        let numbers = SIZE.slots * SIZE.vocabulary;
+        let block = buffers.allocate(numbers * size_of::<f32>()).unwrap();
+        let logits = buffers.slice_mut::<f32>(block).iter_mut().enumerate();
+        logits.for_each(|(index, logit)| *logit = (index * 7 % 31) as f32 / 10.0);
+        let drawer = Drawer::new(&mut buffers, session, SIZE).unwrap();
+        (buffers, Drawer { most_numbers, ..drawer }, (block, FLOAT, SIZE.vocabulary))
+    }
+
+    fn asked() -> Vec<(usize, Wants)> {
+        let wants = |place: usize| {
+            let number = place as f32 / 10.0;
+            let lots = [number, 0.9 - number, number / 2.0, 0.5];
+            Wants::Draw { temperature: 1.0 - number, lots }
+        };
+        (0..SIZE.slots).map(|place| (place, wants(place))).collect()
+    }
+
+    /// What the lots of each row fall on, the first of them.
+    fn drawn(buffers: &mut Buffers, drawer: &mut Drawer, logits: Logits) -> Vec<Drawn> {
+        let asked = asked();
+        drawer.forget();
+        let draw = |index: usize| {
+            let (_, lots) = draw_of(asked[index].1).unwrap();
+            let rows = (asked.as_slice(), (0, SIZE.slots));
+            drawer.draw(buffers, logits, rows, (index, lots)).then(|| drawer.drawn()[0])
+        };
+        (0..SIZE.slots).map_while(draw).collect()
+    }
+
+    #[test]
+    fn rows_are_drawn_in_runs_that_work_with_no_more_numbers_than_may_be() {
+        let width = drawing::width(SIZE.vocabulary);
+        let (mut buffers, mut whole, logits) = drawer(MOST_NUMBERS);
+        let expected = drawn(&mut buffers, &mut whole, logits);
+        assert_eq!((expected.len(), whole.calls.len()), (SIZE.slots, 1));
+        for (rows, lots) in [(1, 1), (2, 1), (3, 1), (5, 2), (5, 4)] {
+            let (mut buffers, mut drawer, logits) = drawer(rows * lots * width);
+            assert_eq!(drawn(&mut buffers, &mut drawer, logits), expected, "{rows} rows");
+            assert!(
+                drawer
+                    .calls
+                    .keys()
+                    .all(|(_, rows, count)| { rows * count * width <= drawer.most_numbers })
+            );
+            assert_eq!(drawer.calls.len(), SIZE.slots.div_ceil(rows));
+        }
+    }
+
+    #[test]
+    fn after_a_run_that_failed_others_are_tried_again() {
+        let (mut buffers, mut drawer, logits) = drawer(MOST_NUMBERS);
+        // Rows of three tokens make no blocks.
+        let (asked, unfit) = (asked(), (logits.0, FLOAT, 3));
+        let (_, lots) = draw_of(asked[0].1).unwrap();
+        assert!(!drawer.draw(&mut buffers, unfit, (&asked[..2], (0, 2)), (0, lots)));
+        for _ in 1..RESTED {
+            assert!(drawn(&mut buffers, &mut drawer, logits).is_empty());
+        }
+        assert_eq!(drawn(&mut buffers, &mut drawer, logits).len(), SIZE.slots);
     }
 }
