@@ -78,6 +78,9 @@ impl Default for Penalties {
 /// At these, logits over the temperature are numbers like logits.
 const USUAL_TEMPERATURES: RangeInclusive<f32> = 0.01..=100.0;
 
+/// The nucleus is found and none drawn in vain where less of the probability is wanted than this: most
+/// draws would be.
+const LEAST_DRAWN: f32 = 0.1;
 /// So many tokens are drawn in vain before the nucleus is found instead: where a tenth of the
 /// probability is wanted, one token of thirty comes so far.
 const MOST_REFUSED: usize = 32;
@@ -232,6 +235,9 @@ impl Sampler {
         }
         if min_p > 0.0 && least < min_p * self.largest {
             return self.choose().map(Pick::Token);
+        }
+        if top_p < LEAST_DRAWN {
+            return Some(Pick::NeedsLogits);
         }
         Some(Pick::NeedsLots(self.lots()))
     }
@@ -604,6 +610,11 @@ mod tests {
             }
         };
         assert_eq!(drawn(0.9, 0.0), Some(true));
+        let flat = seen_from(&[0.0; 1000], 64, 1.0);
+        let of_flat = |top_p| sampler(Sampling { top_p, ..warm() }).draw_from(&flat);
+        assert!(matches!(of_flat(LEAST_DRAWN), Some(Pick::NeedsLots(_))));
+        assert_eq!(of_flat(0.09), Some(Pick::NeedsLogits));
+        assert!(matches!(of_flat(0.06), Some(Pick::Token(_))));
         assert_eq!(drawn(0.999, 0.0), None);
         assert_eq!(drawn(1.0, 0.2), Some(true));
         assert_eq!(drawn(1.0, 1e-4), None);
