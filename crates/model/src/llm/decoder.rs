@@ -96,6 +96,12 @@ pub(crate) trait Decoder: Send {
     /// How many tokens of prompts it should be fed in one step.
     fn prefill_tokens(&self) -> usize;
 
+    /// Whether it goes from one prompt to another before that is fed as easily as from step to step;
+    /// else the one is fed first.
+    fn changes_prompts(&self) -> bool {
+        true
+    }
+
     /// How many tokens a piece should have that [`tells_each`](Piece::tells_each), where `most` are
     /// asked for.
     fn told_tokens(&self, most: usize) -> usize {

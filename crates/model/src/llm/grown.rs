@@ -235,6 +235,11 @@ impl Decoder for Grown {
         self.size.prefill_tokens
     }
 
+    /// No: one prompt lies alone, and all of the batch is put together anew for another.
+    fn changes_prompts(&self) -> bool {
+        false
+    }
+
     fn told_tokens(&self, most: usize) -> usize {
         match &self.graph.logits.of_all {
             Some(_) => self.size.prefill_tokens.min(most).min(MOST_TOLD),
