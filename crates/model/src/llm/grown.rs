@@ -26,7 +26,7 @@ use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::runs::Runs;
 use super::shared::finders::Finders;
-use super::shared::{FinderSessions, Home, Size, no_memory};
+use super::shared::{FinderSessions, Home, Size, at_home};
 use crate::run_error::RunError;
 
 /// The sessions that it works with.
@@ -81,8 +81,7 @@ impl Grown {
             Home::Card { index, .. } => Buffers::with_card(&joiner, index)?,
         };
         let places = Places::new(&graph, size.slots, size.context);
-        let mut at_home =
-            |bytes| buffers.allocate_at_home(bytes).ok_or_else(|| no_memory(size, bytes));
+        let mut at_home = |bytes| at_home(&mut buffers, size, bytes);
         let [batch, single] = [places.batch.bytes(), places.alone.bytes()];
         let sides = [at_home(batch)?, at_home(batch)?];
         let single_sides = [at_home(single)?, at_home(single)?];
