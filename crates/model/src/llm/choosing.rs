@@ -26,7 +26,7 @@ pub(crate) const CHOSEN: &str = "consort.chosen";
 /// The logits that [`top`] reads, [rows, vocabulary].
 pub(crate) const SCORES: &str = "consort.scores";
 /// FP32[rows, 1]: what they are multiplied with before they are turned into probabilities.
-pub(crate) const COOLNESS: &str = "consort.coolness";
+pub(crate) const INVERSE_TEMPERATURES: &str = "consort.inverse_temperatures";
 /// INT64[1]: how many tokens [`top`] finds of each row.
 pub(crate) const COUNT: &str = "consort.most";
 /// FP32[rows, count]: the largest of them, from the largest down.
@@ -225,7 +225,7 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
         with(found, "axis", LAST),
         to_float(node("Cast", &["consort.found"], LARGEST_SCORES)),
         to_float(node("Cast", &[SCORES], "consort.wide")),
-        node("Mul", &["consort.wide", COOLNESS], "consort.cooled"),
+        node("Mul", &["consort.wide", INVERSE_TEMPERATURES], "consort.cooled"),
         with(node("Softmax", &["consort.cooled"], "consort.likely"), "axis", LAST),
         with(node("GatherElements", &["consort.likely", TOP_TOKENS], PROBABILITIES), "axis", LAST),
     ];
@@ -237,7 +237,7 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
     let graph = graph
         .bytes(number::graph::INPUT, value(COUNT, ["consort.one"]))
         .bytes(number::graph::INPUT, value_of(SCORES, element, shape("consort.vocabulary")))
-        .bytes(number::graph::INPUT, value_of(COOLNESS, FLOAT, shape("consort.one")))
+        .bytes(number::graph::INPUT, value_of(INVERSE_TEMPERATURES, FLOAT, shape("consort.one")))
         .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value_of(PROBABILITIES, FLOAT, shape("consort.kept")));

@@ -316,12 +316,12 @@ fn advance(
     row: usize,
 ) -> Result<Option<Finish>, Error> {
     let mut picked = sequence.pick(decoder.scores(row)?)?;
-    while let Pick::NeedsLots(lots) = picked
-        && let Some(drawn) = decoder.draw(row, lots)?
+    while let Pick::NeedsUniforms(uniforms) = picked
+        && let Some(drawn) = decoder.draw(row, uniforms)?
     {
         picked = sequence.pick(drawn)?;
     }
-    if matches!(picked, Pick::NeedsLots(_) | Pick::NeedsLogits) {
+    if matches!(picked, Pick::NeedsUniforms(_) | Pick::NeedsLogits) {
         picked = sequence.pick(decoder.logits(row)?)?;
     }
     sequence.advance(picked)

@@ -22,7 +22,7 @@ use self::rows::{BatchRow, Single};
 use self::step::{MOST_TOLD, Stepper};
 use super::adapters::AdapterId;
 use super::buffers::{BlockId, Buffers};
-use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Uniforms, Wants};
 use super::graph::Graph;
 use super::runs::Runs;
 use super::shared::finders::Finders;
@@ -344,13 +344,13 @@ impl Decoder for Grown {
         Ok(finders.scores(&mut self.buffers, (place, wants)))
     }
 
-    fn draw(&mut self, index: usize, lots: Lots) -> Result<Option<Scores<'_>>> {
+    fn draw(&mut self, index: usize, uniforms: Uniforms) -> Result<Option<Scores<'_>>> {
         let logits = self.stepper.logits(&self.graph, self.size);
         let asked = (self.asked.as_slice(), (0, self.count));
         let Some(finders) = &mut self.finders else {
             return Ok(None);
         };
-        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, lots));
+        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, uniforms));
         Ok(is_drawn.then(|| finders.drawn()))
     }
 

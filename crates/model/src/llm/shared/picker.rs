@@ -12,7 +12,8 @@ use super::drawer::Logits;
 use super::inputs::no_memory;
 use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
 use crate::llm::choosing::{
-    COOLNESS, COUNT, LARGEST_SCORES, MOST, MOST_OF_ALL, PROBABILITIES, SCORES, TOP_TOKENS,
+    COUNT, INVERSE_TEMPERATURES, LARGEST_SCORES, MOST, MOST_OF_ALL, PROBABILITIES, SCORES,
+    TOP_TOKENS,
 };
 use crate::llm::decoder::{Scores, Token, Wants};
 
@@ -24,7 +25,7 @@ pub(in crate::llm) struct Picker {
     tokens: BlockId,
     probabilities: BlockId,
     /// One over each row's temperature.
-    coolness: BlockId,
+    inverse_temperatures: BlockId,
     /// The numbers of tokens that may be found: the usual one, and the largest.
     counts: BlockId,
     /// How many are found of each row in the next run, and were in the last.
@@ -45,7 +46,7 @@ impl Picker {
         let largest = allocate(numbers * size_of::<f32>())?;
         let tokens = allocate(numbers * size_of::<i64>())?;
         let probabilities = allocate(numbers * size_of::<f32>())?;
-        let coolness = allocate(size.slots * size_of::<f32>())?;
+        let inverse_temperatures = allocate(size.slots * size_of::<f32>())?;
         let counts = allocate(2 * size_of::<i64>())?;
         buffers.slice_mut::<i64>(counts)[..2].copy_from_slice(&[MOST as i64, most as i64]);
         Ok(Self {
@@ -53,7 +54,7 @@ impl Picker {
             largest,
             tokens,
             probabilities,
-            coolness,
+            inverse_temperatures,
             counts,
             count: MOST,
             most,
@@ -77,17 +78,17 @@ impl Picker {
         buffers: &mut Buffers,
         wanted: impl Iterator<Item = (usize, Wants)>,
     ) {
-        let coolness = buffers.slice_mut::<f32>(self.coolness);
-        coolness.fill(1.0);
+        let inverse_temperatures = buffers.slice_mut::<f32>(self.inverse_temperatures);
+        inverse_temperatures.fill(1.0);
         self.count = MOST;
         for (place, wants) in wanted {
             if matches!(wants, Wants::Top(most) if most > MOST && most <= self.most) {
                 self.count = self.most;
             }
             if let Wants::Draw { temperature, .. } = wants
-                && let Some(coolness) = coolness.get_mut(place)
+                && let Some(inverse) = inverse_temperatures.get_mut(place)
             {
-                *coolness = temperature.recip();
+                *inverse = temperature.recip();
             }
         }
     }
@@ -115,7 +116,7 @@ impl Picker {
         let place = if self.count == MOST { 0 } else { size_of::<i64>() };
         let inputs = [
             (SCORES, scores),
-            (COOLNESS, part(self.coolness, float, 1)),
+            (INVERSE_TEMPERATURES, part(self.inverse_temperatures, float, 1)),
             (COUNT, Part::new((self.counts, place), wide, &[1])),
         ];
         let outputs = [
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn the_same_tokens_are_seen_whatever_others_ask_for() {
         let (mut buffers, mut picker, numbers, logits) = picker();
-        let draws = Wants::Draw { temperature: 1.0, lots: [0.5; 4] };
+        let draws = Wants::Draw { temperature: 1.0, uniforms: [0.5; 4] };
         let mut expected: Vec<_> = (0..).zip(&numbers[..SIZE.vocabulary]).collect();
         expected.sort_by(|left, right| right.1.total_cmp(left.1).then(left.0.cmp(&right.0)));
         let expected: Vec<Token> = expected.iter().map(|(token, _)| *token).collect();
