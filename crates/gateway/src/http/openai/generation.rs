@@ -10,6 +10,7 @@ use super::answer::{Answer, Whole};
 use super::caller::Caller;
 use super::choice::{Choice, Event};
 use super::counts::Usage;
+use super::echo::Echo;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::inputs::{Input, Setting};
@@ -117,8 +118,13 @@ impl Generation {
         let mut requests = Vec::with_capacity(self.prompts.len() * choices);
         for prompt in &self.prompts {
             let all = self.model.requests(&common, prompt, (&self.sampling, *choices))?;
-            let echo = || self.echoes.then(|| prompt.clone());
-            requests.extend(all.into_iter().map(|request| (request, echo())));
+            let mut echoes = match self.echoes {
+                true => Echo::of_choices(prompt, &self.sampling),
+                false => Vec::new(),
+            }
+            .into_iter();
+            let with_echo = |request| (request, echoes.next().unwrap_or_default());
+            requests.extend(all.into_iter().map(with_echo));
         }
         let call = |(request, echo)| {
             let responses = caller.call(&*self.model.served().stage, request);

@@ -111,8 +111,11 @@ impl TextModel {
         let prompt = self.prompt(prompt)?;
         let request = |choice| {
             let mut request = common.clone();
-            if let Some(setting) = sampling.of_choice(choice) {
+            for setting in sampling.of_choice(choice) {
                 self.set(&mut request.inputs, &setting)?;
+            }
+            if sampling.asks_of_prompt(choice) {
+                request.outputs.extend(self.outputs_of_prompt(sampling)?);
             }
             request.inputs.splice(0..0, prompt.iter().cloned());
             Ok(request)
@@ -195,17 +198,19 @@ impl TextModel {
         let log_probs = sampling.log_probs;
         let probable = log_probs.map(|alternatives| log_probs::outputs(signature, alternatives));
         let probable = probable.transpose()?.unwrap_or_default();
-        let field = sampling.field_of_prompt();
-        let of_prompt = sampling.prompt_log_probs;
-        let of_prompt =
-            of_prompt.map(|alternatives| prompt_log_probs::outputs(field, signature, alternatives));
-        let of_prompt = of_prompt.transpose()?.unwrap_or_default();
         let more = [counts::CACHED, "output_ids", "finish_reason"];
         let more = counts::prompt_output(signature)
             .into_iter()
             .chain(more)
             .filter(|name| signature.output(name).is_some());
-        let more = more.chain(probable.iter().chain(of_prompt).copied());
+        let more = more.chain(probable.iter().copied());
         Ok(std::iter::once(TEXT_OUTPUT).chain(more).map(Arc::from).collect())
+    }
+
+    fn outputs_of_prompt(&self, sampling: &Sampling) -> Result<Vec<Arc<str>>, Refusal> {
+        let Some(alternatives) = sampling.prompt_log_probs else { return Ok(Vec::new()) };
+        let (field, signature) = (sampling.field_of_prompt(), &self.revealed.signature);
+        let names = prompt_log_probs::outputs(field, signature, alternatives)?;
+        Ok(names.iter().copied().map(Arc::from).collect())
     }
 }
