@@ -118,11 +118,8 @@ impl Generation {
         let mut requests = Vec::with_capacity(self.prompts.len() * choices);
         for prompt in &self.prompts {
             let all = self.model.requests(&common, prompt, (&self.sampling, *choices))?;
-            let mut echoes = match self.echoes {
-                true => Echo::of_choices(prompt, &self.sampling),
-                false => Vec::new(),
-            }
-            .into_iter();
+            let echoes = self.echoes.then(|| Echo::of_choices(prompt, &self.sampling));
+            let mut echoes = echoes.into_iter().flatten();
             let with_echo = |request| (request, echoes.next().unwrap_or_default());
             requests.extend(all.into_iter().map(with_echo));
         }
