@@ -152,7 +152,8 @@ fn open(instance: &Instance<'_>) -> Result<Opened> {
     let shares_buffer = settings.switch_or("past_present_share_buffer", config.shares_buffer)?;
     config.shares_buffer = shares_buffer;
     let place = (provider, &*file);
-    let (session, captures) = match choosing::open(instance, place, &config)? {
+    let mut choosing = choosing::open(instance, place, &config)?;
+    let (session, captures) = match choosing.session.take() {
         Some(opened) => opened,
         None => (session::open(instance, provider, &file)?, false),
     };
@@ -161,7 +162,7 @@ fn open(instance: &Instance<'_>) -> Result<Opened> {
     }
     let graph = Graph::read(&session, &config)?;
     let finders = choosing::finders(instance, place, &graph)?;
-    let pads = choosing::pads(&file, &graph);
+    let pads = choosing.pads(&file, &graph);
     let joiner = if pads { choosing::joiner(instance, place, &graph)? } else { None };
     Ok(Opened { session, provider, config, graph, captures, finders, pads, joiner })
 }

@@ -9,6 +9,7 @@ mod choice;
 mod chunks;
 mod completions;
 mod counts;
+mod echo;
 mod embeddings;
 mod error;
 mod fields;

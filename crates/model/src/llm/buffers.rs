@@ -123,6 +123,11 @@ impl Buffers {
         Some(block)
     }
 
+    /// Whether the runs read and write on a card.
+    pub(crate) fn has_card(&self) -> bool {
+        self.card.is_some()
+    }
+
     /// The elements of a block; none of one on a card, which the processor cannot reach.
     pub(crate) fn slice_mut<T: Pod>(&mut self, block: BlockId) -> &mut [T] {
         let bytes = match &mut self.blocks[block.0] {

@@ -26,7 +26,7 @@ pub(crate) const CHOSEN: &str = "consort.chosen";
 /// The logits that [`top`] reads, [rows, vocabulary].
 pub(crate) const SCORES: &str = "consort.scores";
 /// FP32[rows, 1]: what they are multiplied with before they are turned into probabilities.
-pub(crate) const COOLNESS: &str = "consort.coolness";
+pub(crate) const INVERSE_TEMPERATURES: &str = "consort.inverse_temperatures";
 /// INT64[1]: how many tokens [`top`] finds of each row.
 pub(crate) const COUNT: &str = "consort.most";
 /// FP32[rows, count]: the largest of them, from the largest down.
@@ -46,6 +46,9 @@ pub(crate) const LAST_LOGITS: &str = "consort.last_logits";
 /// The operator that counts tokens by the mask.
 const COUNTS_TOKENS: &[u8] = b"GroupQueryAttention";
 
+/// How many graphs may lie within one another: more than any exporter writes.
+const MOST_BRANCHES: usize = 16;
+
 const LIKELIEST: &str = "consort.likeliest";
 const LARGEST: &str = "consort.largest";
 const LOWEST: &str = "consort.lowest";
@@ -53,14 +56,41 @@ const LOWEST: &str = "consort.lowest";
 /// Whether rows of a model may have padding before them: not where an operator counts its tokens by
 /// the mask and takes the first ones, as that of the shared caches does even over one that grows.
 pub(crate) fn pads(model: &[u8]) -> bool {
-    let graph = first(model, number::model::GRAPH).and_then(fields);
-    graph.is_some_and(|graph| is_padded(&graph))
+    fields(model).is_some_and(|model| is_padded(&model))
 }
 
-fn is_padded(graph: &[Field<'_>]) -> bool {
-    let nodes = graph.iter().filter_map(|field| field.bytes(number::graph::NODE));
-    let mut operators = nodes.filter_map(|node| first(node, number::node::OPERATOR));
-    !operators.any(|operator| operator == COUNTS_TOKENS)
+/// The same of the fields of a model. The operator may also be within a branch of its graph, or in
+/// one of its functions.
+fn is_padded(model: &[Field<'_>]) -> bool {
+    let mut graphs = model.iter().filter_map(|field| field.bytes(number::model::GRAPH)).peekable();
+    let mut functions = model.iter().filter_map(|field| field.bytes(number::model::FUNCTION));
+    graphs.peek().is_some()
+        && !graphs.any(|graph| counts_tokens(graph, number::graph::NODE, MOST_BRANCHES))
+        && !functions.any(|body| counts_tokens(body, number::function::NODE, MOST_BRANCHES))
+}
+
+/// Whether a node under this number of a message, or one within it, counts its tokens; also where that
+/// takes more than so many graphs within one another to tell.
+fn counts_tokens(message: &[u8], number: u64, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else { return true };
+    let counts = |node: &[u8]| {
+        let fields = fields(node)?;
+        let is_one = |field: &Field<'_>| field.bytes(number::node::OPERATOR) == Some(COUNTS_TOKENS);
+        let mut attributes = fields.iter().filter_map(|it| it.bytes(number::node::ATTRIBUTE));
+        let is_within = |graph: &[u8]| counts_tokens(graph, number::graph::NODE, depth);
+        Some(fields.iter().any(is_one) || attributes.any(|it| branches(it).any(is_within)))
+    };
+    // Of what is no message nothing can be told.
+    let Some(fields) = fields(message) else { return true };
+    let mut nodes = fields.iter().filter_map(|field| field.bytes(number));
+    nodes.any(|node| counts(node).unwrap_or(true))
+}
+
+/// The graphs that an attribute of a node has.
+fn branches(attribute: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_graph = |number| [number::attribute::GRAPH, number::attribute::GRAPHS].contains(&number);
+    let fields = fields(attribute).unwrap_or_default().into_iter();
+    fields.filter(move |field| is_graph(field.number)).filter_map(|it| it.bytes(it.number))
 }
 
 /// What becomes of a graph's mask.
@@ -77,9 +107,13 @@ pub(crate) enum Mask {
 ///
 /// The graph must have opset 11 or later, as every decoder's has.
 pub(crate) fn add(model: &[u8], names: &Names, mask: Mask) -> Option<Vec<u8>> {
+    let fields = fields(model)?;
+    if mask == Mask::Kept && !is_padded(&fields) {
+        return None;
+    }
     let mut edited = Message::default();
     let mut is_edited = false;
-    for field in fields(model)? {
+    for field in fields {
         match field.bytes(number::model::GRAPH) {
             Some(graph) => {
                 edited = edited.bytes(number::model::GRAPH, edit(graph, names, mask)?);
@@ -101,8 +135,7 @@ fn edit(graph: &[u8], names: &Names, mask: Mask) -> Option<Message> {
     let scores = element(find(number::graph::OUTPUT, logits)?)?;
     let mut edited = Message::default();
     if mask == Mask::Kept {
-        let has_branch = find(number::graph::INPUT, CACHE_BRANCH).is_some();
-        if has_branch || !is_padded(&fields) {
+        if find(number::graph::INPUT, CACHE_BRANCH).is_some() {
             return None;
         }
         edited.extend(graph);
@@ -192,7 +225,7 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
         with(found, "axis", LAST),
         to_float(node("Cast", &["consort.found"], LARGEST_SCORES)),
         to_float(node("Cast", &[SCORES], "consort.wide")),
-        node("Mul", &["consort.wide", COOLNESS], "consort.cooled"),
+        node("Mul", &["consort.wide", INVERSE_TEMPERATURES], "consort.cooled"),
         with(node("Softmax", &["consort.cooled"], "consort.likely"), "axis", LAST),
         with(node("GatherElements", &["consort.likely", TOP_TOKENS], PROBABILITIES), "axis", LAST),
     ];
@@ -204,7 +237,7 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
     let graph = graph
         .bytes(number::graph::INPUT, value(COUNT, ["consort.one"]))
         .bytes(number::graph::INPUT, value_of(SCORES, element, shape("consort.vocabulary")))
-        .bytes(number::graph::INPUT, value_of(COOLNESS, FLOAT, shape("consort.one")))
+        .bytes(number::graph::INPUT, value_of(INVERSE_TEMPERATURES, FLOAT, shape("consort.one")))
         .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value_of(PROBABILITIES, FLOAT, shape("consort.kept")));
@@ -271,6 +304,35 @@ mod tests {
         assert!(pads(&graph("llama_optimum")) && pads(&graph("bloom")));
         assert!(!pads(&graph("llama_gqa")));
         assert_eq!(add(&graph("llama_gqa"), &names(), Mask::Kept), None);
+    }
+
+    #[test]
+    fn an_operator_that_counts_tokens_is_found_in_branches_and_functions() {
+        let operator = |name: &str| Message::default().bytes(number::node::OPERATOR, name);
+        let graph_of = |node: Message| Message::default().bytes(number::graph::NODE, node);
+        let branch = |node: Message, kind: u64| {
+            let attribute = Message::default().bytes(kind, graph_of(node));
+            operator("If").bytes(number::node::ATTRIBUTE, attribute)
+        };
+        let model = |node: Message| Message::default().bytes(number::model::GRAPH, graph_of(node));
+        let kinds = [number::attribute::GRAPH, number::attribute::GRAPHS];
+        for kind in kinds {
+            let within = |name: &str| model(branch(branch(operator(name), kind), kind));
+            assert!(pads(within("MatMul").as_ref()));
+            assert!(!pads(within("GroupQueryAttention").as_ref()));
+        }
+        let with_function = |name: &str| {
+            let body = Message::default().bytes(number::function::NODE, operator(name));
+            model(operator("local")).bytes(number::model::FUNCTION, body)
+        };
+        assert!(pads(with_function("MatMul").as_ref()));
+        assert!(!pads(with_function("GroupQueryAttention").as_ref()));
+        let mut deep = operator("MatMul");
+        for _ in 0..MOST_BRANCHES {
+            deep = branch(deep, number::attribute::GRAPH);
+        }
+        assert!(!pads(model(deep).as_ref()), "nobody has looked that far");
+        assert!(!pads(b"") && !pads(b"not a model"));
     }
 
     #[test]

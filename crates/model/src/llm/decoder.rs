@@ -22,9 +22,9 @@ pub(crate) struct Row {
 }
 
 /// Numbers from 0 to below 1 by which tokens are drawn, one after the other.
-pub(crate) type Lots = [f32; 4];
+pub(crate) type Uniforms = [f32; 4];
 
-/// A token that a lot fell on.
+/// A token that a random number fell on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Drawn {
     /// Which.
@@ -32,7 +32,7 @@ pub(crate) struct Drawn {
     /// How probable it is among all.
     pub(crate) probability: f32,
     /// How probable those together are that are likelier, or as likely and of a smaller number.
-    pub(crate) before: f32,
+    pub(crate) cumulative: f32,
 }
 
 /// Some tokens of a prompt, one behind the other.
@@ -54,10 +54,10 @@ pub(crate) enum Wants {
     /// So many of the likeliest are all that count.
     Top(usize),
     /// Some of the likeliest, and how much they have of the probability at a temperature, are
-    /// mostly enough; where they are not, one of those that the lots fall on.
-    Draw { temperature: f32, lots: Lots },
-    /// The token that the first lot falls on, at a temperature, whichever of all it is.
-    Free { temperature: f32, lots: Lots },
+    /// mostly enough; where they are not, one of those that the random numbers fall on.
+    Draw { temperature: f32, uniforms: Uniforms },
+    /// The token that the first random number falls on, at a temperature, whichever of all it is.
+    Free { temperature: f32, uniforms: Uniforms },
     /// The logits of every token of the vocabulary.
     Logits,
 }
@@ -75,7 +75,7 @@ pub(crate) enum Scores<'a> {
     /// Some of the likeliest tokens and how probable each is among all at the temperature, from the
     /// likeliest down.
     Draw(&'a [(Token, f32)]),
-    /// Tokens that were drawn from all, in the order of their lots. Likewise.
+    /// Tokens that were drawn from all, in the order of their random numbers. Likewise.
     Drawn(&'a [Drawn]),
     /// The logit of each token, free to be changed.
     Logits(&'a mut [f32]),
@@ -95,6 +95,12 @@ pub(crate) trait Decoder: Send {
 
     /// How many tokens of prompts it should be fed in one step.
     fn prefill_tokens(&self) -> usize;
+
+    /// Whether it goes from one prompt to another before that is fed as easily as from step to step;
+    /// else the one is fed first.
+    fn changes_prompts(&self) -> bool {
+        true
+    }
 
     /// How many tokens a piece should have that [`tells_each`](Piece::tells_each), where `most` are
     /// asked for.
@@ -123,10 +129,10 @@ pub(crate) trait Decoder: Send {
     /// the last [`prefill`](Self::prefill).
     fn scores(&mut self, index: usize) -> Result<Scores<'_>>;
 
-    /// Tokens drawn from all of that row's by these lots, or by the first of them; `None` from a
-    /// decoder that draws none, or for a row that wanted none.
-    fn draw(&mut self, index: usize, lots: Lots) -> Result<Option<Scores<'_>>> {
-        let _ = (index, lots);
+    /// Tokens drawn from all of that row's by these random numbers, or by the first of them; `None`
+    /// from a decoder that draws none, or for a row that wanted none.
+    fn draw(&mut self, index: usize, uniforms: Uniforms) -> Result<Option<Scores<'_>>> {
+        let _ = (index, uniforms);
         Ok(None)
     }
 

@@ -1,28 +1,28 @@
-//! A graph that draws tokens by lot from all of a vocabulary, where its logits lie: what comes back
-//! is a few numbers a row, however many tokens are likely.
+//! A graph that draws tokens by random numbers from all of a vocabulary, where its logits lie: what
+//! comes back is a few numbers a row, however many tokens are likely.
 //!
-//! Each lot falls on a block of tokens by the blocks' sums, then on a token of the block. Beside the
-//! token comes how probable it is and how much the tokens before it have, from the likeliest down
-//! and equals in the order of their numbers: whoever wants only those that together reach a
-//! probability takes the first token that has less before it, which is drawn from those alone as
-//! if the others did not exist.
+//! Each random number falls on a block of tokens by the blocks' sums, then on a token of the block.
+//! Beside the token comes how probable it is and how much the tokens before it have, from the
+//! likeliest down and equals in the order of their numbers: whoever wants only those that together
+//! reach a probability takes the first token that has less before it, which is drawn from those
+//! alone as if the others did not exist.
 
 use ort::value::TensorElementType;
 
-use super::choosing::{COOLNESS, SCORES};
+use super::choosing::{INVERSE_TEMPERATURES, SCORES};
 use super::onnx::{
     FLOAT, INT64, Nodes, integers, model, number, of_scores, scalar, shaped_integers, value,
     value_of,
 };
 
-/// FP32[rows, lots]: numbers from 0 to below 1.
-pub(crate) const LOTS: &str = "consort.lots";
-/// INT64[rows, lots]: the tokens that they fell on.
+/// FP32[rows, uniforms]: numbers from 0 to below 1.
+pub(crate) const UNIFORMS: &str = "consort.uniforms";
+/// INT64[rows, uniforms]: the tokens that they fell on.
 pub(crate) const DRAWN: &str = "consort.drawn";
-/// FP32[rows, lots, 1]: how probable those are among all.
+/// FP32[rows, uniforms, 1]: how probable those are among all.
 pub(crate) const DRAWN_PROBABILITIES: &str = "consort.drawn_probabilities";
-/// FP32[rows, lots]: how probable those together are that come before them.
-pub(crate) const BEFORE: &str = "consort.before";
+/// FP32[rows, uniforms]: how probable those together are that come before them.
+pub(crate) const CUMULATIVE: &str = "consort.cumulative";
 
 /// How many tokens a block has: about as many as there are blocks.
 const BLOCK: usize = 256;
@@ -32,7 +32,7 @@ fn blocks(vocabulary: usize) -> usize {
     vocabulary.div_ceil(BLOCK)
 }
 
-/// How many numbers a run of the graph works with for each row and lot.
+/// How many numbers a run of the graph works with for each row and random number.
 pub(crate) fn width(vocabulary: usize) -> usize {
     blocks(vocabulary) * BLOCK
 }
@@ -42,27 +42,28 @@ pub(crate) fn graph(element: TensorElementType, vocabulary: usize) -> Option<Vec
     let element = of_scores(element)?;
     let nodes = Nodes::default();
     let nodes = token(sums(nodes, vocabulary), vocabulary);
-    let nodes = before(nodes);
+    let nodes = cumulative(nodes);
     let mut graph = nodes.into_graph("draw");
     for constant in constants(vocabulary) {
         graph = graph.bytes(number::graph::INITIALIZER, constant);
     }
-    let [rows, lots, one] = ["consort.rows", "consort.lots_of_each", "consort.one"];
+    let [rows, uniforms, one] = ["consort.rows", "consort.uniforms_of_each", "consort.one"];
     let scores = value_of(SCORES, element, [rows, "consort.vocabulary"]);
-    let probabilities = value_of(DRAWN_PROBABILITIES, FLOAT, [rows, lots, one]);
+    let probabilities = value_of(DRAWN_PROBABILITIES, FLOAT, [rows, uniforms, one]);
     let graph = graph
         .bytes(number::graph::INPUT, scores)
-        .bytes(number::graph::INPUT, value_of(COOLNESS, FLOAT, [rows, one]))
-        .bytes(number::graph::INPUT, value_of(LOTS, FLOAT, [rows, lots]))
-        .bytes(number::graph::OUTPUT, value(DRAWN, [rows, lots]))
+        .bytes(number::graph::INPUT, value_of(INVERSE_TEMPERATURES, FLOAT, [rows, one]))
+        .bytes(number::graph::INPUT, value_of(UNIFORMS, FLOAT, [rows, uniforms]))
+        .bytes(number::graph::OUTPUT, value(DRAWN, [rows, uniforms]))
         .bytes(number::graph::OUTPUT, probabilities)
-        .bytes(number::graph::OUTPUT, value_of(BEFORE, FLOAT, [rows, lots]));
+        .bytes(number::graph::OUTPUT, value_of(CUMULATIVE, FLOAT, [rows, uniforms]));
     Some(model(graph))
 }
 
 /// The probabilities by block, [rows, blocks, tokens], and the sums of the blocks.
 fn sums(nodes: Nodes, vocabulary: usize) -> Nodes {
-    let nodes = nodes.cast(SCORES, "wide", FLOAT).add("Mul", &["wide", COOLNESS], "cooled");
+    let nodes =
+        nodes.cast(SCORES, "wide", FLOAT).add("Mul", &["wide", INVERSE_TEMPERATURES], "cooled");
     let nodes = if width(vocabulary) == vocabulary {
         nodes.along("Softmax", &["cooled"], "padded")
     } else {
@@ -77,25 +78,25 @@ fn sums(nodes: Nodes, vocabulary: usize) -> Nodes {
         .with("exclusive", 1)
 }
 
-/// The token that each lot falls on, and its probability.
+/// The token that each random number falls on, and its probability.
 fn token(nodes: Nodes, vocabulary: usize) -> Nodes {
     let last = blocks(vocabulary) - 1;
     debug_assert!(last < (1 << 24), "a float counts so many");
     nodes
         .add("Gather", &["ends", "last_block"], "total.flat")
         .with("axis", 1)
-        .add("Mul", &[LOTS, "total.flat"], "lots")
-        .add("Unsqueeze", &["lots", "third"], "lots.3")
+        .add("Mul", &[UNIFORMS, "total.flat"], "uniforms")
+        .add("Unsqueeze", &["uniforms", "third"], "uniforms.3")
         .add("Unsqueeze", &["ends", "second"], "ends.3")
-        .add("LessOrEqual", &["ends.3", "lots.3"], "is_passed")
+        .add("LessOrEqual", &["ends.3", "uniforms.3"], "is_passed")
         .cast("is_passed", "passed", FLOAT)
         .reduce("ReduceSum", &["passed", "third"], "counted")
-        // A lot that rounding leaves beyond the last one falls on that.
+        // A random number that rounding leaves beyond the last one falls on that.
         .add("Min", &["counted", "last_block.float"], "counted.within")
         .cast("counted.within", "block", INT64)
         .add("GatherElements", &["starts", "block"], "start")
         .with("axis", 1)
-        .add("Sub", &["lots", "start"], "rest")
+        .add("Sub", &["uniforms", "start"], "rest")
         .add("Unsqueeze", &["rest", "third"], "rest.3")
         .add("Unsqueeze", &["block", "third"], "block.3")
         .add("GatherND", &["blocks", "block.3"], "drawn_blocks")
@@ -114,7 +115,7 @@ fn token(nodes: Nodes, vocabulary: usize) -> Nodes {
 }
 
 /// How much the tokens before the drawn ones have.
-fn before(nodes: Nodes) -> Nodes {
+fn cumulative(nodes: Nodes) -> Nodes {
     nodes
         .add("Unsqueeze", &["padded", "second"], "padded.3")
         .add("Unsqueeze", &[DRAWN, "third"], "drawn.3")
@@ -125,9 +126,9 @@ fn before(nodes: Nodes) -> Nodes {
         .add("Or", &["is_likelier", "is_equal_and_earlier"], "is_before")
         .add("Where", &["is_before", "padded.3", "nothing"], "before")
         // By block first: a sum of so many is exact, and fast, only where it is made in two steps.
-        .add("Reshape", &["before", "by_lot_and_block"], "before.blocks")
+        .add("Reshape", &["before", "by_uniform_and_block"], "before.blocks")
         .reduce("ReduceSum", &["before.blocks", "fourth"], "before.masses")
-        .reduce("ReduceSum", &["before.masses", "third"], BEFORE)
+        .reduce("ReduceSum", &["before.masses", "third"], CUMULATIVE)
 }
 
 fn constants(vocabulary: usize) -> Vec<super::protobuf::Message> {
@@ -137,7 +138,7 @@ fn constants(vocabulary: usize) -> Vec<super::protobuf::Message> {
     vec![
         integers("padding", &[0, 0, 0, (width - vocabulary) as i64]),
         integers("by_block", &[-1, blocks as i64, BLOCK as i64]),
-        integers("by_lot_and_block", &[0, 0, blocks as i64, BLOCK as i64]),
+        integers("by_uniform_and_block", &[0, 0, blocks as i64, BLOCK as i64]),
         integers("second", &[1]),
         integers("third", &[2]),
         integers("fourth", &[3]),
@@ -171,26 +172,28 @@ mod tests {
     fn draw(
         session: &mut Session,
         (logits, rows): (&[f32], usize),
-        coolness: &[f32],
-        lots: &[f32],
+        inverse_temperatures: &[f32],
+        uniforms: &[f32],
     ) -> Vec<Drawn> {
         let tensor = |numbers: &[f32]| {
             let shape = [rows, numbers.len() / rows];
             Tensor::from_array((shape, numbers.to_vec())).unwrap()
         };
         let inputs = ort::inputs! {
-            SCORES => tensor(logits), COOLNESS => tensor(coolness), LOTS => tensor(lots)
+            SCORES => tensor(logits),
+            INVERSE_TEMPERATURES => tensor(inverse_temperatures),
+            UNIFORMS => tensor(uniforms),
         };
         let outputs = session.run(inputs).unwrap();
         let floats = |name: &str| outputs[name].try_extract_tensor::<f32>().unwrap().1.to_vec();
-        let (probabilities, before) = (floats(DRAWN_PROBABILITIES), floats(BEFORE));
+        let (probabilities, cumulative) = (floats(DRAWN_PROBABILITIES), floats(CUMULATIVE));
         let (_, tokens) = outputs[DRAWN].try_extract_tensor::<i64>().unwrap();
-        let places = tokens.iter().zip(probabilities).zip(before);
+        let places = tokens.iter().zip(probabilities).zip(cumulative);
         places
-            .map(|((token, probability), before)| Drawn {
+            .map(|((token, probability), cumulative)| Drawn {
                 token: *token as Token,
                 probability,
-                before,
+                cumulative,
             })
             .collect()
     }
@@ -202,10 +205,10 @@ mod tests {
     }
 
     /// The same by reading every logit.
-    fn expected(logits: &[f32], coolness: f32, lot: f32) -> Drawn {
-        let weight = |logit: &f32| f64::from(logit * coolness).exp();
+    fn expected(logits: &[f32], inverse_temperature: f32, uniform: f32) -> Drawn {
+        let weight = |logit: &f32| f64::from(logit * inverse_temperature).exp();
         let total: f64 = logits.iter().map(weight).sum();
-        let mut left = f64::from(lot) * total;
+        let mut left = f64::from(uniform) * total;
         let token = logits.iter().position(|logit| {
             left -= weight(logit);
             left < 0.0
@@ -220,27 +223,27 @@ mod tests {
         Drawn {
             token: token as Token,
             probability: (weight(&logits[token]) / total) as f32,
-            before: (before / total) as f32,
+            cumulative: (before / total) as f32,
         }
     }
 
     #[test]
-    fn lots_fall_where_reading_every_logit_says() {
+    fn uniforms_fall_where_reading_every_logit_says() {
         for vocabulary in [1, 255, 256, 257, 5000] {
             let mut session = session(vocabulary);
             let rows = [logits(vocabulary, 1), logits(vocabulary, 99), logits(vocabulary, 7)];
-            let coolness = [1.0, 0.2, 2.0];
-            let lots = [0.0, 0.17, 0.5, 0.999_99, 0.33, 0.8, 0.05, 0.61, 0.25, 0.75, 0.9, 0.42];
-            let drawn = draw(&mut session, (&rows.concat(), 3), &coolness, &lots);
+            let inverse_temperatures = [1.0, 0.2, 2.0];
+            let uniforms = [0.0, 0.17, 0.5, 0.999_99, 0.33, 0.8, 0.05, 0.61, 0.25, 0.75, 0.9, 0.42];
+            let drawn = draw(&mut session, (&rows.concat(), 3), &inverse_temperatures, &uniforms);
             for (index, drawn) in drawn.iter().enumerate() {
                 let row = index / 4;
-                let expected = expected(&rows[row], coolness[row], lots[index]);
-                // Where a lot falls on the border of two tokens, rounding says which.
+                let expected = expected(&rows[row], inverse_temperatures[row], uniforms[index]);
+                // Where a random number falls on the border of two tokens, rounding says which.
                 assert!(drawn.token.abs_diff(expected.token) <= 1, "{drawn:?}, {expected:?}");
                 if drawn.token == expected.token {
                     let near = |left: f32, right: f32| (left - right).abs() < 1e-5;
                     assert!(near(drawn.probability, expected.probability), "{vocabulary}");
-                    assert!(near(drawn.before, expected.before), "{drawn:?}, {expected:?}");
+                    assert!(near(drawn.cumulative, expected.cumulative), "{drawn:?}, {expected:?}");
                 }
             }
         }
@@ -250,9 +253,9 @@ mod tests {
     fn a_token_without_probability_is_never_drawn_and_no_number_is_told() {
         let mut impossible = vec![f32::NEG_INFINITY; 600];
         (impossible[255], impossible[300]) = (1.0, 1.0);
-        let lots = [0.0, 0.49, 0.51, 1.0_f32.next_down()];
-        let drawn = draw(&mut session(600), (&impossible, 1), &[1.0], &lots);
-        let tokens: Vec<_> = drawn.iter().map(|drawn| (drawn.token, drawn.before)).collect();
+        let uniforms = [0.0, 0.49, 0.51, 1.0_f32.next_down()];
+        let drawn = draw(&mut session(600), (&impossible, 1), &[1.0], &uniforms);
+        let tokens: Vec<_> = drawn.iter().map(|drawn| (drawn.token, drawn.cumulative)).collect();
         assert_eq!(tokens, [(255, 0.0), (255, 0.0), (300, 0.5), (300, 0.5)]);
         let drawn = draw(&mut session(600), (&[f32::NAN; 600], 1), &[1.0], &[0.5]);
         assert!(drawn[0].probability.is_nan());

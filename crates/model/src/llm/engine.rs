@@ -224,7 +224,8 @@ impl Engine {
         }
     }
 
-    /// Feeds so many tokens of prompts, the oldest first; how many those were.
+    /// Feeds so many tokens of prompts, the oldest first; how many those were. What a piece that is
+    /// told leaves goes to others, unless changing between prompts costs more.
     fn prefill(&mut self, budget: usize) -> usize {
         let (mut fed, mut told, mut index) = (0, 0, 0);
         while fed < budget && index < self.active.len() {
@@ -243,7 +244,12 @@ impl Engine {
                 told += if tells { tokens } else { 0 };
             }
             match piece {
-                Ok((_, true)) => {}
+                Ok((_, true)) => {
+                    let is_fed = self.active[index].due() == Due::Decode;
+                    if !is_fed && !self.decoder.changes_prompts() {
+                        break;
+                    }
+                }
                 Ok((_, false)) => {
                     self.settle(index, None);
                     continue;
@@ -313,12 +319,12 @@ fn advance(
     row: usize,
 ) -> Result<Option<Finish>, Error> {
     let mut picked = sequence.pick(decoder.scores(row)?)?;
-    while let Pick::NeedsLots(lots) = picked
-        && let Some(drawn) = decoder.draw(row, lots)?
+    while let Pick::NeedsUniforms(uniforms) = picked
+        && let Some(drawn) = decoder.draw(row, uniforms)?
     {
         picked = sequence.pick(drawn)?;
     }
-    if matches!(picked, Pick::NeedsLots(_) | Pick::NeedsLogits) {
+    if matches!(picked, Pick::NeedsUniforms(_) | Pick::NeedsLogits) {
         picked = sequence.pick(decoder.logits(row)?)?;
     }
     sequence.advance(picked)
@@ -327,6 +333,7 @@ fn advance(
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use consort_stage::{Reply, Request, Responses, Result, Tensor};
@@ -397,7 +404,7 @@ mod tests {
         (Job { request: Request { inputs, ..Request::default() }, reply }, responses)
     }
 
-    fn engine(decoder: Fragile) -> Engine {
+    fn engine(decoder: Box<dyn Decoder>) -> Engine {
         let limits = Limits {
             context: 64,
             vocabulary: 4,
@@ -410,15 +417,17 @@ mod tests {
         };
         let outputs = Outputs::new(std::iter::once("output_ids".into()), true);
         let guidance = Guidance::new((Err(Error::not_found("no tokenizer")), 4), (2, 1));
-        let runs = Arc::new(Runs::bare());
-        Engine::new(Box::new(decoder), limits, outputs, (guidance, runs))
+        Engine::new(decoder, limits, outputs, (guidance, Arc::new(Runs::bare())))
     }
 
     #[test]
     fn what_is_told_of_a_prompt_is_kept_no_longer_than_it_takes_to_hear() {
         for (token, is_told) in [(0, true), (3, false)] {
             let keeps = Arc::new(AtomicBool::new(false));
-            let mut engine = engine(Fragile { keeps: Arc::clone(&keeps), ..Fragile::default() });
+            let mut engine = {
+                let keeps = Arc::clone(&keeps);
+                engine(Box::new(Fragile { keeps, ..Fragile::default() }))
+            };
             let (sender, mut jobs) = Jobs::channel(1);
             let (mut job, responses) = job(token);
             job.request.inputs.push(Tensor::from_vec("prompt_logprobs", &[1, 1], vec![0]));
@@ -432,9 +441,92 @@ mod tests {
         }
     }
 
+    /// Takes a few tokens of a prompt at a time that is told, and notes whose pieces it is fed.
+    struct Teller {
+        changes: bool,
+        fed: Arc<Mutex<Vec<(Slot, usize)>>>,
+        logits: [f32; 4],
+    }
+
+    impl Decoder for Teller {
+        fn slots(&self) -> usize {
+            2
+        }
+
+        fn max_rows(&self) -> usize {
+            2
+        }
+
+        fn prefill_tokens(&self) -> usize {
+            8
+        }
+
+        fn changes_prompts(&self) -> bool {
+            self.changes
+        }
+
+        fn told_tokens(&self, most: usize) -> usize {
+            most.min(4)
+        }
+
+        fn prefill(&mut self, slot: Slot, piece: Piece<'_>) -> Result<()> {
+            self.fed.lock().unwrap().push((slot, piece.tokens.len()));
+            Ok(())
+        }
+
+        fn logits_behind(&mut self, _: usize) -> Result<&[f32]> {
+            Ok(&self.logits)
+        }
+
+        fn begin(&mut self, _: Slot, _: &[Token], _: AdapterId) -> Result<usize> {
+            Ok(0)
+        }
+
+        fn decode(&mut self, _: &[Row]) -> Result<()> {
+            Ok(())
+        }
+
+        fn scores(&mut self, _: usize) -> Result<Scores<'_>> {
+            self.logits = [0.0, 0.0, 0.0, 1.0];
+            Ok(Scores::Logits(&mut self.logits))
+        }
+
+        fn release(&mut self, _: Slot) {}
+    }
+
+    #[test]
+    fn what_a_told_piece_leaves_goes_to_another_prompt_only_where_changing_costs_nothing() {
+        let fed_by = |changes| {
+            let fed = Arc::default();
+            let decoder = Teller { changes, fed: Arc::clone(&fed), logits: [0.0; 4] };
+            let (sender, mut jobs) = Jobs::channel(4);
+            let callers = [(true, 10), (false, 8)].map(|(tells, tokens)| {
+                let (reply, responses) = Reply::channel(64);
+                let prompt = Tensor::from_vec("input_ids", &[1, tokens], vec![1; tokens as usize]);
+                let number = |name: &str, value| Tensor::from_vec(name, &[1, 1], vec![value]);
+                let mut inputs = vec![prompt, number("request_output_len", 4)];
+                inputs.extend(tells.then(|| number("prompt_logprobs", 0)));
+                let request = Request { inputs, ..Request::default() };
+                sender.try_send(Job { request, reply }).unwrap();
+                responses
+            });
+            drop(sender);
+            engine(Box::new(decoder)).run(&mut jobs);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for responses in callers {
+                let last = runtime.block_on(responses.collect::<Vec<_>>()).pop().unwrap();
+                assert!(last.is_ok(), "{last:?}");
+            }
+            let fed = fed.lock().unwrap();
+            fed.clone()
+        };
+        assert_eq!(fed_by(true), [(0, 4), (1, 4), (0, 4), (1, 4), (0, 2)]);
+        assert_eq!(fed_by(false), [(0, 4), (0, 4), (0, 2), (1, 6), (1, 2)]);
+    }
+
     #[test]
     fn a_run_after_a_panic_fails_what_was_left_and_has_every_slot_again() {
-        let mut engine = engine(Fragile::default());
+        let mut engine = engine(Box::new(Fragile::default()));
         let (sender, mut jobs) = Jobs::channel(4);
         let ((bystander, beside), (fatal, over)) = (job(0), job(1));
         sender.try_send(bystander).unwrap();

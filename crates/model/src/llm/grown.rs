@@ -22,11 +22,11 @@ use self::rows::{BatchRow, Single};
 use self::step::{Stepper, TOLD_ROWS};
 use super::adapters::AdapterId;
 use super::buffers::{BlockId, Buffers};
-use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Uniforms, Wants};
 use super::graph::Graph;
 use super::runs::Runs;
 use super::shared::finders::Finders;
-use super::shared::{FinderSessions, Home, Size, no_memory};
+use super::shared::{FinderSessions, Home, Size, at_home};
 use crate::run_error::RunError;
 
 /// The sessions that it works with.
@@ -81,8 +81,7 @@ impl Grown {
             Home::Card { index, .. } => Buffers::with_card(&joiner, index)?,
         };
         let places = Places::new(&graph, size.slots, size.context);
-        let mut at_home =
-            |bytes| buffers.allocate_at_home(bytes).ok_or_else(|| no_memory(size, bytes));
+        let mut at_home = |bytes| at_home(&mut buffers, size, bytes);
         let [batch, single] = [places.batch.bytes(), places.alone.bytes()];
         let sides = [at_home(batch)?, at_home(batch)?];
         let single_sides = [at_home(single)?, at_home(single)?];
@@ -235,6 +234,11 @@ impl Decoder for Grown {
         self.size.prefill_tokens
     }
 
+    /// No: one prompt lies alone, and all of the batch is put together anew for another.
+    fn changes_prompts(&self) -> bool {
+        false
+    }
+
     fn told_tokens(&self, most: usize) -> usize {
         match &self.graph.logits.of_all {
             Some(_) => self.size.prefill_tokens.min(most).min(TOLD_ROWS),
@@ -340,13 +344,13 @@ impl Decoder for Grown {
         Ok(finders.scores(&mut self.buffers, (place, wants)))
     }
 
-    fn draw(&mut self, index: usize, lots: Lots) -> Result<Option<Scores<'_>>> {
+    fn draw(&mut self, index: usize, uniforms: Uniforms) -> Result<Option<Scores<'_>>> {
         let logits = self.stepper.logits(&self.graph, self.size);
         let asked = (self.asked.as_slice(), (0, self.count));
         let Some(finders) = &mut self.finders else {
             return Ok(None);
         };
-        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, lots));
+        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, uniforms));
         Ok(is_drawn.then(|| finders.drawn()))
     }
 

@@ -56,8 +56,8 @@ impl Nucleus {
         self.border.sort_unstable_by(|left, right| by_weight(*left, *right));
         let most = reach(&self.border, top_p - above).unwrap_or(self.border.len());
         kept.extend_from_slice(&self.border[..most]);
-        // Few are put in the order in which a card gives them, so that the same lot falls on the
-        // same token.
+        // Few are put in the order in which a card gives them, so that the same random number falls
+        // on the same token.
         if kept.len() <= MOST {
             kept.sort_unstable_by(|left, right| by_weight(*left, *right));
         }

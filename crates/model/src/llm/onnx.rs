@@ -10,6 +10,10 @@ pub(super) mod number {
         pub(crate) const VERSION: u64 = 1;
         pub(crate) const GRAPH: u64 = 7;
         pub(crate) const OPERATORS: u64 = 8;
+        pub(crate) const FUNCTION: u64 = 25;
+    }
+    pub(crate) mod function {
+        pub(crate) const NODE: u64 = 7;
     }
     pub(crate) mod operators {
         pub(crate) const VERSION: u64 = 2;
@@ -31,6 +35,8 @@ pub(super) mod number {
     pub(crate) mod attribute {
         pub(crate) const NAME: u64 = 1;
         pub(crate) const INTEGER: u64 = 3;
+        pub(crate) const GRAPH: u64 = 6;
+        pub(crate) const GRAPHS: u64 = 11;
         pub(crate) const TYPE: u64 = 20;
     }
     pub(crate) mod tensor {

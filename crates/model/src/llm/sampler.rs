@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::decoder::{Drawn, Lots, Token, Wants};
+use super::decoder::{Drawn, Token, Uniforms, Wants};
 use super::nucleus::{Candidate, Nucleus, reach};
 use super::random::Random;
 use super::top::{exponentials, likeliest, sum, top};
@@ -78,9 +78,12 @@ impl Default for Penalties {
 /// At these, logits over the temperature are numbers like logits.
 const USUAL_TEMPERATURES: RangeInclusive<f32> = 0.01..=100.0;
 
-/// So many tokens are drawn in vain before the nucleus is found instead: where a tenth of the
+/// The nucleus is found and none drawn in vain where less of the probability is wanted than this: most
+/// draws would be.
+const LEAST_DRAWN: f32 = 0.1;
+/// So many tokens are rejected before the nucleus is found instead: where a tenth of the
 /// probability is wanted, one token of thirty comes so far.
-const MOST_REFUSED: usize = 32;
+const MOST_REJECTED: usize = 32;
 
 /// What came of looking at the scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,8 +92,8 @@ pub(crate) enum Pick {
     Token(Token),
     /// Its guide leaves nothing but the end.
     End,
-    /// The likeliest tokens are not enough: one is to be drawn from all by these lots.
-    NeedsLots(Lots),
+    /// The likeliest tokens are not enough: one is to be drawn from all by these random numbers.
+    NeedsUniforms(Uniforms),
     /// It takes all logits to tell.
     NeedsLogits,
 }
@@ -109,8 +112,8 @@ pub(crate) struct Sampler {
     candidates: Vec<Candidate>,
     /// How probable the likeliest token is, where the likeliest are not enough.
     largest: f32,
-    /// How many tokens were drawn in vain since one was picked.
-    refused: usize,
+    /// How many tokens were rejected since one was picked.
+    rejected: usize,
 }
 
 impl Sampler {
@@ -125,7 +128,7 @@ impl Sampler {
             nucleus: Nucleus::default(),
             candidates: Vec::new(),
             largest: 0.0,
-            refused: 0,
+            rejected: 0,
         };
         if sampler.penalises() {
             sampler.seen.extend(prompt.iter().map(|token| (*token, 0)));
@@ -169,11 +172,11 @@ impl Sampler {
         } else if *top_k > 0 {
             Wants::Top(*top_k)
         } else if *typical_p >= 1.0 && USUAL_TEMPERATURES.contains(temperature) {
-            let (temperature, lots) = (*temperature, self.lots());
+            let (temperature, uniforms) = (*temperature, self.uniforms());
             if self.is_cut() {
-                Wants::Draw { temperature, lots }
+                Wants::Draw { temperature, uniforms }
             } else {
-                Wants::Free { temperature, lots }
+                Wants::Free { temperature, uniforms }
             }
         } else {
             Wants::Logits
@@ -184,7 +187,7 @@ impl Sampler {
     ///
     /// A forbidden token has the logit minus infinity.
     pub(crate) fn pick(&mut self, logits: &mut [f32]) -> Option<Token> {
-        self.refused = 0;
+        self.rejected = 0;
         if self.is_greedy() { likeliest(logits) } else { self.sample(logits) }
     }
 
@@ -233,38 +236,41 @@ impl Sampler {
         if min_p > 0.0 && least < min_p * self.largest {
             return self.choose().map(Pick::Token);
         }
-        Some(Pick::NeedsLots(self.lots()))
+        if top_p < LEAST_DRAWN {
+            return Some(Pick::NeedsLogits);
+        }
+        Some(Pick::NeedsUniforms(self.uniforms()))
     }
 
     /// The numbers by which tokens are drawn next; [`pick_drawn`](Self::pick_drawn) uses them up.
-    fn lots(&self) -> Lots {
+    fn uniforms(&self) -> Uniforms {
         let mut random = self.random.clone();
         // Half the distance of the last number below 1 is rounded to 1.
         std::array::from_fn(|_| (random.fraction() as f32).min(1.0_f32.next_down()))
     }
 
-    /// The first of some tokens, drawn from all by [`lots`](Self::lots), that `top_p` and `min_p`
-    /// leave: of those it is drawn as if they were all.
+    /// The first of some tokens, drawn from all by [`uniforms`](Self::uniforms), that `top_p` and
+    /// `min_p` leave: by rejection it is drawn as if those were all.
     pub(crate) fn pick_drawn(&mut self, drawn: &[Drawn]) -> Pick {
         for drawn in drawn {
             // Where a logit is no number, nothing is probable.
-            if drawn.probability.is_nan() || self.refused == MOST_REFUSED {
+            if drawn.probability.is_nan() || self.rejected == MOST_REJECTED {
                 return Pick::NeedsLogits;
             }
             self.random.next();
             if self.leaves(drawn) {
-                self.refused = 0;
+                self.rejected = 0;
                 return Pick::Token(drawn.token);
             }
-            self.refused += 1;
+            self.rejected += 1;
         }
-        Pick::NeedsLots(self.lots())
+        Pick::NeedsUniforms(self.uniforms())
     }
 
     fn leaves(&self, drawn: &Drawn) -> bool {
         let Sampling { top_p, min_p, .. } = self.sampling;
         drawn.probability > 0.0
-            && (top_p >= 1.0 || drawn.before < top_p)
+            && (top_p >= 1.0 || drawn.cumulative < top_p)
             && (min_p <= 0.0 || drawn.probability >= min_p * self.largest)
     }
 
@@ -324,17 +330,18 @@ impl Sampler {
         }
         keep_min_p(candidates, self.sampling.min_p);
         let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
-        let lot = self.random.fraction() as f32 * total;
+        let uniform = self.random.fraction() as f32 * total;
         // Rounding may leave a little over after the last one.
-        draw(candidates, lot).or(candidates.last().map(|candidate| candidate.token))
+        draw(candidates, uniform).or(candidates.last().map(|candidate| candidate.token))
     }
 }
 
-/// The token that a lot falls on, from 0 to the probability of all of them; `None` beyond.
-fn draw(candidates: &[Candidate], mut lot: f32) -> Option<Token> {
+/// The token that a random number falls on, from 0 to the probability of all of them; `None`
+/// beyond.
+fn draw(candidates: &[Candidate], mut uniform: f32) -> Option<Token> {
     let drawn = candidates.iter().find(|candidate| {
-        lot -= candidate.weight;
-        lot < 0.0
+        uniform -= candidate.weight;
+        uniform < 0.0
     });
     drawn.map(|candidate| candidate.token)
 }
@@ -515,20 +522,20 @@ mod tests {
         found
     }
 
-    /// What is drawn by some lots from all tokens at a temperature.
-    fn drawn_from(logits: &[f32], lots: Lots, temperature: f32) -> [Drawn; 4] {
+    /// What is drawn by some random numbers from all tokens at a temperature.
+    fn drawn_from(logits: &[f32], uniforms: Uniforms, temperature: f32) -> [Drawn; 4] {
         let found = seen_from(logits, logits.len(), temperature);
         let probability = |token: usize| found.iter().find(|it| it.0 == token as Token).unwrap().1;
-        lots.map(|lot| {
-            let mut left = lot;
+        uniforms.map(|uniform| {
+            let mut left = uniform;
             let token = (0..logits.len()).find(|token| {
                 left -= probability(*token);
                 left < 0.0
             });
             let token = token.unwrap_or(logits.len() - 1) as Token;
             let place = found.iter().position(|it| it.0 == token).unwrap();
-            let before = found[..place].iter().map(|it| it.1).sum();
-            Drawn { token, probability: found[place].1, before }
+            let cumulative = found[..place].iter().map(|it| it.1).sum();
+            Drawn { token, probability: found[place].1, cumulative }
         })
     }
 
@@ -547,9 +554,9 @@ mod tests {
             for _ in 0..10_000 {
                 // One of the likeliest is seen, which is never enough.
                 let mut picked = sampler.draw_from(&seen_from(&logits, 1, 1.0)).unwrap();
-                assert!(matches!(picked, Pick::NeedsLots(_)), "{picked:?}");
-                while let Pick::NeedsLots(lots) = picked {
-                    picked = sampler.pick_drawn(&drawn_from(&logits, lots, 1.0));
+                assert!(matches!(picked, Pick::NeedsUniforms(_)), "{picked:?}");
+                while let Pick::NeedsUniforms(uniforms) = picked {
+                    picked = sampler.pick_drawn(&drawn_from(&logits, uniforms, 1.0));
                 }
                 let Pick::Token(token) = picked else { panic!("{picked:?}") };
                 counts[token as usize] += 1;
@@ -564,29 +571,32 @@ mod tests {
     }
 
     #[test]
-    fn a_lot_falls_on_the_same_token_whoever_draws_it() {
+    fn a_uniform_falls_on_the_same_token_whoever_draws_it() {
         let logits: Vec<f32> = (0..100_u8).map(|index| f32::from(index % 7)).collect();
         let mut two = [(); 2].map(|()| sampler(Sampling { seed: 3, ..warm() }));
         for _ in 0..200 {
             let [read, drawn] = &mut two;
             let expected = read.pick(&mut logits.clone()).unwrap();
-            let lots = drawn.lots();
-            assert_eq!(drawn.pick_drawn(&drawn_from(&logits, lots, 1.0)), Pick::Token(expected));
+            let uniforms = drawn.uniforms();
+            assert_eq!(
+                drawn.pick_drawn(&drawn_from(&logits, uniforms, 1.0)),
+                Pick::Token(expected)
+            );
         }
     }
 
     #[test]
     fn drawing_ends_where_nothing_is_probable_or_little_is_left() {
-        let drawn = Drawn { token: 0, probability: f32::NAN, before: 0.0 };
+        let drawn = Drawn { token: 0, probability: f32::NAN, cumulative: 0.0 };
         let mut sampler = sampler(Sampling { top_p: 0.1, ..warm() });
         assert_eq!(sampler.pick_drawn(&[drawn]), Pick::NeedsLogits);
-        let drawn = Drawn { probability: 0.5, before: 0.5, ..drawn };
-        for _ in 0..MOST_REFUSED / 4 {
-            assert!(matches!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLots(_)));
+        let drawn = Drawn { probability: 0.5, cumulative: 0.5, ..drawn };
+        for _ in 0..MOST_REJECTED / 4 {
+            assert!(matches!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsUniforms(_)));
         }
         assert_eq!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLogits);
         assert_eq!(sampler.pick(&mut [1.0, 0.0]), Some(0));
-        assert!(matches!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLots(_)));
+        assert!(matches!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsUniforms(_)));
     }
 
     #[test]
@@ -604,6 +614,11 @@ mod tests {
             }
         };
         assert_eq!(drawn(0.9, 0.0), Some(true));
+        let flat = seen_from(&[0.0; 1000], 64, 1.0);
+        let of_flat = |top_p| sampler(Sampling { top_p, ..warm() }).draw_from(&flat);
+        assert!(matches!(of_flat(LEAST_DRAWN), Some(Pick::NeedsUniforms(_))));
+        assert_eq!(of_flat(0.09), Some(Pick::NeedsLogits));
+        assert!(matches!(of_flat(0.06), Some(Pick::Token(_))));
         assert_eq!(drawn(0.999, 0.0), None);
         assert_eq!(drawn(1.0, 0.2), Some(true));
         assert_eq!(drawn(1.0, 1e-4), None);

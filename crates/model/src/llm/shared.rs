@@ -26,11 +26,11 @@ use self::capture::Capture;
 use self::drawer::Logits;
 pub(crate) use self::finders::FinderSessions;
 use self::finders::Finders;
-pub(super) use self::inputs::no_memory;
 use self::inputs::{Blocked, Blocks, Shapes};
+pub(super) use self::inputs::{at_home, no_memory};
 use super::adapters::AdapterId;
 use super::buffers::{Buffers, CallId, Part};
-use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Uniforms, Wants};
 use super::graph::Graph;
 use super::logits;
 use super::rows::{Copy, Rows};
@@ -356,13 +356,13 @@ impl Decoder for Shared {
         Ok(finders.scores(&mut self.buffers, (place - self.places.0, wants)))
     }
 
-    fn draw(&mut self, index: usize, lots: Lots) -> Result<Option<Scores<'_>>> {
+    fn draw(&mut self, index: usize, uniforms: Uniforms) -> Result<Option<Scores<'_>>> {
         let logits = self.logits_part();
         let asked = (self.asked.as_slice(), self.places);
         let Some(finders) = &mut self.finders else {
             return Ok(None);
         };
-        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, lots));
+        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, uniforms));
         Ok(is_drawn.then(|| finders.drawn()))
     }
 

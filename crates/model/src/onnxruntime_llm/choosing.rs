@@ -21,26 +21,57 @@ const CAPTURES: (&str, &str) = ("enable_cuda_graph", "1");
 /// What executes a graph, and the file that it is in.
 type Place<'a> = (Provider, &'a Path);
 
-/// The session of a graph that chooses, and whether its steps are captured; `None` for a graph
-/// that is served as it is: on the processor, which reads logits where they lie, or with tensors
-/// that are not as expected.
-pub(super) fn open(
+/// What comes of adding the choice to a graph.
+#[derive(Default)]
+pub(super) struct Choosing {
+    /// The session of the graph that chooses, and whether its steps are captured; `None` for a graph
+    /// that is served as it is: on the processor, which reads logits where they lie, or with tensors
+    /// that are not as expected.
+    pub(super) session: Option<(Session, bool)>,
+    /// Whether rows of the graph may be padded, where its file was read.
+    pads: Option<bool>,
+}
+
+impl Choosing {
+    /// Whether the rows of a graph whose cache grows may be padded, and so computed together.
+    pub(super) fn pads(&self, file: &Path, graph: &Graph) -> bool {
+        // What cannot be read was not opened either.
+        let read = || fs::read(file).is_ok_and(|model| has_padding(&model));
+        graph.carrying == Carrying::PresentToPast && self.pads.unwrap_or_else(read)
+    }
+}
+
+/// Opens the graph in a file with the choice added to it.
+pub(super) fn open(instance: &Instance<'_>, place: Place<'_>, config: &Config) -> Result<Choosing> {
+    let is_on_card = place.0 != Provider::Cpu;
+    if !instance.model.settings.switch_or("choose_in_graph", is_on_card)? {
+        return Ok(Choosing::default());
+    }
+    // Rows of a cache that grows are padded, which their mask hides.
+    let mask = if config.shares_buffer { Mask::Made } else { Mask::Kept };
+    let Some((changed, pads)) = read_changed(place.1, config, mask) else {
+        // The plain way says what is wrong with it.
+        return Ok(Choosing::default());
+    };
+    let session = open_changed(instance, place, (changed, config))?;
+    Ok(Choosing { session, pads: Some(pads) })
+}
+
+/// A model file with the choice added, if it can be, and whether its rows may be padded; `None` when it
+/// cannot be read. Only what is used is kept: a file may have gigabytes.
+fn read_changed(file: &Path, config: &Config, mask: Mask) -> Option<(Option<Vec<u8>>, bool)> {
+    let model = fs::read(file).ok()?;
+    Some((add_choice(&model, &config.names, mask), has_padding(&model)))
+}
+
+fn open_changed(
     instance: &Instance<'_>,
     (provider, file): Place<'_>,
-    config: &Config,
+    (changed, config): (Option<Vec<u8>>, &Config),
 ) -> Result<Option<(Session, bool)>> {
     let settings = &instance.model.settings;
     let is_on_card = provider != Provider::Cpu;
-    if !settings.switch_or("choose_in_graph", is_on_card)? {
-        return Ok(None);
-    }
-    let Ok(model) = fs::read(file) else {
-        // The plain way says what is wrong with it.
-        return Ok(None);
-    };
-    // Rows of a cache that grows are padded, which their mask hides.
-    let mask = if config.shares_buffer { Mask::Made } else { Mask::Kept };
-    let Some(model) = add_choice(&model, &config.names, mask) else {
+    let Some(model) = changed else {
         tracing::warn!(
             model = &*instance.model.name,
             "the graph has a mask, logits or operators of an unusual kind, so that nothing can be \
@@ -80,13 +111,6 @@ pub(super) fn finders(
     };
     let open = |model: &[u8]| session::open_changed(instance, provider, (file, model), &[ARENA]);
     Ok(Some(FinderSessions { top: open(&top)?, draws: open(&draws)? }))
-}
-
-/// Whether the rows of a graph whose cache grows may be padded, and so computed together.
-pub(super) fn pads(file: &Path, graph: &Graph) -> bool {
-    // What cannot be read was not opened either.
-    graph.carrying == Carrying::PresentToPast
-        && fs::read(file).is_ok_and(|model| has_padding(&model))
 }
 
 /// The session that puts the rows of a cache that grows together where they lie; none for a graph that

@@ -611,14 +611,14 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
 }
 
 /// Tokens are drawn from all of the vocabulary where the likeliest few are not enough: by the same
-/// lots whatever else is drawn, and only from those that are wanted.
+/// random numbers whatever else is drawn, and only from those that are wanted.
 #[test]
 fn what_is_drawn_from_all_tokens_depends_on_nobody_else() {
     let case = reference::first();
     let drawn = |bounds: &[Tensor]| with(crowd::endless(&case.input_ids, 12), bounds.to_vec());
     let bounds = [
         vec![float("temperature", 2.5), float("runtime_top_p", 0.95), seed(1)],
-        // So flat that most lots fall on what is left out.
+        // So flat that most random numbers fall on what is left out.
         vec![float("temperature", 30.0), float("runtime_top_p", 0.3), seed(2)],
         vec![float("temperature", 2.5), float("min_p", 0.000_1), seed(3)],
         vec![float("temperature", 2.5), float("min_p", 0.9), float("runtime_top_p", 0.99), seed(4)],

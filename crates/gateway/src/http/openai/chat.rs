@@ -1,5 +1,7 @@
 //! `POST /v1/chat/completions`: answers the messages of a chat.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 use consort_stage::Error;
@@ -64,8 +66,12 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
         })
     });
     let prompt = prompt.await.map_err(|error| Refusal::from(error).about("messages"))?;
-    let mut generation =
-        Generation { model, prompts: vec![Prompt::Text(prompt)], sampling, echoes: false };
+    let mut generation = Generation {
+        model,
+        prompts: vec![Arc::new(Prompt::Text(prompt))],
+        sampling,
+        echoes: false,
+    };
     generation.take_rest(fields)?;
     let (id, model) = (caller.id.clone(), caller.model.clone());
     let answer = Answer { kind: Kind::Chat, id, model, created: now() };

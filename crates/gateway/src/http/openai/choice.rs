@@ -8,9 +8,8 @@ use futures::{Stream, StreamExt, stream};
 
 use super::characters::Characters;
 use super::counts::{self, Usage};
+use super::echo::{Echo, Told};
 use super::log_probs::{LogProbs, Token};
-use super::prompt::Prompt;
-use super::prompt_log_probs;
 use super::sampling::Sampling;
 use crate::stop::{Stop, Words};
 use crate::text_tensors::TEXT_OUTPUT;
@@ -32,10 +31,13 @@ pub(super) struct Choice {
     stop: Stop,
     log_probs: Option<LogProbs>,
     pace: Option<Pace>,
-    /// The prompt, until the model has told its tokens.
-    untold: Option<Prompt>,
-    /// What comes before the text, and its tokens.
-    echo: (String, Vec<Token>),
+    /// What comes before the text, while that is not there.
+    echo: Echo,
+    /// The same once it is there, until it is shown.
+    before: Option<Told>,
+    /// Text that waits for what comes before it: no more than the model makes, whose responses are read
+    /// meanwhile, for the choice that is told of the prompt may come after this one.
+    held: String,
     max_tokens: Option<i64>,
     usage: Usage,
     /// Whether the text ended at a stop word, before everything that the model made of it.
@@ -48,24 +50,16 @@ pub(super) struct Choice {
 impl Choice {
     /// A choice of these responses, which come for a request like `sampling`.
     /// It begins with `echo`.
-    pub(super) fn new(
-        responses: Responses,
-        sampling: &Sampling,
-        echo: Option<Prompt>,
-        pace: Pace,
-    ) -> Self {
-        let (untold, echo) = match echo {
-            Some(Prompt::Text(text)) if sampling.prompt_log_probs.is_none() => (None, text),
-            untold => (untold, String::new()),
-        };
+    pub(super) fn new(responses: Responses, sampling: &Sampling, echo: Echo, pace: Pace) -> Self {
         Self {
             responses: Some(responses),
             characters: Characters::default(),
             stop: Stop::new(Arc::new(Words::new(&sampling.stop))),
             log_probs: sampling.log_probs.map(|_| LogProbs::default()),
             pace: Some(pace),
-            untold,
-            echo: (echo, Vec::new()),
+            echo,
+            before: None,
+            held: String::new(),
             max_tokens: sampling.max_tokens,
             usage: Usage::UNKNOWN,
             is_cut: false,
@@ -100,12 +94,13 @@ impl Choice {
                 }
                 None => Ok(self.finish()),
             };
-            match text {
-                Ok(text) if text.is_empty() && self.responses.is_some() => {}
-                Ok(text) => match self.show(text) {
-                    Some(event) => return Some(Ok(event)),
-                    None => return self.end.take().map(Ok),
-                },
+            let shown = match text {
+                Ok(text) => self.show_behind_echo(text).await,
+                Err(error) => Err(error),
+            };
+            match shown {
+                Ok(None) => {}
+                Ok(event) => return event.map(Ok),
                 Err(error) => {
                     self.responses = None;
                     return Some(Err(error));
@@ -114,10 +109,34 @@ impl Choice {
         }
     }
 
+    /// More of the text once what comes before it is there.
+    async fn show_behind_echo(&mut self, text: String) -> Result<Option<Event>, Error> {
+        self.held += &text;
+        let is_end = self.responses.is_none();
+        if self.held.is_empty() && !is_end {
+            return Ok(None);
+        }
+        if let Some(told) = self.echo.take(is_end).await? {
+            self.begin_with(told);
+        }
+        if self.echo.is_awaited() {
+            return Ok(None);
+        }
+        let text = std::mem::take(&mut self.held);
+        Ok(self.show(text))
+    }
+
+    fn begin_with(&mut self, told: Told) {
+        let characters = told.0.chars().count();
+        self.log_probs.iter_mut().for_each(|it| it.begin_behind(characters));
+        self.before = Some(told);
+    }
+
     /// More of the text, with its tokens; nothing when there is neither.
     fn show(&mut self, mut text: String) -> Option<Event> {
         let has_ended = self.responses.is_none() && !self.is_cut;
-        let (echo, echoed) = std::mem::take(&mut self.echo);
+        let before = self.before.take().map(Arc::unwrap_or_clone);
+        let (echo, echoed) = before.unwrap_or_default();
         let tokens = self.log_probs.as_mut().map(|log_probs| {
             let mut tokens = echoed;
             tokens.extend(log_probs.shown(&text));
@@ -135,10 +154,8 @@ impl Choice {
     /// The text that a response adds. At a stop word the responses are dropped, which stops the model.
     fn read(&mut self, response: &Response) -> Result<String, Error> {
         self.count(response);
-        if let Some(prompt) = self.untold.take() {
-            self.echo = prompt_log_probs::read(response, prompt)?;
-            let characters = self.echo.0.chars().count();
-            self.log_probs.iter_mut().for_each(|it| it.begin_behind(characters));
+        if let Some(told) = self.echo.read(response)? {
+            self.begin_with(told);
         }
         let Some(output) = response.output(TEXT_OUTPUT) else { return Ok(String::new()) };
         let texts = output.to_strings()?;

@@ -1,5 +1,7 @@
 //! `POST /v1/completions`: continues one text or several.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 
@@ -49,6 +51,7 @@ async fn respond(front: &Front, caller: &Caller, mut fields: Fields) -> Result<R
     if echoes {
         sampling.prompt_log_probs = of_prompt(&sampling, &prompts);
     }
+    let prompts = prompts.into_iter().map(Arc::new).collect();
     let mut generation = Generation { model, prompts, sampling, echoes };
     generation.take_rest(fields)?;
     tell_end(&mut generation);
@@ -66,12 +69,12 @@ fn of_prompt(sampling: &Sampling, prompts: &[Prompt]) -> Option<usize> {
     sampling.log_probs.or(is_needed.then_some(0))
 }
 
-/// Has a single token told behind a prompt whatever it is: callers that want to know of a prompt
+/// Has a single token told behind a prompt that is told, whatever it is: callers that want to know of a prompt
 /// alone ask for one token, and leave out the last that they are told.
 fn tell_end(generation: &mut Generation) {
     let sampling = &mut generation.sampling;
-    let is_one = sampling.max_tokens == Some(1) && sampling.prompt_log_probs.is_some();
-    if is_one && generation.model.takes(END) {
+    let is_told = generation.echoes && sampling.log_probs.is_some();
+    if is_told && sampling.max_tokens == Some(1) && generation.model.takes(END) {
         // In front, so that it gives way to what the request says.
         let setting = Setting::new("max_tokens", END, Input::Integer(NO_END));
         sampling.settings.insert(0, setting);

@@ -1,5 +1,7 @@
 //! Runs every choice of every prompt at the same time and gives the answer, whole or as it is made.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use consort_stage::Error;
 use futures::{StreamExt, future};
@@ -8,6 +10,7 @@ use super::answer::{Answer, Whole};
 use super::caller::Caller;
 use super::choice::{Choice, Event};
 use super::counts::Usage;
+use super::echo::Echo;
 use super::error::Refusal;
 use super::fields::{Fields, mismatch};
 use super::inputs::{Input, Setting};
@@ -23,8 +26,8 @@ use crate::http::{Front, reply};
 pub(super) struct Generation {
     /// The model that does it.
     pub(super) model: TextModel,
-    /// The texts to continue.
-    pub(super) prompts: Vec<Prompt>,
+    /// The texts to continue, which their echoes share.
+    pub(super) prompts: Vec<Arc<Prompt>>,
     /// How.
     pub(super) sampling: Sampling,
     /// Whether each answer begins with its prompt.
@@ -110,14 +113,16 @@ impl Generation {
         }
         // In pieces a text can be ended at a stop word before the model has made all of it.
         let is_streaming = *is_streaming || !stop.is_empty();
-        let numbered = |prompt| (0..*choices).map(move |choice| (prompt, choice));
-        let requests = self.prompts.iter().flat_map(numbered).map(|(prompt, choice)| {
-            let request = self.model.request(prompt, &self.sampling, choice, is_streaming)?;
-            let echo = self.echoes.then(|| prompt.clone());
-            Ok((request, echo))
-        });
+        let common = self.model.common(&self.sampling, is_streaming)?;
         // Nothing is called before everything is known to be right.
-        let requests = requests.collect::<Result<Vec<_>, Refusal>>()?;
+        let mut requests = Vec::with_capacity(self.prompts.len() * choices);
+        for prompt in &self.prompts {
+            let all = self.model.requests(&common, prompt, (&self.sampling, *choices))?;
+            let echoes = self.echoes.then(|| Echo::of_choices(prompt, &self.sampling));
+            let mut echoes = echoes.into_iter().flatten();
+            let with_echo = |request| (request, echoes.next().unwrap_or_default());
+            requests.extend(all.into_iter().map(with_echo));
+        }
         let call = |(request, echo)| {
             let responses = caller.call(&*self.model.served().stage, request);
             Choice::new(responses, &self.sampling, echo, record.pace())

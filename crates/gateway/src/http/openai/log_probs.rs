@@ -100,8 +100,9 @@ impl LogProbs {
         Ok(())
     }
 
-    /// Puts so many characters before everything that is made.
+    /// Puts so many characters before everything that is made, of which nothing was shown.
     pub(super) fn begin_behind(&mut self, characters: usize) {
+        self.waiting.iter_mut().for_each(|token| token.start += characters);
         self.made += characters;
         self.shown += characters;
     }

@@ -28,7 +28,7 @@ pub(super) fn outputs(
 }
 
 /// The text of a prompt and its tokens, from the first response to it.
-pub(super) fn read(response: &Response, prompt: Prompt) -> Result<(String, Vec<Token>)> {
+pub(super) fn read(response: &Response, prompt: &Prompt) -> Result<(String, Vec<Token>)> {
     let (Some(tokens), Some(values)) = (response.output(TOKENS), response.output(VALUES)) else {
         return Err(Error::internal("the model does not tell the tokens of a prompt"));
     };
@@ -40,9 +40,9 @@ pub(super) fn read(response: &Response, prompt: Prompt) -> Result<(String, Vec<T
     }
     let (text, starts) = match prompt {
         Prompt::Text(text) => {
-            let mut places = Places { text: text.as_bytes(), at: 0, characters: 0 };
+            let mut places = Places::of(text);
             let starts = tokens.iter().map(|token| places.next(token)).collect();
-            (text, starts)
+            (text.clone(), starts)
         }
         Prompt::Tokens(_) => spelled(&tokens),
     };
@@ -71,6 +71,11 @@ fn spelled(tokens: &[&[u8]]) -> (String, Vec<usize>) {
     (text + &characters.finish(), starts)
 }
 
+/// How many bytes of a text are passed over at most for each token that was not found in it, and for
+/// all of them: more than words have, and few enough to look through at each token.
+const PASSED: usize = 64;
+const MOST_PASSED: usize = 512;
+
 /// Follows the tokens of a text through it.
 struct Places<'a> {
     text: &'a [u8],
@@ -78,23 +83,47 @@ struct Places<'a> {
     at: usize,
     /// How many characters begin before it.
     characters: usize,
+    /// How many tokens were not found since the last that was.
+    missed: usize,
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { text: text.as_bytes(), at: 0, characters: 0, missed: 0 }
+    }
+
     /// How many characters come before the next token, or before the character it is a part of.
     ///
     /// A token that is not there in the text, as a tokenizer puts some before it, takes no room. One
-    /// that spells a space which the text does not begin with takes that of the rest.
+    /// that spells a space which the text does not begin with takes that of the rest. Behind a token
+    /// that is spelled otherwise than in the text, the next that is found a little further on tells
+    /// where the text goes on.
     fn next(&mut self, token: &[u8]) -> usize {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let bare = token.strip_prefix(b" ").filter(|_| self.at == 0).unwrap_or(token);
-        let length = [token, bare].into_iter().find(|token| rest.starts_with(token));
-        let is_within = rest.first().is_some_and(|byte| !begins(*byte));
+        let here = [token, bare].into_iter().find(|token| rest.starts_with(token));
+        let found = here.map(|token| (0, token)).or_else(|| Some((self.ahead(token)?, token)));
+        let (passed, token) = found.unwrap_or((0, &[]));
+        self.missed = if found.is_some() { 0 } else { self.missed + 1 };
+        self.pass(passed);
+        let is_within = self.text.get(self.at).is_some_and(|byte| !begins(*byte));
         let start = self.characters - usize::from(is_within);
-        let taken = &rest[..length.map_or(0, <[u8]>::len)];
-        self.characters += taken.iter().filter(|byte| begins(**byte)).count();
-        self.at += taken.len();
+        self.pass(token.len());
         start
+    }
+
+    /// How far ahead a token is, behind some that were not found.
+    fn ahead(&self, token: &[u8]) -> Option<usize> {
+        let most = self.missed.saturating_mul(PASSED).min(MOST_PASSED);
+        let end = (self.at + most + token.len()).min(self.text.len());
+        let near = self.text.get(self.at..end).filter(|_| self.missed > 0 && !token.is_empty())?;
+        near.windows(token.len()).position(|text| text == token)
+    }
+
+    fn pass(&mut self, bytes: usize) {
+        let passed = &self.text[self.at..][..bytes];
+        self.characters += passed.iter().filter(|byte| begins(**byte)).count();
+        self.at += bytes;
     }
 }
 
@@ -110,7 +139,7 @@ mod tests {
     use super::*;
 
     fn starts(text: &str, tokens: &[&[u8]]) -> Vec<usize> {
-        let mut places = Places { text: text.as_bytes(), at: 0, characters: 0 };
+        let mut places = Places::of(text);
         tokens.iter().map(|token| places.next(token)).collect()
     }
 
@@ -121,6 +150,19 @@ mod tests {
         let crab = "é🦀!".as_bytes();
         let parts = [&crab[..1], &crab[1..3], &crab[3..5], &crab[5..]];
         assert_eq!(starts("é🦀!", &parts), [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn tokens_behind_one_that_the_text_spells_otherwise_begin_where_they_are() {
+        assert_eq!(starts("élan two six", &[b"[UNK]", b" two", b" six"]), [0, 4, 8]);
+        assert_eq!(starts("Going on", &[b"go", b"##ing", b"on"]), [0, 0, 6]);
+        // One that the text has further on is no reason to pass over what is found here.
+        assert_eq!(starts("is <s> it", &[b"<s>", b"is", b" ", b"<s>"]), [0, 0, 2, 3]);
+        // As far as is looked for one, and no further.
+        let at = |words: usize| starts(&format!("{}end", "x".repeat(words)), &[b"?", b"end"]);
+        assert_eq!((at(PASSED), at(PASSED + 1)), (vec![0, PASSED], vec![0, 0]));
+        let unknown: Vec<&[u8]> = std::iter::repeat_n(&b"?"[..], 9).chain([&b"end"[..]]).collect();
+        assert_eq!(starts(&format!("{}end", "x".repeat(MOST_PASSED)), &unknown)[9], MOST_PASSED);
     }
 
     fn response(tokens: &[&str], values: Vec<f32>, others: &[&str]) -> Response {
@@ -138,7 +180,7 @@ mod tests {
     #[test]
     fn the_first_token_has_no_probability_and_no_others() {
         let told = response(&["a", "b", "c"], vec![-1.0, -2.0], &["x", "y", "z", "w"]);
-        let (text, tokens) = read(&told, Prompt::Tokens(vec![1, 2, 3])).unwrap();
+        let (text, tokens) = read(&told, &Prompt::Tokens(vec![1, 2, 3])).unwrap();
         assert_eq!(text, "abc");
         let values: Vec<_> = tokens.iter().map(|token| token.said.value).collect();
         assert_eq!(values, [None, Some(-1.0), Some(-2.0)]);
@@ -151,7 +193,7 @@ mod tests {
         let (text, starts) = spelled(&[b"\x9f", b"a\xc3", b"\xa9b", b"\xf0"]);
         assert_eq!((text.as_str(), starts), ("\u{fffd}aéb\u{fffd}", vec![0, 1, 2, 4]));
         let single = response(&["a"], vec![], &[]);
-        assert_eq!(read(&single, Prompt::Text("a".into())).unwrap().1.len(), 1);
+        assert_eq!(read(&single, &Prompt::Text("a".into())).unwrap().1.len(), 1);
     }
 
     #[test]
@@ -159,12 +201,12 @@ mod tests {
         let prompt = || Prompt::Text("ab".into());
         let mut few = response(&["a", "b"], vec![-1.0], &["x"]);
         few.outputs[0] = Tensor::from_strings(TOKENS, &[1, 1], &["a"]);
-        assert!(read(&few, prompt()).is_err());
+        assert!(read(&few, &prompt()).is_err());
         let mut uneven = response(&["a", "b", "c"], vec![-1.0, -1.0], &["x", "y"]);
         uneven.outputs[2] = Tensor::from_strings(OTHER_TOKENS, &[1, 1, 1], &["x"]);
-        assert!(read(&uneven, prompt()).is_err());
+        assert!(read(&uneven, &prompt()).is_err());
         uneven.outputs[3] = Tensor::from_vec(OTHER_VALUES, &[1, 1, 1], vec![-0.5_f32]);
-        assert!(read(&uneven, prompt()).is_err());
-        assert!(read(&Response::only(Vec::new()), prompt()).is_err());
+        assert!(read(&uneven, &prompt()).is_err());
+        assert!(read(&Response::only(Vec::new()), &prompt()).is_err());
     }
 }

@@ -64,10 +64,26 @@ impl Sampling {
         })
     }
 
-    /// The settings of one choice of a prompt.
+    /// The settings that tell one choice of a prompt from the others.
     pub(super) fn of_choice(&self, choice: usize) -> impl Iterator<Item = Setting> {
         let seed = self.seed.map(|seed| seed.wrapping_add(choice as i64));
         let seed = seed.map(|seed| Setting::new("seed", "random_seed", Input::Integer(seed)));
+        let alternatives = self.prompt_log_probs.filter(|_| self.asks_of_prompt(choice));
+        let of_prompt = alternatives.map(|alternatives| {
+            let count = Input::Integer(alternatives as i64);
+            Setting::new(self.field_of_prompt(), prompt_log_probs::ASKED, count)
+        });
+        seed.into_iter().chain(of_prompt)
+    }
+
+    /// Whether this choice of a prompt is told of it, if any is: the first, and where nothing is
+    /// added each, which would be nothing else.
+    pub(super) fn asks_of_prompt(&self, choice: usize) -> bool {
+        choice == 0 || self.max_tokens == Some(0)
+    }
+
+    /// The settings of every choice.
+    pub(super) fn of_all(&self) -> impl Iterator<Item = Setting> {
         let tokens = self.max_tokens.map(Input::Integer);
         let tokens = tokens.map(|tokens| Setting::new("max_tokens", "max_tokens", tokens));
         let log_probs = self.log_probs.into_iter().flat_map(|alternatives| {
@@ -76,11 +92,7 @@ impl Sampling {
             let asked = Setting::new("logprobs", "return_log_probs", Input::Flag(true));
             [Some(asked), Some(count).filter(|_| alternatives > 0)].into_iter().flatten()
         });
-        let of_prompt = self.prompt_log_probs.map(|alternatives| {
-            let count = Input::Integer(alternatives as i64);
-            Setting::new(self.field_of_prompt(), prompt_log_probs::ASKED, count)
-        });
-        self.settings.iter().cloned().chain(seed).chain(tokens).chain(log_probs).chain(of_prompt)
+        self.settings.iter().cloned().chain(tokens).chain(log_probs)
     }
 
     /// The field that asks for what is needed of the prompt's tokens.

@@ -7,7 +7,7 @@ use consort_stage::{Request, Signature, Tensor, TensorSpec};
 
 use super::counts;
 use super::error::Refusal;
-use super::inputs::{Input, tensor};
+use super::inputs::{Input, Setting, tensor};
 use super::log_probs;
 use super::prompt::Prompt;
 use super::prompt_log_probs;
@@ -76,15 +76,14 @@ impl TextModel {
         is_decoupled && self.input(STREAM).is_some()
     }
 
-    /// The request for one choice of `prompt`.
-    pub(super) fn request(
+    /// What the requests for all texts have in common. Its tensors are made once: those of the
+    /// requests share their bytes.
+    pub(super) fn common(
         &self,
-        prompt: &Prompt,
         sampling: &Sampling,
-        choice: usize,
         is_streaming: bool,
     ) -> Result<Request, Refusal> {
-        let mut inputs = self.prompt(prompt)?;
+        let mut inputs = Vec::new();
         if self.can_stream() {
             inputs.push(self.own(STREAM, &Input::Flag(is_streaming))?);
         }
@@ -94,20 +93,48 @@ impl TextModel {
         if let Some(adapter) = &self.adapter {
             inputs.push(self.own(ADAPTER, &Input::Texts(vec![adapter.to_string()]))?);
         }
-        for setting in sampling.of_choice(choice) {
-            let Some(spec) = self.input(&setting.input) else {
-                let (field, input, model) = (&setting.field, &setting.input, &self.revealed.name);
-                let text = format!(
-                    "`{field}` has no effect on model `{model}`, which has no input `{input}`"
-                );
-                return Err(Refusal::of(field, text));
-            };
-            inputs.retain(|given| given.name != spec.name);
-            inputs.push(setting.tensor(&self.revealed.signature, spec)?);
+        for setting in sampling.of_all() {
+            self.set(&mut inputs, &setting)?;
         }
         self.fill_in(&mut inputs)?;
         let outputs = self.outputs(sampling)?;
         Ok(Request { inputs, outputs, ..Request::default() })
+    }
+
+    /// The requests for so many choices of `prompt`.
+    pub(super) fn requests(
+        &self,
+        common: &Request,
+        prompt: &Prompt,
+        (sampling, choices): (&Sampling, usize),
+    ) -> Result<Vec<Request>, Refusal> {
+        let prompt = self.prompt(prompt)?;
+        let request = |choice| {
+            let mut request = common.clone();
+            for setting in sampling.of_choice(choice) {
+                self.set(&mut request.inputs, &setting)?;
+            }
+            if sampling.asks_of_prompt(choice) {
+                request.outputs.extend(self.outputs_of_prompt(sampling)?);
+            }
+            request.inputs.splice(0..0, prompt.iter().cloned());
+            Ok(request)
+        };
+        (0..choices).map(request).collect()
+    }
+
+    /// Puts a setting's tensor in the place of any other for its input.
+    fn set(&self, inputs: &mut Vec<Tensor>, setting: &Setting) -> Result<(), Refusal> {
+        let Some(spec) = self.input(&setting.input) else {
+            let (field, input, model) = (&setting.field, &setting.input, &self.revealed.name);
+            let text =
+                format!("`{field}` has no effect on model `{model}`, which has no input `{input}`");
+            return Err(Refusal::of(field, text));
+        };
+        let tensor = setting.tensor(&self.revealed.signature, spec)?;
+        inputs.retain(|given| given.name != spec.name);
+        inputs.push(tensor);
+        Ok(())
     }
 
     /// Whether a field that is named like one of its inputs may set it.
@@ -171,17 +198,19 @@ impl TextModel {
         let log_probs = sampling.log_probs;
         let probable = log_probs.map(|alternatives| log_probs::outputs(signature, alternatives));
         let probable = probable.transpose()?.unwrap_or_default();
-        let field = sampling.field_of_prompt();
-        let of_prompt = sampling.prompt_log_probs;
-        let of_prompt =
-            of_prompt.map(|alternatives| prompt_log_probs::outputs(field, signature, alternatives));
-        let of_prompt = of_prompt.transpose()?.unwrap_or_default();
         let more = [counts::CACHED, "output_ids", "finish_reason"];
         let more = counts::prompt_output(signature)
             .into_iter()
             .chain(more)
             .filter(|name| signature.output(name).is_some());
-        let more = more.chain(probable.iter().chain(of_prompt).copied());
+        let more = more.chain(probable.iter().copied());
         Ok(std::iter::once(TEXT_OUTPUT).chain(more).map(Arc::from).collect())
+    }
+
+    fn outputs_of_prompt(&self, sampling: &Sampling) -> Result<Vec<Arc<str>>, Refusal> {
+        let Some(alternatives) = sampling.prompt_log_probs else { return Ok(Vec::new()) };
+        let (field, signature) = (sampling.field_of_prompt(), &self.revealed.signature);
+        let names = prompt_log_probs::outputs(field, signature, alternatives)?;
+        Ok(names.iter().copied().map(Arc::from).collect())
     }
 }

@@ -14,7 +14,7 @@ use crate::llm::graph::{Graph, Integers};
 use crate::llm::logits;
 use crate::llm::runs::Runs;
 use crate::llm::shared::drawer::Logits;
-use crate::llm::shared::{Size, no_memory};
+use crate::llm::shared::{Size, at_home, no_memory};
 
 /// The session and the blocks beside the cache.
 pub(super) struct Stepper {
@@ -53,8 +53,7 @@ impl Stepper {
             let count = rows.saturating_mul(size.vocabulary);
             element.byte_size(count).unwrap_or(usize::MAX)
         };
-        let logits = buffers.allocate_at_home(scores(size.slots));
-        let logits = logits.ok_or_else(|| no_memory(size, scores(size.slots)))?;
+        let logits = at_home(buffers, size, scores(size.slots))?;
         let mut allocate =
             |bytes: usize| buffers.allocate(bytes).ok_or_else(|| no_memory(size, bytes));
         let integers = |count: usize| count.saturating_mul(size_of::<i64>());

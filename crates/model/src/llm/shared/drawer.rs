@@ -12,14 +12,17 @@ use super::Size;
 use super::finders::Asked;
 use super::inputs::no_memory;
 use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
-use crate::llm::choosing::{COOLNESS, SCORES};
-use crate::llm::decoder::{Drawn, Lots, Token, Wants};
-use crate::llm::drawing::{self, BEFORE, DRAWN, DRAWN_PROBABILITIES, LOTS};
+use crate::llm::choosing::{INVERSE_TEMPERATURES, SCORES};
+use crate::llm::decoder::{Drawn, Token, Uniforms, Wants};
+use crate::llm::drawing::{self, CUMULATIVE, DRAWN, DRAWN_PROBABILITIES, UNIFORMS};
 
 /// How many numbers the graph works with at once at most: 128 MB of each of a handful of tensors.
 const MOST_NUMBERS: usize = 1 << 25;
-/// How many lots a row has at most.
-const MOST_LOTS: usize = size_of::<Lots>() / size_of::<f32>();
+/// How many runs of the model pass before another is tried where one failed: what was lacking may be
+/// there again then, and till then nothing is lost on trying.
+const RESTED: usize = 256;
+/// How many random numbers a row has at most.
+const MOST_UNIFORMS: usize = size_of::<Uniforms>() / size_of::<f32>();
 
 /// Where the logits of a run's rows lie: the block, their type, and how many tokens there are.
 pub(in crate::llm) type Logits = (BlockId, TensorElementType, usize);
@@ -28,22 +31,26 @@ pub(in crate::llm) type Logits = (BlockId, TensorElementType, usize);
 pub(in crate::llm) struct Drawer {
     session: Session,
     size: Size,
-    /// The processor's blocks: one over each row's temperature, its lots, and what they fell on.
-    /// Behind those of all rows is room for a row that is drawn again.
-    coolness: BlockId,
-    lots: BlockId,
+    /// The processor's blocks: one over each row's temperature, its random numbers, and what they
+    /// fell on. Behind those of all rows is room for a row that is drawn again.
+    inverse_temperatures: BlockId,
+    uniforms: BlockId,
     tokens: BlockId,
     probabilities: BlockId,
-    before: BlockId,
-    /// The prepared runs: over how many rows, with how many lots, and whether again; and the first
-    /// of the rows.
-    calls: BTreeMap<(usize, usize, bool), (CallId, usize)>,
-    /// The lots of each row of the last run, and what they fell on; how many of each.
-    asked: Vec<Lots>,
+    cumulative: BlockId,
+    /// How many numbers it works with at once at most.
+    most_numbers: usize,
+    /// The prepared runs: from which place of the blocks on, over how many rows, and with how many
+    /// random numbers; and the first of the rows.
+    calls: BTreeMap<(usize, usize, usize), (CallId, usize)>,
+    /// The random numbers of each row of the last run, and what they fell on; how many of each.
+    asked: Vec<Uniforms>,
     count: usize,
     drawn: Vec<Drawn>,
-    /// Whether a run has failed, for want of memory, after which none is tried any more.
-    is_broken: bool,
+    /// How many runs of the model pass until another is tried, since one failed, as for want of
+    /// memory; and whether that has been said.
+    rests: usize,
+    is_reported: bool,
 }
 
 impl Drawer {
@@ -56,72 +63,84 @@ impl Drawer {
         Ok(Self {
             session,
             size,
-            coolness: allocate(size_of::<f32>())?,
-            lots: allocate(size_of::<Lots>())?,
-            tokens: allocate(MOST_LOTS * size_of::<i64>())?,
-            probabilities: allocate(size_of::<Lots>())?,
-            before: allocate(size_of::<Lots>())?,
+            inverse_temperatures: allocate(size_of::<f32>())?,
+            uniforms: allocate(size_of::<Uniforms>())?,
+            tokens: allocate(MOST_UNIFORMS * size_of::<i64>())?,
+            probabilities: allocate(size_of::<Uniforms>())?,
+            cumulative: allocate(size_of::<Uniforms>())?,
+            most_numbers: MOST_NUMBERS,
             calls: BTreeMap::new(),
             asked: Vec::with_capacity(size.slots),
             count: 0,
-            drawn: Vec::with_capacity(MOST_LOTS),
-            is_broken: false,
+            drawn: Vec::with_capacity(MOST_UNIFORMS),
+            rests: 0,
+            is_reported: false,
         })
     }
 
     /// Forgets what was drawn: the logits are those of another run.
     pub(in crate::llm) fn forget(&mut self) {
         self.count = 0;
+        self.rests = self.rests.saturating_sub(1);
     }
 
-    /// Finds what these lots, or the first of them, fall on in one of a run's rows, whose places
-    /// are from `first` on; whether that could be done.
+    /// Finds what these random numbers, or the first of them, fall on in one of a run's rows, whose
+    /// places are from `first` on; whether that could be done.
     ///
-    /// All rows are drawn at once when the first of them asks. One that asks with other lots than it
-    /// told is drawn again.
+    /// All rows are drawn at once when the first of them asks. One that asks with other random
+    /// numbers than it told is drawn again.
     pub(in crate::llm) fn draw(
         &mut self,
         buffers: &mut Buffers,
         logits: Logits,
         (asked, (first, rows)): Asked<'_>,
-        (index, lots): (usize, Lots),
+        (index, uniforms): (usize, Uniforms),
     ) -> bool {
-        let row = asked.get(index).filter(|_| !self.is_broken);
+        let row = asked.get(index).filter(|_| self.rests == 0);
         let Some((place, wants)) = row.copied() else {
             return false;
         };
         let Some((temperature, _)) = draw_of(wants) else {
             return false;
         };
-        let most = self.most_lots(rows);
+        let most = self.most_uniforms(rows);
         let wanted = if matches!(wants, Wants::Free { .. }) { 1 } else { most };
         let drawn = if self.count < wanted {
             self.write_all(buffers, asked, (first, rows), wanted);
-            self.run(buffers, logits, (first, rows), (wanted, false))
+            self.run_all(buffers, logits, (first, rows), wanted)
         } else {
             Ok(())
         };
-        let is_told = self.asked.get(place - first) == Some(&lots);
+        let is_told = self.asked.get(place - first) == Some(&uniforms);
         let drawn = match drawn {
             Ok(()) if !is_told => {
-                self.write(buffers, self.size.slots, (temperature, lots), most);
-                self.run(buffers, logits, (place, 1), (most, true))
+                self.write(buffers, self.size.slots, (temperature, uniforms), most);
+                self.run(buffers, logits, (place, 1), (self.size.slots, most))
             }
             other => other,
         };
         if let Err(error) = drawn {
-            tracing::error!(
-                "tokens cannot be drawn on the card, and every logit is read instead: {error}"
-            );
-            self.is_broken = true;
+            self.rest(&error);
             return false;
         }
         if is_told {
-            self.read(buffers, (place - first) * self.count, self.count);
+            self.read(buffers, self.start(place - first, self.count), self.count);
         } else {
-            self.read(buffers, self.size.slots * MOST_LOTS, most);
+            self.read(buffers, self.start(self.size.slots, most), most);
         }
         true
+    }
+
+    /// Draws nothing for a while, since a run has failed.
+    fn rest(&mut self, error: &ort::Error) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            tracing::error!(
+                "tokens cannot be drawn on the card; every logit is read instead, and drawing tried \
+                 again every {RESTED} steps: {error}"
+            );
+        }
+        self.count = 0;
+        self.rests = RESTED;
     }
 
     /// What it found last.
@@ -129,12 +148,23 @@ impl Drawer {
         &self.drawn
     }
 
-    /// How many lots each of so many rows has: fewer of many, and a power of two, so that no row is
-    /// given up sooner beside many others.
-    fn most_lots(&self, rows: usize) -> usize {
-        let numbers = rows * drawing::width(self.size.vocabulary);
-        let most = (MOST_NUMBERS / numbers.max(1)).clamp(1, MOST_LOTS);
+    /// How many random numbers each of so many rows has: fewer of many, and a power of two, so that
+    /// no row is given up sooner beside many others.
+    fn most_uniforms(&self, rows: usize) -> usize {
+        let numbers = rows.min(self.most_rows()) * drawing::width(self.size.vocabulary);
+        let most = (self.most_numbers / numbers.max(1)).clamp(1, MOST_UNIFORMS);
         if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 }
+    }
+
+    /// How many rows a run has.
+    fn most_rows(&self) -> usize {
+        (self.most_numbers / drawing::width(self.size.vocabulary).max(1)).max(1)
+    }
+
+    /// Where the random numbers of a row begin, and what they fell on: those of all rows lie one
+    /// behind the other, however many each has.
+    fn start(&self, row: usize, count: usize) -> usize {
+        if row == self.size.slots { row * MOST_UNIFORMS } else { row * count }
     }
 
     fn write_all(
@@ -146,14 +176,14 @@ impl Drawer {
     ) {
         self.count = count;
         self.asked.clear();
-        self.asked.resize(rows, Lots::default());
+        self.asked.resize(rows, Uniforms::default());
         for row in 0..rows {
-            self.write(buffers, row, (1.0, Lots::default()), count);
+            self.write(buffers, row, (1.0, Uniforms::default()), count);
         }
         for (place, wants) in asked {
-            if let Some((temperature, lots)) = draw_of(*wants) {
-                self.asked[place - first] = lots;
-                self.write(buffers, place - first, (temperature, lots), count);
+            if let Some((temperature, uniforms)) = draw_of(*wants) {
+                self.asked[place - first] = uniforms;
+                self.write(buffers, place - first, (temperature, uniforms), count);
             }
         }
     }
@@ -162,26 +192,42 @@ impl Drawer {
         &self,
         buffers: &mut Buffers,
         row: usize,
-        (temperature, lots): (f32, Lots),
+        (temperature, uniforms): (f32, Uniforms),
         count: usize,
     ) {
-        buffers.slice_mut::<f32>(self.coolness)[row] = temperature.recip();
-        // Those of all rows lie one behind the other, however many each has.
-        let start = if row == self.size.slots { row * MOST_LOTS } else { row * count };
-        let places = &mut buffers.slice_mut::<f32>(self.lots)[start..start + count];
-        places.copy_from_slice(&lots[..count]);
+        buffers.slice_mut::<f32>(self.inverse_temperatures)[row] = temperature.recip();
+        let start = self.start(row, count);
+        let places = &mut buffers.slice_mut::<f32>(self.uniforms)[start..start + count];
+        places.copy_from_slice(&uniforms[..count]);
     }
 
+    /// Draws so many random numbers of each of some rows, as many rows at once as may be.
+    fn run_all(
+        &mut self,
+        buffers: &mut Buffers,
+        logits: Logits,
+        (first, rows): (usize, usize),
+        count: usize,
+    ) -> ort::Result<()> {
+        let most = self.most_rows();
+        for row in (0..rows).step_by(most) {
+            let part = (first + row, most.min(rows - row));
+            self.run(buffers, logits, part, (row, count))?;
+        }
+        Ok(())
+    }
+
+    /// Draws so many random numbers of each of some rows, whose own begin at `row` of the blocks.
     fn run(
         &mut self,
         buffers: &mut Buffers,
         (block, element, vocabulary): Logits,
         (first, rows): (usize, usize),
-        (count, is_again): (usize, bool),
+        (row, count): (usize, usize),
     ) -> ort::Result<()> {
         let offset = element.byte_size(first * vocabulary).unwrap_or(usize::MAX);
         let scores = Part::new((block, offset), element, &[rows, vocabulary]);
-        let key = (rows, count, is_again);
+        let key = (row, rows, count);
         if let Some((call, before)) = self.calls.get_mut(&key) {
             if *before != first {
                 buffers.set_input(*call, 0, &scores)?;
@@ -189,53 +235,132 @@ impl Drawer {
             }
             return buffers.run(&mut self.session, *call, None);
         }
-        let row = if is_again { self.size.slots } else { 0 };
+        let start = self.start(row, count);
         let (float, wide) = (TensorElementType::Float32, TensorElementType::Int64);
-        let coolness = Part::new((self.coolness, row * size_of::<f32>()), float, &[rows, 1]);
+        let inverse_temperatures =
+            Part::new((self.inverse_temperatures, row * size_of::<f32>()), float, &[rows, 1]);
         let part = |block, element: TensorElementType, shape: &[usize]| {
-            let offset = element.byte_size(row * MOST_LOTS).unwrap_or(usize::MAX);
+            let offset = element.byte_size(start).unwrap_or(usize::MAX);
             Part::new((block, offset), element, shape)
         };
         let inputs = [
             (SCORES, scores),
-            (COOLNESS, coolness),
-            (LOTS, part(self.lots, float, &[rows, count])),
+            (INVERSE_TEMPERATURES, inverse_temperatures),
+            (UNIFORMS, part(self.uniforms, float, &[rows, count])),
         ];
         let outputs = [
             (DRAWN, part(self.tokens, wide, &[rows, count])),
             (DRAWN_PROBABILITIES, part(self.probabilities, float, &[rows, count, 1])),
-            (BEFORE, part(self.before, float, &[rows, count])),
+            (CUMULATIVE, part(self.cumulative, float, &[rows, count])),
         ];
         let call = buffers.prepare(&inputs, &outputs)?;
         self.calls.insert(key, (call, first));
         buffers.run(&mut self.session, call, None)
     }
 
-    /// Gathers what so many lots fell on, whose results begin at a place.
+    /// Gathers what so many random numbers fell on, whose results begin at a place.
     fn read(&mut self, buffers: &mut Buffers, start: usize, count: usize) {
         let range = start..start + count;
         self.drawn.clear();
         let tokens = &buffers.slice_mut::<i64>(self.tokens)[range.clone()];
-        let drawn = |token: &i64| Drawn { token: *token as Token, probability: 0.0, before: 0.0 };
+        let drawn =
+            |token: &i64| Drawn { token: *token as Token, probability: 0.0, cumulative: 0.0 };
         self.drawn.extend(tokens.iter().map(drawn));
         let probabilities = &buffers.slice_mut::<f32>(self.probabilities)[range.clone()];
         for (drawn, probability) in self.drawn.iter_mut().zip(probabilities) {
             drawn.probability = *probability;
         }
-        for (drawn, before) in
-            self.drawn.iter_mut().zip(&buffers.slice_mut::<f32>(self.before)[range])
+        for (drawn, cumulative) in
+            self.drawn.iter_mut().zip(&buffers.slice_mut::<f32>(self.cumulative)[range])
         {
-            drawn.before = *before;
+            drawn.cumulative = *cumulative;
         }
     }
 }
 
-/// The temperature at which a row is drawn, and its lots; `None` for one that is not.
-fn draw_of(wants: Wants) -> Option<(f32, Lots)> {
+/// The temperature at which a row is drawn, and its random numbers; `None` for one that is not.
+fn draw_of(wants: Wants) -> Option<(f32, Uniforms)> {
     match wants {
-        Wants::Draw { temperature, lots } | Wants::Free { temperature, lots } => {
-            Some((temperature, lots))
+        Wants::Draw { temperature, uniforms } | Wants::Free { temperature, uniforms } => {
+            Some((temperature, uniforms))
         }
         Wants::Likeliest | Wants::Top(_) | Wants::Logits => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ort::session::builder::SessionBuilder;
+
+    use super::*;
+    use crate::runtime::Runtime;
+
+    const SIZE: Size = Size { slots: 5, context: 8, prefill_tokens: 8, vocabulary: 300 };
+    const FLOAT: TensorElementType = TensorElementType::Float32;
+
+    fn drawer(most_numbers: usize) -> (Buffers, Drawer, Logits) {
+        let environment = &Runtime::get().expect("run `cargo xtask setup`").environment;
+        let model = drawing::graph(FLOAT, SIZE.vocabulary).unwrap();
+        let session = SessionBuilder::new(environment).unwrap().commit_from_memory(&model).unwrap();
+        let mut buffers = Buffers::new().unwrap();
+        let numbers = SIZE.slots * SIZE.vocabulary;
+        let block = buffers.allocate(numbers * size_of::<f32>()).unwrap();
+        let logits = buffers.slice_mut::<f32>(block).iter_mut().enumerate();
+        logits.for_each(|(index, logit)| *logit = (index * 7 % 31) as f32 / 10.0);
+        let drawer = Drawer::new(&mut buffers, session, SIZE).unwrap();
+        (buffers, Drawer { most_numbers, ..drawer }, (block, FLOAT, SIZE.vocabulary))
+    }
+
+    fn asked() -> Vec<(usize, Wants)> {
+        let wants = |place: usize| {
+            let number = place as f32 / 10.0;
+            let uniforms = [number, 0.9 - number, number / 2.0, 0.5];
+            Wants::Draw { temperature: 1.0 - number, uniforms }
+        };
+        (0..SIZE.slots).map(|place| (place, wants(place))).collect()
+    }
+
+    /// What the random numbers of each row fall on, the first of them.
+    fn drawn(buffers: &mut Buffers, drawer: &mut Drawer, logits: Logits) -> Vec<Drawn> {
+        let asked = asked();
+        drawer.forget();
+        let draw = |index: usize| {
+            let (_, uniforms) = draw_of(asked[index].1).unwrap();
+            let rows = (asked.as_slice(), (0, SIZE.slots));
+            drawer.draw(buffers, logits, rows, (index, uniforms)).then(|| drawer.drawn()[0])
+        };
+        (0..SIZE.slots).map_while(draw).collect()
+    }
+
+    #[test]
+    fn rows_are_drawn_in_runs_that_work_with_no_more_numbers_than_may_be() {
+        let width = drawing::width(SIZE.vocabulary);
+        let (mut buffers, mut whole, logits) = drawer(MOST_NUMBERS);
+        let expected = drawn(&mut buffers, &mut whole, logits);
+        assert_eq!((expected.len(), whole.calls.len()), (SIZE.slots, 1));
+        for (rows, uniforms) in [(1, 1), (2, 1), (3, 1), (5, 2), (5, 4)] {
+            let (mut buffers, mut drawer, logits) = drawer(rows * uniforms * width);
+            assert_eq!(drawn(&mut buffers, &mut drawer, logits), expected, "{rows} rows");
+            assert!(
+                drawer
+                    .calls
+                    .keys()
+                    .all(|(_, rows, count)| { rows * count * width <= drawer.most_numbers })
+            );
+            assert_eq!(drawer.calls.len(), SIZE.slots.div_ceil(rows));
+        }
+    }
+
+    #[test]
+    fn after_a_run_that_failed_others_are_tried_again() {
+        let (mut buffers, mut drawer, logits) = drawer(MOST_NUMBERS);
+        // Rows of three tokens make no blocks.
+        let (asked, unfit) = (asked(), (logits.0, FLOAT, 3));
+        let (_, uniforms) = draw_of(asked[0].1).unwrap();
+        assert!(!drawer.draw(&mut buffers, unfit, (&asked[..2], (0, 2)), (0, uniforms)));
+        for _ in 1..RESTED {
+            assert!(drawn(&mut buffers, &mut drawer, logits).is_empty());
+        }
+        assert_eq!(drawn(&mut buffers, &mut drawer, logits).len(), SIZE.slots);
     }
 }

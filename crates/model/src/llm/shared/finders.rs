@@ -8,7 +8,7 @@ use super::Size;
 use super::drawer::{Drawer, Logits};
 use super::picker::Picker;
 use crate::llm::buffers::Buffers;
-use crate::llm::decoder::{Lots, Scores, Wants};
+use crate::llm::decoder::{Scores, Uniforms, Wants};
 
 /// The sessions of the graphs that find and draw.
 pub(crate) struct FinderSessions {
@@ -65,8 +65,8 @@ impl Finders {
         index: usize,
     ) -> bool {
         match asked.0.get(index) {
-            Some((_, Wants::Free { lots, .. })) => {
-                self.draw(buffers, logits, asked, (index, *lots))
+            Some((_, Wants::Free { uniforms, .. })) => {
+                self.draw(buffers, logits, asked, (index, *uniforms))
             }
             Some((_, wants)) => self.picker.serves(*wants),
             None => false,
@@ -85,14 +85,14 @@ impl Finders {
         }
     }
 
-    /// Draws by some lots in one of the rows, and says whether it could;
+    /// Draws by some random numbers in one of the rows, and says whether it could;
     /// [`drawn`](Self::drawn) then gives what they fell on.
     pub(in crate::llm) fn draw(
         &mut self,
         buffers: &mut Buffers,
         logits: Logits,
         asked: Asked<'_>,
-        row: (usize, Lots),
+        row: (usize, Uniforms),
     ) -> bool {
         self.drawer.draw(buffers, logits, asked, row)
     }

@@ -47,9 +47,7 @@ impl Blocks {
         let logits = graph.logits.element.byte_size(logits).unwrap_or(usize::MAX);
         let integers = |count: usize| count.saturating_mul(size_of::<i64>());
         let cache = cache.last().map_or(0, Stripes::end);
-        let mut at_home =
-            |bytes| buffers.allocate_at_home(bytes).ok_or_else(|| no_memory(size, bytes));
-        let (cache, logits) = (at_home(cache)?, at_home(logits)?);
+        let (cache, logits) = (at_home(buffers, size, cache)?, at_home(buffers, size, logits)?);
         if graph.chooses {
             let integers = Blocked::Packed(Packed::allocate(buffers, graph, size)?);
             return Ok(Self { cache, logits, integers });
@@ -154,9 +152,20 @@ impl Integers {
     }
 }
 
+/// Memory where the runs read and write, on the card if there is one.
+pub(in crate::llm) fn at_home(buffers: &mut Buffers, size: Size, bytes: usize) -> Result<BlockId> {
+    let block = buffers.allocate_at_home(bytes);
+    block.ok_or_else(|| lacking(if buffers.has_card() { "card" } else { "machine" }, size, bytes))
+}
+
+/// Why there is no memory of the processor.
 pub(in crate::llm) fn no_memory(size: Size, bytes: usize) -> Error {
+    lacking("machine", size, bytes)
+}
+
+fn lacking(whose: &str, size: Size, bytes: usize) -> Error {
     Error::unavailable(format!(
-        "`max_active_requests` is {} and `max_sequence_length` {}, for which the machine lacks {} \
+        "`max_active_requests` is {} and `max_sequence_length` {}, for which the {whose} lacks {} \
          MB of memory; make either smaller",
         size.slots,
         size.context,

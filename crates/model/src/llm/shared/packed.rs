@@ -8,7 +8,7 @@ use consort_stage::{Error, Result};
 use ort::value::TensorElementType;
 
 use super::Size;
-use super::inputs::{Shapes, no_memory};
+use super::inputs::{Shapes, at_home, no_memory};
 use crate::llm::buffers::{Argument, BlockId, Buffers, CopyId, Part};
 use crate::llm::choosing;
 use crate::llm::decoder::Token;
@@ -48,9 +48,10 @@ impl Packed {
         let numbers = 2 * tokens + size.slots;
         let row = graph.logits.element.byte_size(size.vocabulary).unwrap_or(0);
         let mut at = |bytes, is_home| {
-            let block =
-                if is_home { buffers.allocate_at_home(bytes) } else { buffers.allocate(bytes) };
-            block.ok_or_else(|| no_memory(size, bytes))
+            if is_home {
+                return at_home(buffers, size, bytes);
+            }
+            buffers.allocate(bytes).ok_or_else(|| no_memory(size, bytes))
         };
         let blocks = Self {
             written: at(numbers * WIDTH, false)?,

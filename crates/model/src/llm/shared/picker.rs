@@ -12,7 +12,8 @@ use super::drawer::Logits;
 use super::inputs::no_memory;
 use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
 use crate::llm::choosing::{
-    COOLNESS, COUNT, LARGEST_SCORES, MOST, MOST_OF_ALL, PROBABILITIES, SCORES, TOP_TOKENS,
+    COUNT, INVERSE_TEMPERATURES, LARGEST_SCORES, MOST, MOST_OF_ALL, PROBABILITIES, SCORES,
+    TOP_TOKENS,
 };
 use crate::llm::decoder::{Scores, Token, Wants};
 
@@ -24,7 +25,7 @@ pub(in crate::llm) struct Picker {
     tokens: BlockId,
     probabilities: BlockId,
     /// One over each row's temperature.
-    coolness: BlockId,
+    inverse_temperatures: BlockId,
     /// The numbers of tokens that may be found: the usual one, and the largest.
     counts: BlockId,
     /// How many are found of each row in the next run, and were in the last.
@@ -45,7 +46,7 @@ impl Picker {
         let largest = allocate(numbers * size_of::<f32>())?;
         let tokens = allocate(numbers * size_of::<i64>())?;
         let probabilities = allocate(numbers * size_of::<f32>())?;
-        let coolness = allocate(size.slots * size_of::<f32>())?;
+        let inverse_temperatures = allocate(size.slots * size_of::<f32>())?;
         let counts = allocate(2 * size_of::<i64>())?;
         buffers.slice_mut::<i64>(counts)[..2].copy_from_slice(&[MOST as i64, most as i64]);
         Ok(Self {
@@ -53,7 +54,7 @@ impl Picker {
             largest,
             tokens,
             probabilities,
-            coolness,
+            inverse_temperatures,
             counts,
             count: MOST,
             most,
@@ -77,17 +78,17 @@ impl Picker {
         buffers: &mut Buffers,
         wanted: impl Iterator<Item = (usize, Wants)>,
     ) {
-        let coolness = buffers.slice_mut::<f32>(self.coolness);
-        coolness.fill(1.0);
+        let inverse_temperatures = buffers.slice_mut::<f32>(self.inverse_temperatures);
+        inverse_temperatures.fill(1.0);
         self.count = MOST;
         for (place, wants) in wanted {
             if matches!(wants, Wants::Top(most) if most > MOST && most <= self.most) {
                 self.count = self.most;
             }
             if let Wants::Draw { temperature, .. } = wants
-                && let Some(coolness) = coolness.get_mut(place)
+                && let Some(inverse) = inverse_temperatures.get_mut(place)
             {
-                *coolness = temperature.recip();
+                *inverse = temperature.recip();
             }
         }
     }
@@ -115,7 +116,7 @@ impl Picker {
         let place = if self.count == MOST { 0 } else { size_of::<i64>() };
         let inputs = [
             (SCORES, scores),
-            (COOLNESS, part(self.coolness, float, 1)),
+            (INVERSE_TEMPERATURES, part(self.inverse_temperatures, float, 1)),
             (COUNT, Part::new((self.counts, place), wide, &[1])),
         ];
         let outputs = [
@@ -134,9 +135,7 @@ impl Picker {
         buffers: &mut Buffers,
         (index, wants): (usize, Wants),
     ) -> Scores<'_> {
-        // What is drawn depends on how many are seen, and so not on what others ask for.
-        let seen = if matches!(wants, Wants::Draw { .. }) { MOST } else { self.count };
-        let row = index * self.count..index * self.count + seen;
+        let row = index * self.count..(index + 1) * self.count;
         let tokens = buffers.slice_mut::<i64>(self.tokens).get(row.clone()).unwrap_or_default();
         self.found.clear();
         self.found.extend(tokens.iter().map(|token| (*token as Token, 0.0)));
@@ -146,9 +145,81 @@ impl Picker {
         for ((_, found), number) in self.found.iter_mut().zip(numbers) {
             *found = *number;
         }
+        in_order(&mut self.found);
         if is_drawn {
+            // What is drawn depends on how many are seen, and so not on what others ask for.
+            self.found.truncate(MOST);
             return Scores::Draw(&self.found);
         }
         Scores::Top(&self.found)
+    }
+}
+
+/// Puts tokens in order from the likeliest down and equals by their ids, as no search for some of them
+/// vouches to give them.
+fn in_order(found: &mut [(Token, f32)]) {
+    // 0 and -0 are equal.
+    let key = |number: f32| number + 0.0;
+    found.sort_by(|(left, least), (right, most)| {
+        key(*most).total_cmp(&key(*least)).then(left.cmp(right))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+    use ort::session::builder::SessionBuilder;
+
+    use super::*;
+    use crate::llm::choosing;
+    use crate::runtime::Runtime;
+
+    const SIZE: Size = Size { slots: 2, context: 8, prefill_tokens: 8, vocabulary: 4000 };
+    const HALF: TensorElementType = TensorElementType::Float16;
+
+    /// Logits of half precision, each of which several tokens have.
+    fn picker() -> (Buffers, Picker, Vec<f16>, Logits) {
+        let environment = &Runtime::get().expect("run `cargo xtask setup`").environment;
+        let model = choosing::top(HALF).unwrap();
+        let session = SessionBuilder::new(environment).unwrap().commit_from_memory(&model).unwrap();
+        let mut buffers = Buffers::new().unwrap();
+        let mixed = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
+        let numbers = (0..(SIZE.slots * SIZE.vocabulary) as u64).map(mixed);
+        let numbers: Vec<_> = numbers.map(|it| f16::from_f32(it as f32 / 32.0)).collect();
+        let block = buffers.allocate(numbers.len() * 2).unwrap();
+        let bits = numbers.iter().map(|number| number.to_bits());
+        buffers.slice_mut::<u16>(block).iter_mut().zip(bits).for_each(|(it, bits)| *it = bits);
+        let picker = Picker::new(&mut buffers, session, SIZE).unwrap();
+        (buffers, picker, numbers, (block, HALF, SIZE.vocabulary))
+    }
+
+    #[test]
+    fn the_same_tokens_are_seen_whatever_others_ask_for() {
+        let (mut buffers, mut picker, numbers, logits) = picker();
+        let draws = Wants::Draw { temperature: 1.0, uniforms: [0.5; 4] };
+        let mut expected: Vec<_> = (0..).zip(&numbers[..SIZE.vocabulary]).collect();
+        expected.sort_by(|left, right| right.1.total_cmp(left.1).then(left.0.cmp(&right.0)));
+        let expected: Vec<Token> = expected.iter().map(|(token, _)| *token).collect();
+        for other in [MOST, MOST_OF_ALL] {
+            for (wants, least) in [(draws, MOST), (Wants::Top(5), 5), (Wants::Top(MOST), MOST)] {
+                picker.ask(&mut buffers, [(0, wants), (1, Wants::Top(other))].into_iter());
+                picker.find(&mut buffers, logits, (0, 2)).unwrap();
+                let (Scores::Draw(found) | Scores::Top(found)) =
+                    picker.row(&mut buffers, (0, wants))
+                else {
+                    panic!("{wants:?}")
+                };
+                assert!(found.len() >= least);
+                let tokens: Vec<_> = found.iter().map(|(token, _)| *token).collect();
+                assert_eq!(tokens, expected[..tokens.len()], "{wants:?} beside {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn equals_are_in_the_order_of_their_ids_however_they_were_found() {
+        let mut found = [(9, 1.0), (4, 2.0), (7, 0.0), (3, 2.0), (5, -0.0), (2, 1.0)];
+        in_order(&mut found);
+        assert_eq!(found.map(|(token, _)| token), [3, 4, 2, 9, 5, 7]);
     }
 }

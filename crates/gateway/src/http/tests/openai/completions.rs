@@ -34,6 +34,37 @@ fn choices_of_a_prompt_share_its_tokens() {
 }
 
 #[test]
+fn choices_share_the_bytes_of_what_they_are_asked() {
+    let takes = "1: text_input BYTES[1], prompt_token_ids INT32[-1]?, bad_words BYTES[-1]?, \
+                 random_seed UINT64[1]? ->> text_output BYTES[1]";
+    let asked = |prompt: &str| {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&seen);
+        let served = model("generate", signature(takes), move |request: Request| {
+            sink.lock().unwrap().push(request);
+            all(vec![said("x", "stop")])
+        });
+        let body = format!(
+            r#"{{"model":"generate","prompt":{prompt},"bad_words":["a","b"],"n":3,"seed":1}}"#
+        );
+        let reply = block_on(post(front(vec![served]), PATH, body));
+        assert_eq!(reply.status.as_u16(), 200, "{}", reply.text());
+        let requests = std::mem::take(&mut *seen.lock().unwrap());
+        assert_eq!(requests.len(), 3);
+        requests
+    };
+    for (prompt, input) in [(r#""one two""#, "text_input"), ("[1,2,3]", "prompt_token_ids")] {
+        let requests = asked(prompt);
+        for name in [input, "bad_words"] {
+            let place = |request: &Request| request.input(name).unwrap().data.as_ptr();
+            assert!(requests.iter().all(|it| place(it) == place(&requests[0])), "{name}");
+        }
+        let seed = |it: &Request| it.input("random_seed").unwrap().to_slice::<u64>().unwrap()[0];
+        assert_eq!(requests.iter().map(seed).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+}
+
+#[test]
 fn a_stream_has_a_chunk_for_each_piece_then_the_reason_the_tokens_and_the_end() {
     check(
         front(vec![talker(&["a", "", "b"], "stop")]),
@@ -168,15 +199,15 @@ fn fields_become_the_inputs_of_the_model() {
             stream BOOL [1, 1] b"\0"
             min_length INT32 [1, 1] b"\x02\0\0\0"
             temperature FP32 [1, 1] b"\0\0\0?"
-            random_seed UINT64 [1, 1] b"\xff\xff\xff\xff\xff\xff\xff\xff"
             max_tokens INT32 [1, 1] b"\x07\0\0\0"
+            random_seed UINT64 [1, 1] b"\xff\xff\xff\xff\xff\xff\xff\xff"
 
             text_input BYTES [1, 1] b"\x01\0\0\0p"
             stream BOOL [1, 1] b"\0"
             min_length INT32 [1, 1] b"\x02\0\0\0"
             temperature FP32 [1, 1] b"\0\0\0?"
-            random_seed UINT64 [1, 1] b"\0\0\0\0\0\0\0\0"
             max_tokens INT32 [1, 1] b"\x07\0\0\0"
+            random_seed UINT64 [1, 1] b"\0\0\0\0\0\0\0\0"
         "#]],
     );
 }

@@ -1,6 +1,8 @@
 //! The log-probabilities of tokens in completions and chats.
 
 use expect_test::expect;
+use futures::channel::oneshot;
+use futures::{FutureExt, StreamExt};
 
 use super::*;
 
@@ -86,23 +88,29 @@ fn reader(seen: &Arc<Mutex<Vec<String>>>) -> Arc<Served> {
         let named = ["prompt_token_ids", "max_tokens", "end_id", "prompt_logprobs"].map(number);
         seen.lock().unwrap().push(format!("{} {named:?}", String::from_utf8(text).unwrap()));
         let adds = named[1] != Some(vec![0]);
-        let alternatives = named[3].as_ref().unwrap()[0] as usize;
+        let alternatives = named[3].as_ref().map(|count| count[0] as usize);
+        let is_asked = request.outputs.iter().any(|name| &**name == "prompt_tokens");
+        assert_eq!(is_asked, alternatives.is_some());
         let new: &[&str] = if adds { &["!"] } else { &[] };
         let count = new.len() as i64;
         let tokens: [&[u8]; 4] = [b"<s>", &[0xc3], &[0xa9, b' '], b"fg"];
-        let others: Vec<_> = (0..3 * alternatives).map(|_| "?").collect();
-        let shape = [1, 3, alternatives as i64];
-        let values = vec![-9.0_f32; others.len()];
         let mut outputs = vec![
             Tensor::from_strings("text_output", &[1, 1], &[new.concat()]),
             Tensor::from_strings("finish_reason", &[1, 1], &["length"]),
             Tensor::from_vec("input_ids", &[1, 4], vec![1, 5, 6, 7]),
             Tensor::from_vec("output_ids", &[1, count], vec![9; new.len()]),
-            Tensor::from_strings("prompt_tokens", &[1, 4], &tokens),
-            Tensor::from_vec("prompt_log_probs", &[1, 3], vec![-0.5_f32, -1.5, -2.5]),
-            Tensor::from_strings("prompt_top_logprob_tokens", &shape, &others),
-            Tensor::from_vec("prompt_top_logprob_values", &shape, values),
         ];
+        if let Some(alternatives) = alternatives {
+            let others: Vec<_> = (0..3 * alternatives).map(|_| "?").collect();
+            let shape = [1, 3, alternatives as i64];
+            let values = vec![-9.0_f32; others.len()];
+            outputs.extend([
+                Tensor::from_strings("prompt_tokens", &[1, 4], &tokens),
+                Tensor::from_vec("prompt_log_probs", &[1, 3], vec![-0.5_f32, -1.5, -2.5]),
+                Tensor::from_strings("prompt_top_logprob_tokens", &shape, &others),
+                Tensor::from_vec("prompt_top_logprob_values", &shape, values),
+            ]);
+        }
         if request.input("return_log_probs").is_some() {
             outputs.push(Tensor::from_strings("output_tokens", &[1, count], new));
             let values = vec![-3.5_f32; new.len()];
@@ -156,6 +164,13 @@ fn an_echo_tells_the_tokens_of_its_prompt() {
             r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"é fg","logprobs":null,"finish_reason":"length"},{"index":1,"text":"é fg","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":0,"total_tokens":4}}"#
         ]],
     );
+    // A single token that nothing is told of ends the text where it does.
+    asked(
+        r#""prompt":[1,5,6,7],"echo":true,"max_tokens":1"#,
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"<s>é fg!","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":1,"total_tokens":5}}"#
+        ]],
+    );
     // An end that the request names stays.
     asked(
         r#""prompt":"é fg","echo":true,"max_tokens":1,"logprobs":0,"end_id":3"#,
@@ -170,8 +185,78 @@ fn an_echo_tells_the_tokens_of_its_prompt() {
          [Some([1, 5, 6, 7]), Some([3]), None, Some([0])]
         é fg [None, Some([0]), None, Some([0])]
         é fg [None, Some([0]), None, Some([0])]
+         [Some([1, 5, 6, 7]), Some([1]), None, Some([0])]
         é fg [None, Some([1]), Some([3]), Some([0])]"]]
     .assert_eq(&seen.lock().unwrap().join("\n"));
+}
+
+/// A model that tells one text of its prompt when another has ended, or fails it then.
+fn late(fails: bool) -> Arc<Served> {
+    let (sender, receiver) = oneshot::channel::<()>();
+    let (sender, receiver) = (Mutex::new(Some(sender)), receiver.shared());
+    model("generate", signature(READER), move |request| {
+        let said = |text: &str, is_last| {
+            let outputs = vec![
+                Tensor::from_strings("text_output", &[1, 1], &[text]),
+                Tensor::from_strings("output_tokens", &[1, 1], &[text]),
+                Tensor::from_vec("output_log_probs", &[1, 1, 1], vec![-1.0_f32]),
+            ];
+            Response { outputs, is_last, ..Response::default() }
+        };
+        if request.input("prompt_logprobs").is_none() {
+            let sender = sender.lock().unwrap().take();
+            let last = move || {
+                drop(sender);
+                Ok(said("c", true))
+            };
+            let pieces = stream::iter([Ok(said("b", false))]);
+            return Box::pin(pieces.chain(stream::once(async move { last() })));
+        }
+        let receiver = receiver.clone();
+        one(async move {
+            let _ = receiver.await;
+            if fails {
+                return Err(Error::unavailable("nobody can tell"));
+            }
+            let mut told = said("a", true);
+            told.outputs.push(Tensor::from_strings("prompt_tokens", &[1, 2], &["é ", "f"]));
+            told.outputs.push(Tensor::from_vec("prompt_log_probs", &[1, 1], vec![-0.5_f32]));
+            Ok(told)
+        })
+    })
+}
+
+#[test]
+fn one_choice_is_told_of_the_prompt_and_the_others_begin_with_the_same() {
+    let seen = Arc::default();
+    let fields = r#""prompt":"é fg","echo":true,"max_tokens":1,"logprobs":0,"n":2"#;
+    check(
+        front(vec![reader(&seen)]),
+        COMPLETIONS,
+        &format!(r#"{{"model":"generate",{fields}}}"#),
+        &expect![[
+            r#"200 {"id":"cmpl-","object":"text_completion","model":"generate","choices":[{"index":0,"text":"é fg!","logprobs":{"tokens":["<s>","bytes:\\xc3","bytes:\\xa9 ","fg","!"],"token_logprobs":[null,-0.5,-1.5,-2.5,-3.5],"top_logprobs":[null,{"bytes:\\xc3":-0.5},{"bytes:\\xa9 ":-1.5},{"fg":-2.5},{"!":-3.5}],"text_offset":[0,0,0,2,4]},"finish_reason":"length"},{"index":1,"text":"é fg!","logprobs":{"tokens":["<s>","bytes:\\xc3","bytes:\\xa9 ","fg","!"],"token_logprobs":[null,-0.5,-1.5,-2.5,-3.5],"top_logprobs":[null,{"bytes:\\xc3":-0.5},{"bytes:\\xa9 ":-1.5},{"fg":-2.5},{"!":-3.5}],"text_offset":[0,0,0,2,4]},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":2,"total_tokens":6}}"#
+        ]],
+    );
+    expect![[r"
+        é fg [None, Some([1]), Some([-1]), Some([0])]
+        é fg [None, Some([1]), Some([-1]), None]"]]
+    .assert_eq(&seen.lock().unwrap().join("\n"));
+    let fields = r#""prompt":"é f","echo":true,"max_tokens":2,"logprobs":0,"n":2"#;
+    for is_streaming in [false, true] {
+        let body = format!(r#"{{"model":"generate",{fields},"stream":{is_streaming}}}"#);
+        let reply = block_on(post(layered(front(vec![late(false)])), COMPLETIONS, body.clone()));
+        let reply = reply.text();
+        assert!(
+            reply.contains(r#""text":"é fbc""#) && reply.contains(r#""text":"é fa""#),
+            "{reply}"
+        );
+        let tokens = r#""tokens":["é ","f","b","c"],"token_logprobs":[null,-0.5,-1.0,-1.0]"#;
+        assert!(reply.contains(tokens) && reply.contains("[0,2,3,4]"), "{reply}");
+        let failed = block_on(post(layered(front(vec![late(true)])), COMPLETIONS, body));
+        assert_eq!(failed.status.as_u16(), 503);
+        assert!(failed.text().contains("nobody can tell"), "{}", failed.text());
+    }
 }
 
 #[test]
