@@ -99,7 +99,7 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
     };
     let tokenizer = tokenizer(instance)?;
     let shares_threads = session::shares_threads(model, opened.provider);
-    let mut decoder = placement::decoder(model, opened, (&limits, &runs))?;
+    let mut decoder = placement::decoder(instance, opened, (&limits, &runs))?;
     try_adapters(&mut *decoder, &runs)?;
     let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
     let texts = decoder.slots() + MOST_WAITING;

@@ -1,9 +1,11 @@
 //! The backend `onnxruntime_llm`: the tokens of both conventions, one by one or all at once, and
 //! what a caller may and may not ask for.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use consort_config::{Device, InstanceGroup, Model, RateLimiter};
 use consort_stage::{Code, Request, Response, Responses, Result, Tensor};
 
 use crate::asking::{
@@ -414,9 +416,39 @@ fn slots_that_the_machine_has_no_memory_for_are_refused_with_both_parameters() {
     let larger = config.replace("\"context_length\": 64", &endless);
     assert_ne!(larger, config);
     std::fs::write(&file, larger).unwrap();
-    let message = refused(&folder, &[("max_active_requests", "65536")]);
-    assert!(message.contains("`max_active_requests` is 65536"), "{message}");
-    assert!(message.contains("`max_sequence_length`"), "{message}");
+    lacks_memory(&folder, &configured(&[("max_active_requests", "65536")]));
+}
+
+/// Each text's memory is taken when it gets there, so that nothing but the sum tells.
+#[test]
+fn memory_that_only_full_slots_would_take_counts() {
+    let growing = Folder::with(&[graphs().join("llama_optimum/model.onnx")]);
+    let endless = format!("{{ \"max_position_embeddings\": {} }}", 1_u64 << 40);
+    std::fs::write(growing.version().join("config.json"), endless).unwrap();
+    lacks_memory(&growing, &configured(&[]));
+    let most = i64::MAX.to_string();
+    lacks_memory(&growing, &configured(&[("max_cache_bytes", &*most)]));
+
+    let folder = Folder::with(&[root().join("model_repository/ferris/1/model.onnx")]);
+    let config = root().join("model_repository/ferris/1/genai_config.json");
+    std::fs::copy(config, folder.version().join("genai_config.json")).unwrap();
+    let mut model = configured(&[]);
+    assert!(folder.load(&model).is_ok());
+    model.instances = vec![InstanceGroup {
+        name: "many".into(),
+        count: NonZeroUsize::MAX,
+        devices: vec![Device::Cpu],
+        rate_limiter: RateLimiter::default(),
+        is_passive: false,
+    }];
+    lacks_memory(&folder, &model);
+}
+
+fn lacks_memory(folder: &Folder, model: &Model) {
+    let error = folder.load(model).err().unwrap();
+    for part in ["`max_active_requests` is ", "`max_sequence_length`", " MB of memory"] {
+        assert!(error.message().contains(part), "{error}");
+    }
 }
 
 #[test]
