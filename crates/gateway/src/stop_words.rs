@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use consort_stage::{Request, Response, Responses, Result, Signature, Stage, Tensor};
+use consort_stage::{Enough, Request, Response, Responses, Result, Signature, Stage, Tensor};
 use futures::{StreamExt, stream};
 
 use crate::stop::{Stop, Words};
@@ -35,13 +35,12 @@ pub(crate) fn ended(
 }
 
 impl Stage for StopWords {
-    fn call(&self, request: Request) -> Responses {
-        let ending = Ending::of(&request, self);
-        let responses = self.ensemble.call(request);
-        match ending {
-            Some(ending) => ending.over(responses),
-            None => responses,
-        }
+    fn call(&self, mut request: Request) -> Responses {
+        let Some(mut ending) = Ending::of(&request, self) else {
+            return self.ensemble.call(request);
+        };
+        ending.enough = request.context.enough();
+        ending.over(self.ensemble.call(request))
     }
 }
 
@@ -59,6 +58,8 @@ struct Ending {
     ready: VecDeque<Result<Response>>,
     /// `None` once nothing more is wanted of the ensemble.
     responses: Option<Responses>,
+    /// Tells it that this is no failure.
+    enough: Enough,
 }
 
 /// One text.
@@ -98,6 +99,7 @@ impl Ending {
             texts: BTreeMap::new(),
             ready: VecDeque::new(),
             responses: None,
+            enough: Enough::default(),
         })
     }
 
@@ -182,6 +184,7 @@ impl Ending {
             response.is_last = are_over >= self.count;
             if response.is_last {
                 // Which stops the model.
+                self.enough.say();
                 self.responses = None;
             }
             self.ready.push_back(Ok(with_texts(response, &[shown])));

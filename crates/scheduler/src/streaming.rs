@@ -101,6 +101,7 @@ impl Shared {
         }
         let inferences = self.counting.inferences(&request);
         let spent = request.context.spent.clone();
+        let enough = request.context.enough.clone();
         let span = compute_span(request.context.span.as_ref(), &self.counting.model);
         // What the loop says of its steps belongs to the span of its work.
         if !span.is_disabled() {
@@ -115,7 +116,7 @@ impl Shared {
             return fail(error);
         }
         let held = (in_flight, span);
-        let asked = Asked { inferences, spent, admission };
+        let asked = Asked { inferences, spent, enough, admission };
         Box::pin(Answering::new(responses, asked, self.counting.clone(), held))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use consort_stage::{Error, Response, Responses};
+use consort_stage::{Enough, Error, Response, Responses};
 use consort_telemetry::Pace;
 use futures::{Stream, StreamExt, stream};
 
@@ -28,6 +28,7 @@ pub(super) enum Event {
 pub(super) struct Choice {
     /// `None` once it is over.
     responses: Option<Responses>,
+    enough: Enough,
     characters: Characters,
     stop: Stop,
     log_probs: Option<LogProbs>,
@@ -46,10 +47,10 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// A choice of these responses, which come for a request like `sampling`.
-    /// It begins with `echo`.
+    /// A choice of these responses, which come for a request like `sampling` that is told when the
+    /// choice has enough of them. It begins with `echo`.
     pub(super) fn new(
-        responses: Responses,
+        (responses, enough): (Responses, Enough),
         sampling: &Sampling,
         echo: Option<Prompt>,
         pace: Pace,
@@ -60,6 +61,7 @@ impl Choice {
         };
         Self {
             responses: Some(responses),
+            enough,
             characters: Characters::default(),
             stop: Stop::new(Arc::new(Words::new(&sampling.stop))),
             log_probs: sampling.log_probs.map(|_| LogProbs::default()),
@@ -148,6 +150,7 @@ impl Choice {
         }
         let (text, is_over) = self.before_stop(text);
         if is_over {
+            self.enough.say();
             self.responses = None;
             self.is_cut = true;
             self.ends_with("stop");

@@ -1,7 +1,7 @@
 //! Runs every choice of every prompt at the same time and gives the answer, whole or as it is made.
 
 use axum::response::Response;
-use consort_stage::Error;
+use consort_stage::{Enough, Error};
 use futures::{StreamExt, future};
 
 use super::answer::{Answer, Whole};
@@ -119,8 +119,10 @@ impl Generation {
         // Nothing is called before everything is known to be right.
         let requests = requests.collect::<Result<Vec<_>, Refusal>>()?;
         let call = |(request, echo)| {
-            let responses = caller.call(&*self.model.served().stage, request);
-            Choice::new(responses, &self.sampling, echo, record.pace())
+            let enough = Enough::default();
+            let hears = (!stop.is_empty()).then(|| enough.clone());
+            let responses = caller.call(&*self.model.served().stage, request, hears);
+            Choice::new((responses, enough), &self.sampling, echo, record.pace())
         };
         Ok(requests.into_iter().map(call).collect())
     }
