@@ -82,6 +82,8 @@ fn openais_client_chooses_adapters_as_models() {
         let system = System::start(layout, repository.path());
         python("adapters.py", &[&system.http]);
         let config = system.get("/v2/models/llama/config").json();
-        assert_eq!(config["parameters"]["adapters"]["string_value"], "one,two", "{layout:?}");
+        for (key, told) in [("adapters", "one,two"), ("exclude_input_in_output", "true")] {
+            assert_eq!(config["parameters"][key]["string_value"], told, "{layout:?}");
+        }
     }
 }

@@ -34,7 +34,7 @@ fn tritonclient_works_unmodified() {
 
 #[test]
 fn structured_output_is_what_other_validators_take() {
-    let system = System::start(Layout::OneProcess, &shipped());
+    let system = System::start_text(Layout::OneProcess);
     python("structured_output.py", &[&system.http]);
 }
 
@@ -55,7 +55,7 @@ fn openais_client_works_unmodified() {
 #[test]
 fn streamed_text_is_the_whole_text_over_every_face() {
     for layout in Layout::ALL {
-        let system = System::start(layout, &shipped());
+        let system = System::start_text(layout);
         python("streaming_text.py", &[&system.http, &system.grpc]);
     }
 }
@@ -63,7 +63,7 @@ fn streamed_text_is_the_whole_text_over_every_face() {
 #[test]
 fn log_probabilities_are_those_of_the_same_graph_in_python() {
     for layout in Layout::ALL {
-        let system = System::start(layout, &shipped());
+        let system = System::start_text(layout);
         let repository = shipped().display().to_string();
         python("log_probs.py", &[&system.http, &system.grpc, &repository]);
     }

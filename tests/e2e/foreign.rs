@@ -127,6 +127,32 @@ fn polling_sees_a_model_come_whose_backend_nobody_has_and_change_and_go() {
 }
 
 #[test]
+fn polling_keeps_a_model_whose_backend_has_become_one_that_nobody_has() {
+    let poll = [("CONSORT_MODEL_CONTROL_MODE", "poll"), ("CONSORT_REPOSITORY_POLL_SECS", "1")];
+    for layout in Layout::ALL {
+        let repository = Repository::new().with_identity("py");
+        let system = System::launch(layout, repository.path(), &poll);
+        system.wait_until_ready();
+        let wait_for_note = |part: &str| {
+            wait_until(&format!("{part:?} beside READY"), || {
+                row(&system, "py").is_some_and(|[_, state, reason]| {
+                    state == "READY"
+                        && reason.contains(part)
+                        && reason.is_empty() == part.is_empty()
+                })
+            });
+        };
+        let repository = repository.with("py", PYTHON);
+        wait_for_note("backend `python` of model `py` is not one of this service's: ");
+        assert_post(&system, "/v2/models/py/infer", INFER, 200, &[]);
+        assert_eq!(system.get("/v2/health/ready").status, 200, "{layout:?}");
+        let _repository = repository.with_identity("py");
+        wait_for_note("");
+        assert_post(&system, "/v2/models/py/infer", INFER, 200, &[]);
+    }
+}
+
+#[test]
 fn a_model_that_is_named_to_be_loaded_and_is_nowhere_is_listed_with_the_reason() {
     let named =
         [("CONSORT_MODEL_CONTROL_MODE", "explicit"), ("CONSORT_LOAD_MODEL", "first,nowhere")];

@@ -31,7 +31,7 @@ fn body(prompt: &str) -> String {
 #[test]
 fn greedy_text_is_that_of_the_reference_on_every_route() {
     for layout in Layout::ALL {
-        let system = System::start(layout, &shipped());
+        let system = System::start_text(layout);
         for reference in references() {
             let answer = system.post("/generate", &body(&reference.prompt));
             assert_eq!(answer.status, 200, "{layout:?}: {}", answer.text);
@@ -75,7 +75,7 @@ fn graphs_exported_the_optimum_way_give_the_same_text() {
 #[test]
 fn a_stream_gives_each_token_as_it_is_made_and_the_whole_text_in_all() {
     for layout in Layout::ALL {
-        let system = System::start(layout, &shipped());
+        let system = System::start_text(layout);
         for reference in references() {
             let pieces = stream(&system.http, &body(&reference.prompt));
             assert!(pieces.len() > 32, "{layout:?}: only {} events", pieces.len());
@@ -87,7 +87,7 @@ fn a_stream_gives_each_token_as_it_is_made_and_the_whole_text_in_all() {
 #[test]
 fn sixteen_at_once_get_what_each_gets_alone_while_others_leave() {
     for layout in Layout::ALL {
-        let system = System::start(layout, &shipped());
+        let system = System::start_text(layout);
         let (references, http) = (references(), system.http.clone());
         std::thread::scope(|scope| {
             for index in 0..16 {
@@ -131,7 +131,7 @@ fn stream(http: &impl Display, body: &str) -> Vec<String> {
 
 #[test]
 fn the_same_seed_gives_the_same_text_and_another_seed_another() {
-    let system = System::start(Layout::OneProcess, &shipped());
+    let system = System::start_text(Layout::OneProcess);
     let sample = |seed: u64| {
         let body = json!({
             "text_input": "The compiler", "max_tokens": 24,
@@ -146,7 +146,7 @@ fn the_same_seed_gives_the_same_text_and_another_seed_another() {
 
 #[test]
 fn a_stop_word_ends_the_text_and_does_not_appear() {
-    let system = System::start(Layout::OneProcess, &shipped());
+    let system = System::start_text(Layout::OneProcess);
     let first = &references()[0];
     assert!(first.greedy_text.contains("memory"));
     let body = json!({"text_input": first.prompt, "max_tokens": 64, "stop_words": [" memory"]});
@@ -154,6 +154,14 @@ fn a_stop_word_ends_the_text_and_does_not_appear() {
     let text = answer["text_output"].as_str().expect("it has text");
     let expected = first.greedy_text.split(" memory").next().expect("it has a beginning");
     assert_eq!(text, expected);
+    // A word of the prompt is none of the text's, as the model of a step tells of itself.
+    let config = system.get("/v2/models/generate/config").json();
+    assert_eq!(config["parameters"]["exclude_input_in_output"]["string_value"], "true");
+    let word = first.prompt.split_whitespace().next().expect("it has a word");
+    assert!(!first.greedy_text.contains(word), "{word}");
+    let body = json!({"text_input": first.prompt, "max_tokens": 64, "stop_words": [word]});
+    let answer = system.post("/generate", &body.to_string()).json();
+    assert_eq!(answer["text_output"], first.greedy_text);
 }
 
 #[test]
@@ -168,7 +176,7 @@ fn what_cannot_be_generated_is_refused_by_name() {
         (json!({"text_input": "word ".repeat(2000)}), "", "tokens; the context of"),
     ];
     for layout in Layout::ALL {
-        let system = System::start(layout, &shipped());
+        let system = System::start_text(layout);
         for (body, input, text) in &cases {
             let answer = system.post("/generate", &body.to_string());
             let status = if text.contains("beam") { 501 } else { 400 };
@@ -230,7 +238,7 @@ fn a_guided_text_fits_its_schema_on_every_route() {
         .to_string()
     };
     for layout in Layout::ALL {
-        let system = System::start(layout, &shipped());
+        let system = System::start_text(layout);
         let body = guided("json_schema", &schema.to_string());
         let answer = system.post("/generate", &body);
         let text = answer.json()["text_output"].as_str().expect("it has text").to_owned();
@@ -255,7 +263,7 @@ fn several_texts_of_one_prompt_come_in_one_stream() {
         "text_input": first.prompt, "max_tokens": 64, "num_return_sequences": 2, "stream": true,
     });
     for layout in Layout::ALL {
-        let system = System::start(layout, &shipped());
+        let system = System::start_text(layout);
         let request = agent().post(format!("http://{}/generate_stream", system.http));
         let mut response = request.send(body.to_string()).expect("the server answers");
         let mut texts = [String::new(), String::new()];
@@ -272,7 +280,7 @@ fn several_texts_of_one_prompt_come_in_one_stream() {
 
 #[test]
 fn an_adapter_that_there_is_not_is_refused_by_name() {
-    let system = System::start(Layout::OneProcess, &shipped());
+    let system = System::start_text(Layout::OneProcess);
     let body = json!({"text_input": "a", "lora_name": "pirate"});
     let answer = system.post("/generate", &body.to_string());
     assert_eq!(answer.status, 400, "{}", answer.text);

@@ -31,11 +31,15 @@ fn twice(versions: [i64; 2]) -> String {
 }
 
 fn gateway(server: &Server, repository: &Repository, mode: &str) -> System {
-    let options = [
+    gateway_with(server, repository, &[&format!("--model-control-mode={mode}")])
+}
+
+fn gateway_with(server: &Server, repository: &Repository, more: &[&str]) -> System {
+    let mut options = vec![
         format!("--stage=scaling={}", server.address),
         format!("--model-repository={}", repository.path().display()),
-        format!("--model-control-mode={mode}"),
     ];
+    options.extend(more.iter().map(|&option| option.to_owned()));
     System::of(Program::start("consort-gateway", &options), Vec::new())
 }
 
@@ -120,11 +124,38 @@ fn what_a_caller_loads_is_asked_for_before_it_is_decided_whether_it_is_there() {
     // It is there without its ensemble, too, once somebody has loaded it, and cannot be unloaded.
     assert_eq!(change("twice", "unload").status, 200);
     assert_eq!(change("scale", "load").status, 200);
-    let x = json!({"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]});
-    let body = json!({"inputs": [x]}).to_string();
-    assert_eq!(system.post("/v2/models/scale/infer", &body).status, 200);
+    assert_eq!(infer_scale(&system).status, 200);
     let refused = change("scale", "unload");
     assert_eq!(refused.status, 501, "{}", refused.text);
     assert!(refused.text.contains("service 'scaling' ("), "{}", refused.text);
-    assert_eq!(system.post("/v2/models/scale/infer", &body).status, 200);
+    assert_eq!(infer_scale(&system).status, 200);
+}
+
+#[test]
+fn a_model_in_no_ensemble_is_asked_for_where_the_gateway_is_told_its_name() {
+    let server = serve(&[]);
+    let foreign = r#"backend: "kserve""#;
+    let repository = Repository::new().with("scale", foreign).with("none", foreign);
+    let system = gateway(&server, &repository, "none");
+    wait_until("the model", || infer_scale(&system).status == 200);
+    let index = system.index();
+    let row = |name: &str| {
+        let mut rows = index.as_array().expect("the index is a list").iter();
+        rows.find(|row| row["name"] == name).expect("it is listed").clone()
+    };
+    assert_eq!(row("scale")["state"], "READY", "{index}");
+    assert_eq!(row("none")["state"], "UNAVAILABLE", "{index}");
+
+    let nothing = Repository::new();
+    let named = ["--model-control-mode=explicit", "--load-model=scale"];
+    let system = gateway_with(&server, &nothing, &named);
+    wait_until("the model", || infer_scale(&system).status == 200);
+    let system = gateway(&server, &nothing, "none");
+    system.wait_until_ready();
+    assert_eq!(infer_scale(&system).status, 404, "a caller's word alone asks nobody");
+}
+
+fn infer_scale(system: &System) -> Answer {
+    let x = json!({"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]});
+    system.post("/v2/models/scale/infer", &json!({"inputs": [x]}).to_string())
 }

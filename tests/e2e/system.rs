@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::program::{PATIENCE, Program};
+use crate::repository::shipped;
 
 /// How the system runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,15 @@ impl System {
     /// Starts the system over `repository` and waits until it is ready.
     pub(crate) fn start(layout: Layout, repository: &Path) -> Self {
         let system = Self::launch(layout, repository, &[]);
+        system.wait_until_ready();
+        system
+    }
+
+    /// Starts the system with the shipped ensemble `generate` and what it calls, and without the
+    /// embedding model, whose instances take seconds to load.
+    pub(crate) fn start_text(layout: Layout) -> Self {
+        let only = [("CONSORT_MODEL_CONTROL_MODE", "explicit"), ("CONSORT_LOAD_MODEL", "generate")];
+        let system = Self::launch(layout, &shipped(), &only);
         system.wait_until_ready();
         system
     }

@@ -7,6 +7,8 @@ import json
 import random
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import openai
@@ -113,37 +115,48 @@ def check_whole(http, address, client):
                 assert len(pieces) > 4, pieces
             broken += BROKEN in whole
             assert BROKEN not in whole or more is WILD, whole
-        fields = {"max_tokens": 48, "random_seed": seed, **GUIDE}
-        whole = generate(http, fields)
-        assert "".join(completions(client, fields)[0]) == whole
         fields = {"max_tokens": 48, "random_seed": seed, "temperature": 2.0, "top_k": 4096}
         assert "".join(completions(client, fields)[0]) == generate(http, fields)
     assert broken > 0, "no text had a broken character, so nothing was tried"
+    # The likeliest tokens are the same whatever the seed.
+    fields = {"max_tokens": 48, **GUIDE}
+    assert "".join(completions(client, fields)[0]) == generate(http, fields)
+
+
+def check_stop(http, address, client, fields, whole, word):
+    """A text ends before this word on every face."""
+    expected = whole.split(word)[0]
+    never = whole[-1] + "never"
+    pieces, reason = completions(client, fields, stop=[never, word])
+    assert "".join(pieces) == expected, (word, pieces, whole)
+    assert reason == "stop"
+    stopped = fields | {"stop_words": [never, word]}
+    assert generate(http, stopped) == expected, (word, whole)
+    for pieces in (generate_stream(http, stopped), stream_infer(address, stopped)):
+        assert "".join(pieces) == expected, (word, pieces, whole)
+    if "temperature" not in fields:
+        assert "".join(chats(client, fields, [word])) == expected
 
 
 def check_stops(http, address, client):
     """A text ends before its stop word, wherever that begins and ends within tokens and pieces."""
     chance = random.Random(5)
-    for seed in range(4):
-        for more in (GUIDE, {"temperature": 2.0}):
-            fields = {"max_tokens": 40, "random_seed": seed, **more}
-            whole = generate(http, fields)
-            for _ in range(4):
-                start = chance.randrange(len(whole) - 1)
-                word = whole[start : start + chance.randint(1, 5)]
-                if BROKEN in word:
-                    continue
-                expected = whole.split(word)[0]
-                never = whole[-1] + "never"
-                pieces, reason = completions(client, fields, stop=[never, word])
-                assert "".join(pieces) == expected, (word, pieces, whole)
-                assert reason == "stop"
-                stopped = fields | {"stop_words": [never, word]}
-                assert generate(http, stopped) == expected, (word, whole)
-                for pieces in (generate_stream(http, stopped), stream_infer(address, stopped)):
-                    assert "".join(pieces) == expected, (word, pieces, whole)
-                if "temperature" not in fields:
-                    assert "".join(chats(client, fields, [word])) == expected
+    # The likeliest text is one, whatever the seed, and the same in any company: words share steps of
+    # the model. What a seed chooses by a hair may be another token when a batch rounds otherwise.
+    texts = [(GUIDE, 16, 8)]
+    texts += [({"temperature": 2.0, "random_seed": seed}, 4, 1) for seed in range(4)]
+    for more, count, at_once in texts:
+        fields = {"max_tokens": 40, **more}
+        whole = generate(http, fields)
+        words = []
+        for _ in range(count):
+            start = chance.randrange(len(whole) - 1)
+            word = whole[start : start + chance.randint(1, 5)]
+            words += [] if BROKEN in word else [word]
+        assert words, whole
+        with ThreadPoolExecutor(at_once) as pool:
+            check = partial(check_stop, http, address, client, fields, whole)
+            list(pool.map(check, words))
 
 
 def main(http, address):

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use consort_protocol::ModelStatistics;
-use consort_repository::{Change, IndexEntry, Models, Served, Turns};
+use consort_repository::{Change, IndexEntry, Leaves, Models, Served, Turns};
 use consort_stage::{Error, Result};
 use consort_telemetry::Metrics;
 use futures::FutureExt;
@@ -118,18 +118,20 @@ impl Drop for Fleet {
     }
 }
 
-impl Models for Fleet {
-    fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {
-        let snapshot = self.shared.snapshot.load();
-        snapshot.get(name, version).map(|ready| ready.served.clone())
-    }
-
+impl Leaves for Fleet {
     fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
         self.shared.snapshot.load().away(name, version).map(str::to_owned)
     }
 
     fn expect(&self, models: BTreeSet<Arc<str>>) {
         self.shared.expected.send_if_modified(|expected| expected.call(models));
+    }
+}
+
+impl Models for Fleet {
+    fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {
+        let snapshot = self.shared.snapshot.load();
+        snapshot.get(name, version).map(|ready| ready.served.clone())
     }
 
     fn index(&self) -> Vec<IndexEntry> {

@@ -13,6 +13,7 @@ mod expected;
 mod failure;
 mod fleet;
 mod keeper;
+mod label_files;
 mod leaving;
 mod merge;
 mod outgoing;

@@ -39,8 +39,9 @@ impl StageView<'_> {
         keys
     }
 
-    /// Adds what its replicas say of their models.
-    fn offer_models(&self, merged: &mut BTreeMap<Key, Merged>) {
+    /// What its replicas say of their models.
+    fn models(&self) -> BTreeMap<Key, Merged> {
+        let mut merged = BTreeMap::new();
         let problem = self.problem();
         for (replica, report) in &self.replicas {
             for model in &report.models {
@@ -53,14 +54,15 @@ impl StageView<'_> {
                     };
                     Merged::missed(model.version, problem.clone().unwrap_or_else(own))
                 };
-                offer(merged, (model.name.clone(), model.version), offered);
+                offer(&mut merged, (model.name.clone(), model.version), offered);
             }
         }
         if let ([], Some(problem)) = (&self.replicas[..], problem) {
             for key in self.remembered {
-                offer(merged, key.clone(), Merged::missed(key.1, problem.clone()));
+                offer(&mut merged, key.clone(), Merged::missed(key.1, problem.clone()));
             }
         }
+        merged
     }
 
     /// Why it has no ready replica; `None` when it has one.
@@ -97,6 +99,8 @@ pub(crate) struct Merged {
     is_hearsay: bool,
     /// Whether it was there when somebody last answered.
     pub(crate) is_away: bool,
+    /// Whether all that have it ready say that their files are another one by now.
+    is_stale: bool,
     /// The first description by stage and address, with all replicas that agree with it.
     pub(crate) ready: Option<(Arc<Description>, Vec<Arc<Replica>>)>,
 }
@@ -110,6 +114,7 @@ impl Merged {
             reason: model.reason.clone(),
             is_hearsay: false,
             is_away: false,
+            is_stale: !model.reason.is_empty(),
             ready: description.map(|description| (description, vec![replica.clone()])),
         }
     }
@@ -121,6 +126,7 @@ impl Merged {
             reason: version.map_or_else(String::new, |_| reason),
             is_hearsay: true,
             is_away: version.is_some(),
+            is_stale: false,
             ready: None,
         }
     }
@@ -142,7 +148,9 @@ impl Merged {
 pub(crate) fn merge(stages: &[StageView<'_>], remotes: &mut Remotes) -> Snapshot {
     let mut merged: BTreeMap<Key, Merged> = BTreeMap::new();
     for stage in stages {
-        stage.offer_models(&mut merged);
+        for (key, offered) in stage.models() {
+            offer_of_stage(&mut merged, key, offered);
+        }
     }
     drop_unloaded_names(&mut merged);
     Snapshot {
@@ -159,6 +167,23 @@ pub(crate) fn merge(stages: &[StageView<'_>], remotes: &mut Remotes) -> Snapshot
     }
 }
 
+/// Joins what one more stage says: a model that has become another stage's, and that the one before
+/// keeps in case nobody can load it, is called where its files are what is served.
+fn offer_of_stage(merged: &mut BTreeMap<Key, Merged>, key: Key, offered: Merged) {
+    match merged.get_mut(&key) {
+        Some(known)
+            if known.ready.is_some()
+                && offered.ready.is_some()
+                && known.is_stale != offered.is_stale =>
+        {
+            if known.is_stale {
+                *known = offered;
+            }
+        }
+        _ => offer(merged, key, offered),
+    }
+}
+
 /// Joins one more opinion: a ready one beats all others, and the first of equals wins.
 fn offer(merged: &mut BTreeMap<Key, Merged>, key: Key, offered: Merged) {
     let known = match merged.entry(key) {
@@ -171,6 +196,7 @@ fn offer(merged: &mut BTreeMap<Key, Merged>, key: Key, offered: Merged) {
     if let (Some((first, replicas)), Some((other, more))) = (&mut known.ready, &offered.ready) {
         if first.signature == other.signature {
             replicas.extend_from_slice(more);
+            known.is_stale &= offered.is_stale;
         } else {
             known.reason = conflict(replicas, more);
         }

@@ -91,7 +91,7 @@ async fn row(
     match described.and_then(|metadata| describe(&metadata, number.is_some())) {
         Ok(description) if is_ready => {
             row.state = State::Ready;
-            row.description = Some(description);
+            row.description = Some(description.into());
         }
         Ok(_) => row.reason = "its server says that it is not ready".into(),
         Err(reason) => row.reason = reason,
@@ -104,7 +104,7 @@ pub(crate) async fn read_description(
     client: &mut Client,
     model: &str,
     version: &str,
-) -> Result<Arc<Description>, String> {
+) -> Result<Description, String> {
     let metadata = metadata(client, model, version).await.map_err(|status| unreadable(&status))?;
     describe(&metadata, version.parse::<u64>().is_ok())
 }
@@ -124,10 +124,7 @@ fn unreadable(status: &Status) -> String {
 
 /// The configuration that a model would have. Metadata does not tell whether the first dimension
 /// is a batch, so there is none: tensors have the shapes that the metadata shows.
-fn describe(
-    metadata: &ModelMetadataResponse,
-    is_versioned: bool,
-) -> Result<Arc<Description>, String> {
+fn describe(metadata: &ModelMetadataResponse, is_versioned: bool) -> Result<Description, String> {
     let inputs = metadata.inputs.iter().map(|tensor| {
         let data_type = wire_type(tensor)?;
         let (name, dims) = (tensor.name.clone(), tensor.shape.clone());
@@ -147,7 +144,7 @@ fn describe(
     };
     let signature = signature::read(&config).map_err(|error| error.message().to_owned())?;
     let (config, signature) = (Arc::new(config), Arc::new(signature));
-    Ok(Arc::new(Description { config, signature, is_versioned }))
+    Ok(Description { config, signature, labels: Arc::default(), is_versioned })
 }
 
 fn wire_type(tensor: &TensorMetadata) -> Result<i32, String> {

@@ -101,7 +101,7 @@ async fn ask(replica: &Replica, again: Again<'_>) -> Option<Result<Report, Statu
     };
     let models = match timeout(ANSWER_TIMEOUT, answers).await.ok()? {
         (Ok(ready), Ok(index)) => {
-            let models = read_index(replica, client, index.into_inner().models, again).await;
+            let models = read_index(replica, index.into_inner().models, again).await;
             Ok((ready, models))
         }
         (Ok(ready), Err(status)) if plain::is_unknown_call(&status) => {
@@ -118,12 +118,7 @@ async fn ask(replica: &Replica, again: Again<'_>) -> Option<Result<Report, Statu
 }
 
 /// What a replica's list says of its models, with their configurations.
-async fn read_index(
-    replica: &Replica,
-    mut client: Client,
-    index: Vec<ModelIndex>,
-    again: Again<'_>,
-) -> Vec<Reported> {
+async fn read_index(replica: &Replica, index: Vec<ModelIndex>, again: Again<'_>) -> Vec<Reported> {
     let last = replica.report();
     let mut models = Vec::with_capacity(index.len());
     let count = index.len();
@@ -135,7 +130,7 @@ async fn read_index(
         let mut model = read_row(row);
         let is_again = again.is(position, count, &model.name);
         if model.state == State::Ready && (known.is_none() || is_again) {
-            describe(&mut client, &mut model, &version, known).await;
+            describe(replica, &mut model, &version, known).await;
         } else if model.state == State::Ready {
             model.description = known;
         }
@@ -156,17 +151,18 @@ fn read_row(row: ModelIndex) -> Reported {
 
 /// Asks for the configuration of a model; without an answer what is known of it stays true.
 async fn describe(
-    client: &mut Client,
+    replica: &Replica,
     model: &mut Reported,
     version: &str,
     known: Option<Arc<Description>>,
 ) {
-    match read_description(client, &model.name, version).await {
+    match read_description(&mut replica.client(), &model.name, version).await {
         Ok(description) => {
             if !description.is_versioned {
                 model.version = Some(plain::ONLY_VERSION);
             }
-            model.description = Some(description);
+            let labels = replica.label_files.read(&model.name, &description.config).await;
+            model.description = Some(Arc::new(Description { labels, ..description }));
         }
         Err(_) if known.is_some() => model.description = known,
         Err(reason) => {
@@ -180,7 +176,7 @@ async fn read_description(
     client: &mut Client,
     model: &str,
     version: &str,
-) -> Result<Arc<Description>, String> {
+) -> Result<Description, String> {
     let request = ModelConfigRequest { name: model.into(), version: version.into() };
     let response = timeout(ANSWER_TIMEOUT, client.model_config(request)).await;
     let response = response.unwrap_or_else(|_| Err(Status::deadline_exceeded(no_answer())));
@@ -196,5 +192,5 @@ async fn read_description(
     };
     let signature = signature::read(&config).map_err(|error| error.message().to_owned())?;
     let (config, signature) = (Arc::new(config), Arc::new(signature));
-    Ok(Arc::new(Description { config, signature, is_versioned: true }))
+    Ok(Description { config, signature, labels: Arc::default(), is_versioned: true })
 }

@@ -1,10 +1,9 @@
 //! The stages that ensembles and callers hold on to, kept from one merge to the next.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use consort_repository::{ClassLabels, IndexEntry, Served};
+use consort_repository::{IndexEntry, Served};
 
 use crate::merge::{Key, Merged};
 use crate::remote::{Remote, RemoteStage};
@@ -12,25 +11,12 @@ use crate::report::Description;
 use crate::snapshot::{Ready, Row};
 
 /// The stage of every model version that is known.
+#[derive(Default)]
 pub(crate) struct Remotes {
-    kept: BTreeMap<(Arc<str>, u64), Kept>,
-    /// Where label files are looked for.
-    repositories: Vec<PathBuf>,
-}
-
-/// What stays as long as a model version has the same configuration.
-#[derive(Clone)]
-struct Kept {
-    remote: Arc<Remote>,
-    labels: Arc<ClassLabels>,
+    kept: BTreeMap<(Arc<str>, u64), Arc<Remote>>,
 }
 
 impl Remotes {
-    /// No stages yet; the labels of their outputs lie in the models' folders in `repositories`.
-    pub(crate) fn new(repositories: Vec<PathBuf>) -> Self {
-        Self { kept: BTreeMap::new(), repositories }
-    }
-
     /// The rows of the index with what serves them.
     pub(crate) fn rows(&mut self, merged: BTreeMap<Key, Merged>) -> BTreeMap<Arc<str>, Vec<Row>> {
         self.forget_missing(&merged);
@@ -38,10 +24,10 @@ impl Remotes {
         let mut models: BTreeMap<Arc<str>, Vec<Row>> = BTreeMap::new();
         for ((name, version), model) in merged {
             let ready = version.zip(model.ready).map(|(version, (description, replicas))| {
-                let kept = self.keep(&name, version, &description);
-                kept.remote.set_replicas(replicas);
+                let remote = self.keep(&name, version, &description);
+                remote.set_replicas(replicas);
                 let versions = versions.get(&name).cloned().unwrap_or_default();
-                ready(version, versions, &description, kept)
+                ready(version, versions, &description, remote)
             });
             let entry = IndexEntry {
                 name: name.clone(),
@@ -56,41 +42,25 @@ impl Remotes {
 
     /// Takes the replicas from what is not ready, which may come back, and forgets what is gone.
     fn forget_missing(&mut self, merged: &BTreeMap<Key, Merged>) {
-        self.kept.retain(|(name, version), kept| {
+        self.kept.retain(|(name, version), remote| {
             let model = merged.get(&(name.clone(), Some(*version)));
             if model.is_none_or(|model| model.ready.is_none()) {
-                kept.remote.set_replicas(Vec::new());
+                remote.set_replicas(Vec::new());
             }
             model.is_some()
         });
     }
 
     /// The stage of a model version; a new one when its tensors are no longer the same.
-    fn keep(&mut self, name: &Arc<str>, version: u64, description: &Description) -> Kept {
-        let repositories = &self.repositories;
-        let new = || Kept {
-            remote: Arc::new(Remote::new(name.clone(), version, description)),
-            labels: Arc::new(labels(repositories, name, description)),
-        };
-        let kept = self.kept.entry((name.clone(), version)).or_insert_with(new);
-        if !kept.remote.is_like(description) {
-            kept.remote.set_replicas(Vec::new());
-            *kept = new();
+    fn keep(&mut self, name: &Arc<str>, version: u64, description: &Description) -> Arc<Remote> {
+        let new = || Arc::new(Remote::new(name.clone(), version, description));
+        let remote = self.kept.entry((name.clone(), version)).or_insert_with(new);
+        if !remote.is_like(description) {
+            remote.set_replicas(Vec::new());
+            *remote = new();
         }
-        kept.clone()
+        remote.clone()
     }
-}
-
-/// The labels in the model's folder, where there is one here; its service does not send them.
-fn labels(repositories: &[PathBuf], model: &str, description: &Description) -> ClassLabels {
-    let mut folders = repositories.iter().map(|repository| repository.join(model));
-    let Some(folder) = folders.find(|folder| folder.is_dir()) else {
-        return ClassLabels::default();
-    };
-    ClassLabels::read(&description.config, &folder).unwrap_or_else(|error| {
-        tracing::debug!(model, "classes are told without labels: {error}");
-        ClassLabels::default()
-    })
 }
 
 /// The versions of each model that are ready, in ascending order.
@@ -108,7 +78,7 @@ fn ready(
     version: u64,
     versions: Vec<u64>,
     description: &Description,
-    Kept { remote, labels }: Kept,
+    remote: Arc<Remote>,
 ) -> Ready {
     let config = &description.config;
     let platform = if config.platform.is_empty() { &config.backend } else { &config.platform };
@@ -119,7 +89,7 @@ fn ready(
         platform: platform.clone(),
         config: config.clone(),
         signature: description.signature.clone(),
-        labels,
+        labels: description.labels.clone(),
         stage: Arc::new(RemoteStage(remote.clone())),
         revealed: None,
     };

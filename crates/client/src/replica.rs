@@ -18,6 +18,8 @@ use tonic::client::Grpc;
 
 use crate::connection::Connection;
 use crate::expected::Expected;
+use crate::fleet::FleetOptions;
+use crate::label_files::LabelFiles;
 use crate::report::{Health, Report};
 
 /// The client of one replica; a clone is cheap and shares the connection.
@@ -46,6 +48,8 @@ pub(crate) struct Replica {
     changed: Arc<Notify>,
     /// The models that are called by name, for a replica that does not list what it has.
     pub(crate) expected: watch::Receiver<Expected>,
+    /// Where the labels of its models' classes are looked for.
+    pub(crate) label_files: LabelFiles,
     /// Held while it is asked how it is, so that no older answer is noted after a newer one.
     pub(crate) asking: tokio::sync::Mutex<()>,
     client: Client,
@@ -62,10 +66,11 @@ impl Replica {
     pub(crate) fn new(
         stage: Arc<str>,
         address: SocketAddr,
-        meter: Arc<UpstreamMeter>,
+        options: &FleetOptions,
         changed: Arc<Notify>,
         expected: watch::Receiver<Expected>,
     ) -> Result<Self> {
+        let meter = options.metrics.upstream(&stage, &address.to_string());
         let lost = Arc::<Notify>::default();
         let connection = Connection::lazy(address, lost.clone());
         let origin = origin(address)?;
@@ -79,6 +84,7 @@ impl Replica {
             stage,
             address,
             meter,
+            label_files: LabelFiles::in_repositories(&options.model_repositories),
             suspected: Notify::new(),
             lost,
             reported: Notify::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use consort_protocol::ModelConfig;
 use consort_protocol::model_config::SchedulingChoice;
-use consort_repository::{State, UNLOADED};
+use consort_repository::{ClassLabels, State, UNLOADED};
 use consort_stage::Signature;
 
 /// What a replica last said, or the last it said before it failed.
@@ -47,6 +47,8 @@ pub(crate) struct Reported {
 pub(crate) struct Description {
     pub(crate) config: Arc<ModelConfig>,
     pub(crate) signature: Arc<Signature>,
+    /// What the elements of its outputs are called, where its folder lies here too.
+    pub(crate) labels: Arc<ClassLabels>,
     /// Whether its server knows the version by its number, and not only as the one there is.
     pub(crate) is_versioned: bool,
 }

@@ -111,6 +111,7 @@ impl Row {
                 (Some(one), Some(other)) => {
                     one.served.versions == other.served.versions
                         && one.served.config == other.served.config
+                        && one.served.labels == other.served.labels
                         && Arc::ptr_eq(&one.remote, &other.remote)
                 }
                 (one, other) => one.is_none() && other.is_none(),

@@ -84,7 +84,7 @@ impl Supervisor {
             let watched = discovery.watch();
             found.push(watched.map(move |found| (stage, place, found)).boxed());
         }
-        let remotes = Remotes::new(options.model_repositories.clone());
+        let remotes = Remotes::default();
         let mut supervisor =
             Self { options, shared, stages, found, changed: Arc::default(), remotes, refreshes };
         // Whoever asks before the first answer comes must not be told that all is well.
@@ -204,9 +204,8 @@ impl StageState {
         shared: &Shared,
     ) {
         let name = &self.name;
-        let meter = options.metrics.upstream(name, &address.to_string());
         let expected = shared.expected.subscribe();
-        match Replica::new(name.clone(), address, meter, changed.clone(), expected) {
+        match Replica::new(name.clone(), address, options, changed.clone(), expected) {
             Ok(replica) => {
                 info!(stage = &**name, %address, "replica has come");
                 let replica = Arc::new(replica);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use consort_protocol::ModelConfig;
-use consort_stage::{Error, Result, Signature, TensorSpec};
+use consort_stage::{DataType, Error, Result, Signature, TensorSpec};
 
 use crate::problem::{Place, Problem};
 use crate::scheduling::{RaggedBatching, RateLimiter, Scheduling, Warmup};
@@ -93,6 +93,22 @@ impl Model {
         };
         let settings = Settings::new(parameters.iter().map(owned));
         Self { settings, ..Self::plain(backend, signature) }
+    }
+
+    /// Refuses a tensor of the model whose type is none of `types`, which its backend takes there.
+    pub fn check_type(&self, tensor: &TensorSpec, types: &[DataType]) -> Result<()> {
+        if types.contains(&tensor.datatype) {
+            return Ok(());
+        }
+        let names: Vec<_> = types.iter().map(|datatype| datatype.config_name()).collect();
+        Err(Error::invalid(format!(
+            "tensor `{}` of model `{}` is {}, but backend `{}` takes {} there",
+            tensor.name,
+            self.name,
+            tensor.datatype.config_name(),
+            self.backend,
+            names.join(" or ")
+        )))
     }
 
     /// The place of a field such as `ensemble_scheduling.step[1].input_map` in the file.

@@ -6,6 +6,7 @@
 mod assemble;
 mod change;
 mod reveal;
+mod served_config;
 mod statement;
 mod unlisted;
 
@@ -16,7 +17,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use consort_protocol::ModelStatistics;
 use consort_repository::{
-    Change, ControlMode, Entry, Foreign, IndexEntry, Models, ResponseCache, Rounds, Served,
+    Change, ControlMode, Entry, Foreign, IndexEntry, Leaves, Models, ResponseCache, Rounds, Served,
     Snapshot, Stated, Turns, Watching, statistics,
 };
 use consort_stage::{Error, Result};
@@ -25,7 +26,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use assemble::{Assembly, Leaves};
+use assemble::{Assembly, Parts};
 use statement::Statement;
 use unlisted::Callable;
 
@@ -46,7 +47,7 @@ pub struct CatalogOptions {
 pub struct Catalog {
     me: Weak<Self>,
     options: CatalogOptions,
-    leaves: Arc<dyn Models>,
+    leaves: Arc<dyn Leaves>,
     /// Held while the plans are made, so that a later state is never overwritten by an earlier.
     statements: Mutex<Statements>,
     metrics: Arc<Metrics>,
@@ -68,7 +69,7 @@ impl Catalog {
     /// Must be called in a runtime. Errors only when a repository cannot be read.
     pub fn open(
         options: CatalogOptions,
-        leaves: Arc<dyn Models>,
+        leaves: Arc<dyn Leaves>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
         // Before the models are read, so that no later change is missed.
@@ -101,8 +102,10 @@ impl Catalog {
     /// why.
     pub fn misstated(&self) -> Vec<String> {
         let statements = self.statements.lock();
-        let problems =
-            statements.ensembles.values().filter_map(|statement| statement.model()?.as_ref().err());
+        let problems = statements
+            .ensembles
+            .values()
+            .filter_map(|statement| statement.wanted()?.as_ref().err());
         problems.cloned().collect()
     }
 
@@ -126,11 +129,12 @@ impl Catalog {
         let Statements { ensembles, callable } = statements;
         let specs = ensembles.values().filter_map(Statement::spec);
         let steps = specs.flat_map(|spec| &spec.steps).map(|step| step.model.clone());
-        self.leaves.expect(steps.filter(|model| !ensembles.contains_key(model)).collect());
+        let called = steps.chain(callable.wanted().cloned());
+        self.leaves.expect(called.filter(|model| !ensembles.contains_key(model)).collect());
         let unlisted = callable.unlisted(&*self.leaves);
-        let leaves = Leaves { listed: &*self.leaves, unlisted: Snapshot::new(unlisted.clone()) };
+        let parts = Parts { listed: &*self.leaves, unlisted: Snapshot::new(unlisted.clone()) };
         let cache = self.options.cache.as_ref();
-        let mut entries = Assembly::new(ensembles, leaves, &self.metrics, cache).all();
+        let mut entries = Assembly::new(ensembles, parts, &self.metrics, cache).all();
         entries.extend(unlisted);
         entries
     }
@@ -218,6 +222,10 @@ impl Models for Catalog {
             return own.get(name, version);
         }
         self.leaves.get(name, version)
+    }
+
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        self.leaves.discover()
     }
 
     fn index(&self) -> Vec<IndexEntry> {

@@ -1,5 +1,7 @@
 //! The tensors of ensembles that continue text, by the names that TensorRT-LLM's ensembles have.
 
+/// Whether the prompt is kept out of the text.
+pub(crate) use consort_repository::EXCLUDE_PROMPT;
 use consort_stage::{DataType, TensorSpec};
 
 /// What is continued, and what comes of it.
@@ -8,9 +10,6 @@ pub(crate) const TEXT_OUTPUT: &str = "text_output";
 
 /// The words that end a text.
 pub(crate) const STOP_WORDS: &str = "stop_words";
-
-/// Whether the prompt is kept out of the text.
-pub(crate) const EXCLUDE_PROMPT: &str = "exclude_input_in_output";
 
 /// Whether a tensor is there and holds text.
 pub(crate) fn is_text(spec: Option<&TensorSpec>) -> bool {

@@ -13,8 +13,7 @@ use crate::termination::{Run, Running};
 use crate::{session, signature, values};
 
 /// How the repository finds this backend.
-pub(crate) const KIND: Kind =
-    Kind { name: "onnxruntime", signature: signature::read, tells: |_| Ok(Vec::new()), load };
+pub(crate) const KIND: Kind = Kind { signature: signature::read, ..Kind::new("onnxruntime", load) };
 
 /// Gives memory back after each run, on the devices it names such as `cpu:0`.
 const SHRINK: &str = "memory.enable_memory_arena_shrinkage";

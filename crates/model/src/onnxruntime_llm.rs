@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use consort_config::{Device, Priorities, Scheduling};
-use consort_repository::{ADAPTERS, Backend, Instance, Kind, ModelFile, Told, VersionFiles};
+use consort_repository::{
+    ADAPTERS, Backend, EXCLUDE_PROMPT, Instance, Kind, ModelFile, Told, VersionFiles,
+};
 use consort_stage::{Error, Interrupt, Jobs, Result, Signature, StreamingBackend, TensorSpec};
 use ort::session::Session;
 
@@ -76,10 +78,14 @@ fn signature(_file: &ModelFile<'_>) -> Result<Option<Signature>> {
     }))
 }
 
-/// The names of its adapters, for those who offer them to callers.
+/// What its texts begin with, and the names of its adapters, for those who offer them to callers.
 fn tells(files: &VersionFiles<'_>) -> Result<Told> {
+    let mut told = vec![(EXCLUDE_PROMPT, "true".to_owned())];
     let names = adapter_names(&[files.version_folder, files.model_folder])?;
-    Ok(if names.is_empty() { Vec::new() } else { vec![(ADAPTERS, names.join(","))] })
+    if !names.is_empty() {
+        told.push((ADAPTERS, names.join(",")));
+    }
+    Ok(told)
 }
 
 fn load(instance: &Instance<'_>) -> Result<Backend> {

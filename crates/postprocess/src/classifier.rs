@@ -12,15 +12,10 @@ use crate::numbers::{float_tensor, floats, last_dimension};
 use crate::roles;
 
 /// The backend `classifier`.
-pub(crate) const KIND: Kind = Kind {
-    name: "classifier",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| {
-        let labels = labels_of(instance)?;
-        Ok(Backend::Inline(Arc::new(Classifier::new(instance.model, labels)?)))
-    },
-};
+pub(crate) const KIND: Kind = Kind::new("classifier", |instance| {
+    let labels = labels_of(instance)?;
+    Ok(Backend::Inline(Arc::new(Classifier::new(instance.model, labels)?)))
+});
 
 const FLOATS: &[DataType] = &[DataType::Fp32, DataType::Fp16];
 const INTEGERS: &[DataType] = &[DataType::Int32, DataType::Int64];
@@ -70,7 +65,7 @@ impl Classifier {
         let logits = roles::input(model, "logits_input", &["logits"])?
             .or_else(|| roles::input_of_type(model, FLOATS))
             .ok_or_else(|| roles::missing(model, "an input `logits` of TYPE_FP32"))?;
-        roles::check_type(model, logits, FLOATS)?;
+        model.check_type(logits, FLOATS)?;
         let label = roles::output(model, &[DataType::Bytes]);
         let score = roles::output(model, FLOATS);
         let index = roles::output(model, INTEGERS);

@@ -15,18 +15,13 @@ use crate::pieces::Pieces;
 use crate::roles;
 
 /// The backend `detokenizer`.
-pub(crate) const KIND: Kind = Kind {
-    name: "detokenizer",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| {
-        let file = (FILE_PARAMETER, "tokenizer.json");
-        let what = "a Hugging Face tokenizer";
-        let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
-        let backend = Detokenizer::new(instance.model, &tokenizer)?;
-        Ok(Backend::Inline(Arc::new(backend)))
-    },
-};
+pub(crate) const KIND: Kind = Kind::new("detokenizer", |instance| {
+    let file = (FILE_PARAMETER, "tokenizer.json");
+    let what = "a Hugging Face tokenizer";
+    let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
+    let backend = Detokenizer::new(instance.model, &tokenizer)?;
+    Ok(Backend::Inline(Arc::new(backend)))
+});
 
 /// The parameter that names a tokenizer outside the model's own folder.
 const FILE_PARAMETER: &str = "tokenizer";
@@ -162,7 +157,7 @@ impl Tokens {
         (input, named): (Option<&TensorSpec>, &str),
     ) -> Result<Option<Self>> {
         let Some(output) = model.signature.output(output) else { return Ok(None) };
-        roles::check_type(model, output, &[DataType::Bytes])?;
+        model.check_type(output, &[DataType::Bytes])?;
         let Some(input) = input else {
             let what = format!("an input `{named}` for its output `{}`", output.name);
             return Err(roles::missing(model, &what));
@@ -248,7 +243,7 @@ fn part<'a>(
 ) -> Result<Option<&'a TensorSpec>> {
     let spec = roles::input(model, parameter, names)?;
     if let Some(spec) = spec {
-        roles::check_type(model, spec, types)?;
+        model.check_type(spec, types)?;
     }
     Ok(spec)
 }
@@ -257,7 +252,7 @@ fn part<'a>(
 fn of_name<'a>(model: &'a Model, name: &str) -> Result<Option<&'a TensorSpec>> {
     let spec = model.signature.input(name);
     if let Some(spec) = spec {
-        roles::check_type(model, spec, IDS)?;
+        model.check_type(spec, IDS)?;
     }
     Ok(spec)
 }

@@ -11,12 +11,8 @@ use crate::numbers::{float_tensor, floats, integers, last_dimension};
 use crate::roles;
 
 /// The backend `pooling`.
-pub(crate) const KIND: Kind = Kind {
-    name: "pooling",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| Ok(Backend::Inline(Arc::new(Pooling::new(instance.model)?))),
-};
+pub(crate) const KIND: Kind =
+    Kind::new("pooling", |instance| Ok(Backend::Inline(Arc::new(Pooling::new(instance.model)?))));
 
 const FLOATS: &[DataType] = &[DataType::Fp32, DataType::Fp16];
 const INTEGERS: &[DataType] = &[DataType::Int64, DataType::Int32];
@@ -67,11 +63,11 @@ impl Pooling {
         let hidden = roles::input(model, "hidden_input", &["last_hidden_state", "hidden_states"])?
             .or_else(|| roles::input_of_type(model, FLOATS))
             .ok_or_else(|| roles::missing(model, "an input `last_hidden_state` of TYPE_FP32"))?;
-        roles::check_type(model, hidden, FLOATS)?;
+        model.check_type(hidden, FLOATS)?;
         let mask = roles::input(model, "mask_input", &["attention_mask"])?
             .or_else(|| roles::input_of_type(model, INTEGERS));
         if let Some(mask) = mask {
-            roles::check_type(model, mask, INTEGERS)?;
+            model.check_type(mask, INTEGERS)?;
         }
         let output = roles::output(model, FLOATS)
             .ok_or_else(|| roles::missing(model, "an output of TYPE_FP32 or TYPE_FP16"))?;

@@ -35,21 +35,6 @@ pub(crate) fn output<'a>(model: &'a Model, types: &[DataType]) -> Option<&'a Ten
     outputs.iter().find(|spec| types.contains(&spec.datatype))
 }
 
-/// Refuses `spec` when its type is none of `types`.
-pub(crate) fn check_type(model: &Model, spec: &TensorSpec, types: &[DataType]) -> Result<()> {
-    if types.contains(&spec.datatype) {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "tensor `{}` of model `{}` is {}, but backend `{}` takes {} there",
-        spec.name,
-        model.name,
-        spec.datatype.config_name(),
-        model.backend,
-        alternatives(types)
-    )))
-}
-
 /// Refuses tensors of `model` that play no part, `used` being those that do.
 pub(crate) fn check_all_used(model: &Model, used: &[&str]) -> Result<()> {
     let Signature { inputs, outputs, .. } = &*model.signature;
@@ -74,9 +59,4 @@ pub(crate) fn missing(model: &Model, what: &str) -> Error {
 pub(crate) fn rank(signature: &Signature, spec: &TensorSpec) -> usize {
     let dims = spec.reshape.as_ref().unwrap_or(&spec.dims);
     dims.len() + usize::from(signature.is_batching())
-}
-
-fn alternatives(types: &[DataType]) -> String {
-    let names: Vec<_> = types.iter().map(|datatype| datatype.config_name()).collect();
-    names.join(" or ")
 }

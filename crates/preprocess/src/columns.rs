@@ -77,7 +77,7 @@ impl Column {
                 Role::ALL.map(|role| format!("`{}`", role.names()[0])).join(", ")
             )));
         };
-        check_type(model, spec, &[DataType::Int32, DataType::Int64])?;
+        model.check_type(spec, &[DataType::Int32, DataType::Int64])?;
         let dims = spec.reshape.as_ref().unwrap_or(&spec.dims);
         Ok(Self {
             name: spec.name.clone(),
@@ -139,22 +139,6 @@ impl Column {
             self.rank
         )))
     }
-}
-
-/// Refuses `spec` when its type is none of `types`.
-pub(crate) fn check_type(model: &Model, spec: &TensorSpec, types: &[DataType]) -> Result<()> {
-    if types.contains(&spec.datatype) {
-        return Ok(());
-    }
-    let names: Vec<_> = types.iter().map(|datatype| datatype.config_name()).collect();
-    Err(Error::invalid(format!(
-        "tensor `{}` of model `{}` is {}, but backend `{}` takes {} there",
-        spec.name,
-        model.name,
-        spec.datatype.config_name(),
-        model.backend,
-        names.join(" or ")
-    )))
 }
 
 /// `values` as `INT32`, or else `INT64`; token ids fit either.

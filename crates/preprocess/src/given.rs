@@ -4,15 +4,13 @@ use consort_config::Model;
 use consort_stage::{DataType, Error, Result, Tensor};
 use tokenizers::{Encoding, Token};
 
-use crate::columns::check_type;
-
 /// The input that holds them, named as in vLLM.
 const INPUT: &str = "prompt_token_ids";
 
 /// Its name, if the model has it.
 pub(crate) fn input(model: &Model) -> Result<Option<&str>> {
     let Some(spec) = model.signature.input(INPUT) else { return Ok(None) };
-    check_type(model, spec, &[DataType::Int32, DataType::Int64])?;
+    model.check_type(spec, &[DataType::Int32, DataType::Int64])?;
     Ok(Some(&spec.name))
 }
 

@@ -8,25 +8,20 @@ use consort_repository::{Backend, Kind};
 use consort_stage::{Batch, BatchBackend, DataType, Error, Result, Tensor, TensorSpec};
 use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
-use crate::columns::{self, Column, check_type};
+use crate::columns::{self, Column};
 use crate::given;
 use crate::padding::{self, Padding};
 use crate::truncation;
 use crate::word_list::{self, WordList};
 
 /// The backend `tokenizer`.
-pub(crate) const KIND: Kind = Kind {
-    name: "tokenizer",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| {
-        let file = (FILE_PARAMETER, "tokenizer.json");
-        let what = "a Hugging Face tokenizer";
-        let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
-        let backend = TokenizerBackend::new(instance.model, tokenizer)?;
-        Ok(Backend::Batch(Box::new(backend)))
-    },
-};
+pub(crate) const KIND: Kind = Kind::new("tokenizer", |instance| {
+    let file = (FILE_PARAMETER, "tokenizer.json");
+    let what = "a Hugging Face tokenizer";
+    let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
+    let backend = TokenizerBackend::new(instance.model, tokenizer)?;
+    Ok(Backend::Batch(Box::new(backend)))
+});
 
 /// The parameter that names a tokenizer outside the model's own folder.
 const FILE_PARAMETER: &str = "tokenizer";
@@ -198,7 +193,7 @@ fn text_input<'a>(model: &'a Model, parameter: &str, name: &str) -> Result<&'a T
             model.name
         ))
     })?;
-    check_type(model, spec, &[DataType::Bytes])?;
+    model.check_type(spec, &[DataType::Bytes])?;
     Ok(spec)
 }
 

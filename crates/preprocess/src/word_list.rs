@@ -9,7 +9,7 @@ use consort_config::Model;
 use consort_stage::{Batch, DataType, Error, Result, Tensor};
 use tokenizers::Tokenizer;
 
-use crate::columns::{check_type, integers};
+use crate::columns::integers;
 
 /// The parameters that this file reads.
 pub(crate) const PARAMETERS: [&str; 3] = ["word_lists", "word_list_format", "word_list_variants"];
@@ -57,8 +57,8 @@ impl WordList {
                 model.name
             )));
         };
-        check_type(model, input, &[DataType::Bytes])?;
-        check_type(model, output, &[DataType::Int32, DataType::Int64])?;
+        model.check_type(input, &[DataType::Bytes])?;
+        model.check_type(output, &[DataType::Int32, DataType::Int64])?;
         let format = match model.settings.get("word_list_format").unwrap_or("plain") {
             "plain" => Format::Plain,
             "csv" => Format::Csv,

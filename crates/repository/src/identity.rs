@@ -11,23 +11,18 @@ use consort_stage::{
 use crate::{Backend, Kind};
 
 /// The backend `identity`, which every service has.
-pub const IDENTITY: Kind = Kind {
-    name: "identity",
-    signature: |_| Ok(None),
-    tells: |_| Ok(Vec::new()),
-    load: |instance| {
-        let identity = Identity::new(instance.model)?;
-        let delay: u64 = instance.model.settings.parse_or(DELAY, 0)?;
-        if delay == 0 {
-            return Ok(Backend::Inline(Arc::new(identity)));
-        }
-        Ok(Backend::Batch(Box::new(Delayed {
-            identity,
-            delay: Duration::from_millis(delay),
-            sleep: Arc::default(),
-        })))
-    },
-};
+pub const IDENTITY: Kind = Kind::new("identity", |instance| {
+    let identity = Identity::new(instance.model)?;
+    let delay: u64 = instance.model.settings.parse_or(DELAY, 0)?;
+    if delay == 0 {
+        return Ok(Backend::Inline(Arc::new(identity)));
+    }
+    Ok(Backend::Batch(Box::new(Delayed {
+        identity,
+        delay: Duration::from_millis(delay),
+        sleep: Arc::default(),
+    })))
+});
 
 /// The parameter that says how long an execution takes, in milliseconds.
 const DELAY: &str = "execute_delay_ms";

@@ -65,15 +65,21 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Whether an instance beside the active ones that has the threads of all of them is wanted,
-    /// if it would run a lone request sooner than any of them.
-    pub(crate) fn wants_wide(self) -> Result<bool> {
+    /// Whether an instance beside the active ones, whose profiles these are, that has the threads
+    /// of all of them is wanted: it would run a request that comes alone, and is run at once, sooner
+    /// than any of them.
+    fn wants_wide<'a>(
+        self,
+        mut active: impl Iterator<Item = &'a Profile>,
+        runs_at_once: bool,
+    ) -> Result<bool> {
         let Self { loader, model, .. } = self;
+        let gain = active.all(|profile| profile.threads.is_some());
         let is_wanted = model.settings.switch_or(WIDE_INSTANCE, true)?;
         // Whoever limits what runs at a time has not counted on one more.
         let is_limited = loader.limiter.is_some();
         let shares = active_count(&model.instances) > 1 && self.share() < loader.cores;
-        Ok(is_wanted && shares && !is_limited)
+        Ok(gain && runs_at_once && is_wanted && shares && !is_limited)
     }
 
     /// Loads that instance.
@@ -139,6 +145,17 @@ impl Instances {
             }
         }
         Ok(instances)
+    }
+
+    /// Takes those that are given requests to where they are, as parts of `life`.
+    pub(crate) fn take_active(&mut self, life: &Life) -> Vec<Backend> {
+        let active = std::mem::take(&mut self.active).into_iter();
+        active.map(|backend| life.with(backend)).collect()
+    }
+
+    /// Whether an instance beside them that has the threads of all of them is wanted.
+    pub(crate) fn want_wide(&self, source: Source<'_>, runs_at_once: bool) -> Result<bool> {
+        source.wants_wide(self.profiles.iter(), runs_at_once)
     }
 
     /// Adds a loaded instance; whether it serves everybody, so that there need be no other.
@@ -243,7 +260,7 @@ mod tests {
     }
 
     fn kind(load: fn(&Instance<'_>) -> Result<Backend>) -> Kind {
-        Kind { name: "fake", signature: |_| Ok(None), tells: |_| Ok(Vec::new()), load }
+        Kind::new("fake", load)
     }
 
     fn group(name: &str, count: usize) -> InstanceGroup {

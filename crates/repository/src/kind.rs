@@ -11,6 +11,10 @@ use consort_stage::{BatchBackend, InlineBackend, Result, Signature, StreamingBac
 /// `lora_name`, separated by commas.
 pub const ADAPTERS: &str = "adapters";
 
+/// The input by which a request says whether texts begin without the prompt, and the parameter in
+/// which a model tells what they do where no request says; models of TensorRT-LLM have both, too.
+pub const EXCLUDE_PROMPT: &str = "exclude_input_in_output";
+
 /// One kind of backend; each service lists its kinds in one visible place.
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -24,6 +28,14 @@ pub struct Kind {
     pub tells: fn(&VersionFiles<'_>) -> Result<Told>,
     /// Loads one instance.
     pub load: fn(&Instance<'_>) -> Result<Backend>,
+}
+
+impl Kind {
+    /// A kind whose model files say nothing of tensors, and whose versions' files nothing for
+    /// callers to know.
+    pub const fn new(name: &'static str, load: fn(&Instance<'_>) -> Result<Backend>) -> Self {
+        Self { name, signature: |_| Ok(None), tells: |_| Ok(Vec::new()), load }
+    }
 }
 
 /// Names and values of parameters.

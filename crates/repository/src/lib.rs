@@ -37,10 +37,10 @@ pub use control::{
 pub use failure::{Labels, log_failure};
 pub use folder::{ModelFolder, models_in, served_versions, versions_in};
 pub use identity::IDENTITY;
-pub use kind::{ADAPTERS, Backend, Instance, Kind, ModelFile, Told, VersionFiles};
+pub use kind::{ADAPTERS, Backend, EXCLUDE_PROMPT, Instance, Kind, ModelFile, Told, VersionFiles};
 pub use load::Loader;
 pub use local::{Foreign, LOAD_THREADS, Local, LocalOptions};
-pub use models::{IndexEntry, Models, Served, State};
+pub use models::{IndexEntry, Leaves, Models, Served, State};
 pub use response_cache::ResponseCache;
 pub use snapshot::{Entry, Snapshot};
 pub use stated::{Stated, is_ensemble};

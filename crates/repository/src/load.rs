@@ -127,9 +127,7 @@ impl Loader {
         };
         let mut instances = Instances::load(source)?;
         let life = Life::default();
-        let active = std::mem::take(&mut instances.active).into_iter();
-        let active = active.map(|backend| life.with(backend)).collect();
-        let (stage, pool) = start(source, &life, (active, &self.threads), counting)?;
+        let (stage, pool) = start(source, &life, &mut instances, counting)?;
         let running = Arc::new(Running::new(pool, instances, meter.clone(), life));
         let stage = self.cached(model, stage, &meter);
         let checked =

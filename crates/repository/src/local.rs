@@ -24,7 +24,7 @@ use crate::control::{Action, Change, ControlMode, failed_to_poll};
 use crate::folder::models_in;
 use crate::instances::no_thread;
 use crate::load::Loader;
-use crate::models::{IndexEntry, Models, Served, State};
+use crate::models::{IndexEntry, Leaves, Models, Served, State};
 use crate::snapshot::{Entry, Snapshot};
 use crate::stated::Stated;
 use crate::statistics;
@@ -79,7 +79,7 @@ pub struct Local {
     generation: watch::Sender<u64>,
     /// What the models that are served were loaded from.
     loaded: Mutex<BTreeMap<Arc<str>, Loaded>>,
-    /// What is left of models that were unloaded.
+    /// What is left of versions that are served no longer.
     leaving: Leaving,
     /// The models that were seen to be other people's.
     others: Mutex<BTreeSet<String>>,
@@ -140,7 +140,7 @@ impl Local {
     }
 
     /// Lists the models that have been put into the repositories since, for callers to load.
-    fn discover(&self) {
+    fn list_new(&self) {
         let repositories = self.options.repositories.iter();
         let folders = repositories.flat_map(|folder| models_in(folder).unwrap_or_default());
         let known = self.snapshot.load();
@@ -267,15 +267,26 @@ async fn on_thread(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result
     done.await.unwrap_or_else(|_| Err(Error::internal("loading ended in a panic")))
 }
 
+/// Nothing of this process is out of reach, and all of it is listed.
+impl Leaves for Local {}
+
 impl Models for Local {
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {
         self.snapshot.load().get(name, version)
     }
 
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(local) = self.me.upgrade().filter(|local| local.options.mode.is_explicit())
+            else {
+                return;
+            };
+            // Without an answer the runtime is about to end.
+            drop(tokio::task::spawn_blocking(move || local.list_new()).await);
+        })
+    }
+
     fn index(&self) -> Vec<IndexEntry> {
-        if self.options.mode.is_explicit() {
-            self.discover();
-        }
         self.snapshot.load().index()
     }
 
@@ -327,7 +338,8 @@ impl Models for Local {
                 // One that ended in a panic has left its model as it was.
                 drop(unload.await);
             }
-            for name in names {
+            // What has gone from the repositories is listed no longer and may still be at work.
+            for name in names.into_iter().chain(local.leaving.names()) {
                 local.gone(&name).await;
             }
             // Their backends are gone, and they are about to end.

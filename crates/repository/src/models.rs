@@ -19,17 +19,11 @@ pub trait Models: Send + Sync + 'static {
     /// ready.
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>>;
 
-    /// Why a model cannot be called although nothing is known to be wrong with it: a service that
-    /// has it, or may have it, cannot be reached now. `None` for any other model, ready or failed.
-    fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
-        let _ = (name, version);
-        None
-    }
-
-    /// Says which models are called by name, all of them each time: some services tell of a model
-    /// only when they are asked for it.
-    fn expect(&self, models: BTreeSet<Arc<str>>) {
-        drop(models);
+    /// Looks for models that have been put into the repositories since, for `index` to list them
+    /// and callers to load them. Whoever is about to show the index asks for it first: files are
+    /// read, on a thread where that holds up nobody.
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 
     /// Every known model and version with its state, in the order of their names.
@@ -62,6 +56,25 @@ pub trait Models: Send + Sync + 'static {
 
     /// Counts up whenever the set of models or their states change.
     fn generation(&self) -> watch::Receiver<u64>;
+}
+
+/// The models that ensembles are made of, near or far.
+///
+/// What is told here is between them and whoever makes the ensembles: callers of the models see it
+/// in the states of the index.
+pub trait Leaves: Models {
+    /// Why a model cannot be called although nothing is known to be wrong with it: a service that
+    /// has it, or may have it, cannot be reached now. `None` for any other model, ready or failed.
+    fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
+        let _ = (name, version);
+        None
+    }
+
+    /// Says which models are called by name, all of them each time: some services tell of a model
+    /// only when they are asked for it.
+    fn expect(&self, models: BTreeSet<Arc<str>>) {
+        drop(models);
+    }
 }
 
 /// One version of a model that is being served.

@@ -156,6 +156,8 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
+    use consort_testkit::Particular;
+
     use super::*;
 
     /// Tells when it begins and ends when it is told to.
@@ -173,28 +175,11 @@ mod tests {
         }
     }
 
-    /// Says of everything that a backend may leave at its default that it is not so.
-    struct Particular;
-
-    impl BatchBackend for Particular {
-        fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
-            Ok(batch.inputs)
-        }
-
-        fn keeps_requests_apart(&self) -> bool {
-            false
-        }
-
-        fn gains_from_threads(&self) -> bool {
-            true
-        }
-    }
-
     #[test]
     fn a_backend_stays_what_it_is_while_it_is_limited() {
         let limiter = Arc::new(Limiter::new(Vec::new()));
-        let limited = limiter.limit(&needs(), Box::new(Particular)).unwrap();
-        assert!(!limited.keeps_requests_apart() && limited.gains_from_threads());
+        let mut limited = limiter.limit(&needs(), Box::new(Particular)).unwrap();
+        Particular::assert_batch(&mut *limited);
     }
 
     fn needs() -> Needs {

@@ -1,6 +1,5 @@
 //! The models of a server together with whether the server still wants to be called.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -66,12 +65,8 @@ impl Models for Lifecycle {
         self.models.get(name, version)
     }
 
-    fn away(&self, name: &str, version: Option<u64>) -> Option<String> {
-        self.models.away(name, version)
-    }
-
-    fn expect(&self, models: BTreeSet<Arc<str>>) {
-        self.models.expect(models);
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        self.models.discover()
     }
 
     fn index(&self) -> Vec<IndexEntry> {
@@ -109,15 +104,24 @@ impl Models for Lifecycle {
 
 #[cfg(test)]
 mod tests {
+    use consort_repository::not_explicit;
+
     use super::*;
     use crate::nothing::Nothing;
 
-    #[test]
-    fn what_the_models_say_and_are_told_passes_through() {
+    #[tokio::test]
+    async fn what_the_models_are_asked_passes_through_until_the_server_drains() {
         let models = Arc::<Nothing>::default();
         let lifecycle = Lifecycle::new(models.clone());
-        assert_eq!(lifecycle.away("m", None).as_deref(), Some("m is away"));
-        lifecycle.expect(["m".into()].into());
-        assert_eq!(*models.expected.lock().unwrap(), ["m".into()].into());
+        lifecycle.discover().await;
+        assert_eq!(models.looks.load(Ordering::Relaxed), 1);
+        let change = || Change::unload("m", false).unwrap();
+        let refused = lifecycle.control(change()).await.unwrap_err();
+        assert_eq!(refused.message(), not_explicit().message());
+        assert!(lifecycle.is_ready());
+        lifecycle.drain();
+        assert!(!lifecycle.is_ready());
+        let refused = lifecycle.control(change()).await.unwrap_err();
+        assert_eq!(refused.message(), "Server not ready");
     }
 }

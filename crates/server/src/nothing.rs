@@ -1,7 +1,7 @@
-//! A set without models, which notes what it is told; for tests.
+//! A set without models, which notes what it is asked; for tests.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use consort_protocol::ModelStatistics;
 use consort_repository::{IndexEntry, Models, Served};
@@ -10,10 +10,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-/// No models; every one is away.
+/// No models.
 #[derive(Default)]
 pub(crate) struct Nothing {
-    pub(crate) expected: Mutex<BTreeSet<Arc<str>>>,
+    /// How often it was asked to look for models.
+    pub(crate) looks: AtomicUsize,
 }
 
 impl Models for Nothing {
@@ -21,12 +22,9 @@ impl Models for Nothing {
         Err(Error::not_found("nothing is there"))
     }
 
-    fn away(&self, name: &str, _: Option<u64>) -> Option<String> {
-        Some(format!("{name} is away"))
-    }
-
-    fn expect(&self, models: BTreeSet<Arc<str>>) {
-        *self.expected.lock().unwrap() = models;
+    fn discover(&self) -> BoxFuture<'_, ()> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        async {}.boxed()
     }
 
     fn index(&self) -> Vec<IndexEntry> {

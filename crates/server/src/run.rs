@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use axum::Router;
-use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
+use consort_middleware::{Edge, EnforceDeadline, Gathered, JoinTrace, LoadShed};
 use consort_repository::{Models, State};
 use consort_telemetry::{Metrics, Sampler};
 use futures::{FutureExt, StreamExt};
@@ -172,7 +172,8 @@ async fn serve_grpc(
         .layer(LoadShed::new(Edge::Grpc, max_in_flight))
         .into_inner();
     let arrivals = Arrivals::default();
-    let connections = incoming(listener, arrivals.clone()).map(io::Result::Ok);
+    let connections =
+        incoming(listener, arrivals.clone()).map(|stream| io::Result::Ok(Gathered::new(stream)));
     grpc::builder()
         .layer(layers)
         .add_routes(routes)

@@ -4,7 +4,7 @@ mod alone;
 mod cancelled;
 mod served;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use self::alone::Alone;
 use self::served::Served;
@@ -16,6 +16,9 @@ use crate::sample::{Sample, Series, micros};
 /// Callers at once, and with mixed lengths.
 const CALLERS: usize = 16;
 const MIXED_CALLERS: usize = 32;
+
+/// The largest batch that the callers fill on each of two instances.
+const FILLED: usize = CALLERS / alone::INSTANCES;
 
 /// The lengths of the mixed sentences, in tokens, in an order without a pattern.
 const LENGTHS: [usize; 16] = [8, 120, 24, 256, 12, 64, 200, 16, 40, 160, 10, 96, 20, 240, 32, 80];
@@ -33,18 +36,19 @@ pub(super) async fn run(settings: &Settings, title: &str) -> Result<Section> {
 
     let apart = Served::apart(settings)?;
     let best = alone.best(SENTENCE, settings.time)?;
-    let mut short = contest(settings, &mut alone, (SENTENCE, best), &[&shipped, &apart]).await?;
-    let (near, far) = (short.remove(1), short.remove(1));
-    let direct = &short[0];
+    let servers = [&shipped, &apart];
+    let short = contest(settings, &mut alone, (SENTENCE, &[best, FILLED]), &servers).await?;
+    let [direct, filled, near, far] = &short[..] else { bail!("four contend") };
     row(&mut section, &format!("direct, short, {best} at a time"), direct);
-    row(&mut section, &format!("one process, short, {CALLERS} callers"), &near);
-    row(&mut section, &format!("four processes, short, {CALLERS} callers"), &far);
-    judge_rate(&mut section, "short sentences, one process to direct", &near, direct, 0.80);
-    judge_rate(&mut section, "short sentences, four processes to direct", &far, direct, 0.70);
+    row(&mut section, &format!("direct, short, {FILLED} at a time"), filled);
+    row(&mut section, &format!("one process, short, {CALLERS} callers"), near);
+    row(&mut section, &format!("four processes, short, {CALLERS} callers"), far);
+    judge_rate(&mut section, "short sentences, one process to direct", near, direct, 0.80);
+    judge_rate(&mut section, "short sentences, four processes to direct", far, direct, 0.70);
     drop(apart);
 
     let best = alone.best(&long, settings.time)?;
-    let long = contest(settings, &mut alone, (&long, best), &[&shipped]).await?;
+    let long = contest(settings, &mut alone, (&long, &[best]), &[&shipped]).await?;
     row(&mut section, &format!("direct, {LONG} tokens, {best} at a time"), &long[0]);
     row(&mut section, &format!("one process, {LONG} tokens, {CALLERS} callers"), &long[1]);
     judge_rate(&mut section, "long sentences, one process to direct", &long[1], &long[0], 0.92);
@@ -62,18 +66,21 @@ pub(super) async fn run(settings: &Settings, title: &str) -> Result<Section> {
 async fn contest(
     settings: &Settings,
     alone: &mut Alone,
-    (sentence, size): (&str, usize),
+    (sentence, sizes): (&str, &[usize]),
     servers: &[&Served],
 ) -> Result<Vec<Series>> {
-    let mut series = vec![Series::new("direct")];
+    let mut series: Vec<_> = sizes.iter().map(|_| Series::new("direct")).collect();
     let mut callers = Vec::new();
     for server in servers {
         series.push(Series::new(server.name));
         callers.push(server.callers(&[sentence], CALLERS).await?);
     }
     for _ in 0..settings.rounds {
-        series[0].push(alone.round(sentence, size, settings.time)?);
-        for (contender, series) in callers.iter_mut().zip(&mut series[1..]) {
+        let (direct, served) = series.split_at_mut(sizes.len());
+        for (size, series) in sizes.iter().zip(direct) {
+            series.push(alone.round(sentence, *size, settings.time)?);
+        }
+        for (contender, series) in callers.iter_mut().zip(served) {
             series.push(crate::load::round_of(contender, settings.time).await?);
         }
     }

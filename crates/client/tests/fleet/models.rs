@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use consort_client::{Addresses, Discovery, Fleet, FleetOptions, Found, StageAddress};
-use consort_repository::{Models, State};
+use consort_repository::{Leaves, Models, State};
 use consort_stage::{Code, DataType};
 use consort_telemetry::Metrics;
 use futures::StreamExt;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::WatchStream;
 
+use crate::calls::ask;
 use crate::fake::{Fake, config, row};
 
 /// Longer than anything here takes on a busy machine.
@@ -143,6 +144,42 @@ async fn a_model_loaded_again_with_other_tensors_is_noticed() {
     changed.max_batch_size = 8;
     fake.state.configs.lock().insert("echo".into(), changed);
     until(|| fleet.get("echo", None).unwrap().signature.is_batching()).await;
+}
+
+#[tokio::test]
+async fn a_model_that_has_become_another_stages_is_called_there_once_it_is_ready() {
+    let (before, now) = (Fake::start(&["echo"]), Fake::start(&["echo"]));
+    *before.state.index.lock() = vec![row("echo", "1", "READY", "no such backend here")];
+    *now.state.index.lock() = vec![row("echo", "1", "LOADING", "")];
+    let fleet = fleet_of(&[("before", &[&before]), ("now", &[&now])], options());
+    until(|| is_in(&fleet, "echo", State::Ready, "no such backend here")).await;
+    ask(&*fleet.get("echo", None).unwrap().stage, 1).await.unwrap();
+    assert_eq!([before.calls(), now.calls()], [1, 0], "the old one serves on until then");
+    *now.state.index.lock() = vec![row("echo", "1", "READY", "")];
+    until(|| reason(&fleet, "echo") == Some((State::Ready, String::new()))).await;
+    for value in 0..4 {
+        ask(&*fleet.get("echo", None).unwrap().stage, value).await.unwrap();
+    }
+    assert_eq!([before.calls(), now.calls()], [1, 4]);
+}
+
+#[tokio::test]
+async fn classes_are_called_what_the_label_file_says_now() {
+    let repository = tempfile::tempdir().unwrap();
+    let labels = repository.path().join("echo").join("animals.txt");
+    std::fs::create_dir(labels.parent().unwrap()).unwrap();
+    std::fs::write(&labels, "cat\ndog").unwrap();
+    let fake = Fake::start(&["echo"]);
+    let mut labelled = config("echo");
+    labelled.output[0].label_filename = "animals.txt".into();
+    fake.state.configs.lock().insert("echo".into(), labelled);
+    let model_repositories = vec![repository.path().to_owned()];
+    let fleet = fleet_of(&[("model", &[&fake])], FleetOptions { model_repositories, ..options() });
+    until(|| fleet.is_ready()).await;
+    let before = fleet.get("echo", None).unwrap();
+    assert_eq!(before.labels.of("x"), ["cat", "dog"]);
+    std::fs::write(&labels, "cow").unwrap();
+    until(|| fleet.get("echo", None).unwrap().labels.of("x") == ["cow"]).await;
 }
 
 #[tokio::test]

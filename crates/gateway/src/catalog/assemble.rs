@@ -9,30 +9,28 @@ use consort_protocol::ModelConfig;
 use consort_protocol::model_config::SchedulingChoice;
 use consort_protocol::model_ensembling::Step as WireStep;
 use consort_repository::{
-    Cached, Checked, ClassLabels, Entry, IndexEntry, Models, ResponseCache, Served, Snapshot,
+    Cached, Checked, ClassLabels, Entry, IndexEntry, Leaves, ResponseCache, Served, Snapshot,
     State, statistics,
 };
 use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
 use super::reveal::reveal;
-use super::statement::Statement;
+use super::served_config::{excludes_prompt, served_config};
+use super::statement::{Statement, Wanted};
 use crate::ensemble_stage::EnsembleStage;
 use crate::step_stage::StepStage;
 use crate::stop_words;
 
-/// The backend that continues text, and leaves the prompt out; others of its kind do not.
-const LANGUAGE_MODEL: &str = "onnxruntime_llm";
-
 /// What ensembles are made of.
-pub(super) struct Leaves<'a> {
+pub(super) struct Parts<'a> {
     /// The models that somebody lists.
-    pub(super) listed: &'a dyn Models,
+    pub(super) listed: &'a dyn Leaves,
     /// Those that nobody does, and the reason of each.
     pub(super) unlisted: Snapshot,
 }
 
-impl Leaves<'_> {
+impl Parts<'_> {
     fn get(&self, model: &str, version: Option<u64>) -> consort_stage::Result<Arc<Served>> {
         match self.unlisted.entry(model) {
             Some(_) => self.unlisted.get(model, version),
@@ -49,7 +47,7 @@ impl Leaves<'_> {
 /// Ensembles on their way from configuration to callable models.
 pub(super) struct Assembly<'a> {
     stated: &'a BTreeMap<Arc<str>, Statement>,
-    leaves: Leaves<'a>,
+    parts: Parts<'a>,
     metrics: &'a Arc<Metrics>,
     cache: Option<&'a Arc<ResponseCache>>,
     done: BTreeMap<Arc<str>, Entry>,
@@ -58,38 +56,37 @@ pub(super) struct Assembly<'a> {
 impl<'a> Assembly<'a> {
     pub(super) fn new(
         stated: &'a BTreeMap<Arc<str>, Statement>,
-        leaves: Leaves<'a>,
+        parts: Parts<'a>,
         metrics: &'a Arc<Metrics>,
         cache: Option<&'a Arc<ResponseCache>>,
     ) -> Self {
-        Self { stated, leaves, metrics, cache, done: BTreeMap::new() }
+        Self { stated, parts, metrics, cache, done: BTreeMap::new() }
     }
 
     /// Every ensemble, ready or with the reason why not.
     pub(super) fn all(mut self) -> BTreeMap<Arc<str>, Entry> {
         let mut specs = Vec::new();
         for (name, statement) in self.stated {
-            let Some(model) = statement.model() else {
+            let Some(wanted) = statement.wanted() else {
                 self.done.insert(name.clone(), statement.entry());
                 continue;
             };
-            match model.as_ref().map(|model| &model.scheduling) {
-                Ok(Scheduling::Ensemble(spec)) => specs.push(&**spec),
-                Ok(_) => {
-                    let reason = format!("'{name}' has no ensemble_scheduling");
-                    self.done.insert(name.clone(), Entry::of_model(State::Unavailable, reason));
+            let problem = match wanted.as_ref().map(|wanted| &wanted.model.scheduling) {
+                Ok(Scheduling::Ensemble(spec)) => {
+                    specs.push(&**spec);
+                    continue;
                 }
-                Err(problems) => {
-                    let entry = Entry::of_model(State::Unavailable, problems.clone());
-                    self.done.insert(name.clone(), entry);
-                }
-            }
+                Ok(_) => format!("'{name}' has no ensemble_scheduling"),
+                Err(problems) => problems.clone(),
+            };
+            let entry = Entry::of_model(State::Unavailable, problem);
+            self.done.insert(name.clone(), entry.with_optional(statement.is_optional));
         }
         for Nested { spec, cycle } in nesting(specs) {
             let statement = &self.stated[&spec.name];
             let version = statement.version;
-            let built = match (statement.model(), cycle) {
-                (Some(Ok(model)), None) => self.build(model, version, spec),
+            let built = match (statement.wanted(), cycle) {
+                (Some(Ok(wanted)), None) => self.build(wanted, version, spec),
                 (Some(Err(problems)), _) => Err(Reason::failed(problems.clone())),
                 (_, cycle) => Err(Reason::failed(cycle.unwrap_or_default())),
             };
@@ -103,15 +100,14 @@ impl<'a> Assembly<'a> {
         self.done
     }
 
-    fn build(&self, model: &Model, version: u64, spec: &Spec) -> Result<Served, Reason> {
+    fn build(&self, wanted: &Wanted, version: u64, spec: &Spec) -> Result<Served, Reason> {
+        let model = &wanted.model;
         let models = self.find_models(spec)?;
         let plan = plan_of(spec, &models).map_err(|defects| Reason::defects(model, &defects))?;
         if model.caches_responses && plan.signature.is_decoupled {
             return Err(Reason::failed(never_cached(model)));
         }
-        let folder = &self.stated[&spec.name].folder;
-        let labels = ClassLabels::read(&model.wire, folder);
-        let mut labels = labels.map_err(|error| Reason::failed(error.message().to_owned()))?;
+        let mut labels = wanted.labels.clone();
         inherit_labels(&mut labels, model, &models);
         let mut served = self.serve(model, version, plan, &models);
         served.labels = labels.into();
@@ -142,8 +138,8 @@ impl<'a> Assembly<'a> {
             let away = reason().filter(|_| entry.is_away());
             (found.ok_or_else(|| reason().unwrap_or_default()), away)
         } else {
-            let found = self.leaves.get(model, *version);
-            let away = if found.is_err() { self.leaves.listed.away(model, *version) } else { None };
+            let found = self.parts.get(model, *version);
+            let away = if found.is_err() { self.parts.listed.away(model, *version) } else { None };
             (found.map_err(|error| error.message().to_owned()), away)
         };
         found.map_err(|why| {
@@ -151,7 +147,7 @@ impl<'a> Assembly<'a> {
             if let Some(away) = away {
                 return Reason::away(State::Unavailable, format!("{place}{away}"));
             }
-            if self.leaves.is_loading(model) {
+            if self.parts.is_loading(model) {
                 return Reason::away(State::Loading, format!("{place}it is being loaded"));
             }
             let required = match version {
@@ -175,16 +171,14 @@ impl<'a> Assembly<'a> {
         };
         let steps = models.iter().enumerate().map(step).collect();
         let ensemble = Arc::new(Ensemble::new(Arc::new(plan), steps));
-        let ensemble = stop_words::ended(ensemble, &signature, excludes_prompt(models));
+        let steps = models.iter().map(|served| &*served.config);
+        let config = served_config(&model.wire, &signature, steps);
+        let ensemble = stop_words::ended(ensemble, &signature, excludes_prompt(&config));
         let stage = EnsembleStage::new(ensemble, signature.clone(), meter.clone());
         let stage: Arc<dyn Stage> = match self.cache.filter(|_| model.caches_responses) {
             Some(cache) => Arc::new(Cached::new(Arc::new(stage), cache.clone(), meter.clone())),
             None => Arc::new(stage),
         };
-        let mut config = (*model.wire).clone();
-        if signature.is_decoupled {
-            config.model_transaction_policy.get_or_insert_default().decoupled = true;
-        }
         Served {
             name: model.name.clone(),
             version,
@@ -197,11 +191,6 @@ impl<'a> Assembly<'a> {
             revealed: None,
         }
     }
-}
-
-/// Whether the model of some step leaves the prompt out of its text unless it is asked for it.
-fn excludes_prompt(models: &[Arc<Served>]) -> bool {
-    models.iter().any(|served| served.config.backend == LANGUAGE_MODEL)
 }
 
 /// Forgets what was counted for ensembles, and steps of them, that are served no longer.

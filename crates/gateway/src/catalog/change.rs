@@ -10,6 +10,13 @@ use consort_stage::{Error, Result};
 use super::statement::Statement;
 use super::{Catalog, Statements};
 
+/// What the files of a model state, or what a caller gave in their place.
+struct Found {
+    stated: Stated,
+    /// The same, if it is an ensemble's.
+    ensemble: Statement,
+}
+
 impl Catalog {
     /// Carries out one change when its turn comes, whoever waits for it.
     pub(super) async fn carry_out(self: Arc<Self>, change: Change) -> Result<()> {
@@ -17,8 +24,8 @@ impl Catalog {
         let _turn = self.turns.of(&name).await;
         match &change.action {
             Action::Load(given) => match self.find(&name, given.clone()).await? {
-                Some(stated) if self.is_ensemble(&stated) => self.load(&name, stated).await,
-                stated => self.load_leaf(change, stated).await,
+                Some(found) if self.is_ensemble(&found.stated) => self.load(&name, found).await,
+                found => self.load_leaf(change, found).await,
             },
             Action::Unload { with_dependents } => {
                 if self.is_stated(&name) {
@@ -30,15 +37,18 @@ impl Catalog {
     }
 
     /// What is stated of a model now; `None` where that is for its service alone to know.
-    async fn find(&self, name: &Arc<str>, given: Option<Override>) -> Result<Option<Stated>> {
+    ///
+    /// All files are read here, on a thread where that holds up nobody.
+    async fn find(&self, name: &Arc<str>, given: Option<Override>) -> Result<Option<Found>> {
         if given.as_ref().is_some_and(|given| !is_ensemble(name, given)) {
             return Ok(None);
         }
         let (repositories, name) = (self.options.repositories.clone(), name.clone());
         let found = tokio::task::spawn_blocking(move || {
             let found = Stated::find(&repositories, &name, given.as_ref());
+            let read = |stated| Found { ensemble: Statement::served(&stated), stated };
             // A model of some service need not lie in the gateway's own repository.
-            if given.is_some() { found.map(Some) } else { Ok(found.ok()) }
+            if given.is_some() { found.map(read).map(Some) } else { Ok(found.ok().map(read)) }
         });
         let cut_short = |_| Error::internal("reading the configuration was cut short");
         found.await.map_err(cut_short)?
@@ -50,17 +60,17 @@ impl Catalog {
     }
 
     /// Has a model that is no ensemble loaded by those who list it, and says why not if nobody does.
-    async fn load_leaf(&self, change: Change, stated: Option<Stated>) -> Result<()> {
+    async fn load_leaf(&self, change: Change, found: Option<Found>) -> Result<()> {
         let name = change.model.clone();
         let loaded = self.leaves.control(change).await;
-        let is_nowhere = stated.is_none();
+        let is_nowhere = found.is_none();
         self.state(|Statements { ensembles, callable }| {
             if loaded.is_ok() {
                 // It may have been an ensemble's name until now.
                 ensembles.remove(&name);
             }
-            if let Some(stated) = stated.filter(|_| !ensembles.contains_key(&name)) {
-                callable.serve(&stated);
+            if let Some(found) = found.filter(|_| !ensembles.contains_key(&name)) {
+                callable.serve(&found.stated);
             }
         });
         let own = self.own.load();
@@ -80,9 +90,9 @@ impl Catalog {
 
     /// Serves an ensemble as it is stated now, with the models of its steps; one that is being
     /// served stays as it is when that fails.
-    async fn load(&self, name: &Arc<str>, stated: Stated) -> Result<()> {
-        let statement = Statement::served(&stated);
-        if let Some(Err(problems)) = statement.model() {
+    async fn load(&self, name: &Arc<str>, found: Found) -> Result<()> {
+        let Found { stated, ensemble: statement } = found;
+        if let Some(Err(problems)) = statement.wanted() {
             let refusal = stated.refusal(problems);
             self.restate(name, statement);
             return Err(refusal);
@@ -107,15 +117,14 @@ impl Catalog {
             }
             within.push(step.model.clone());
             match self.find(&step.model, None).await? {
-                Some(stated) if self.is_ensemble(&stated) => {
-                    let inner = Statement::served(&stated);
-                    Box::pin(self.load_steps(&inner, within)).await?;
-                    self.restate(&step.model, inner);
+                Some(Found { stated, ensemble }) if self.is_ensemble(&stated) => {
+                    Box::pin(self.load_steps(&ensemble, within)).await?;
+                    self.restate(&step.model, ensemble);
                 }
-                stated => {
+                found => {
                     let model = step.model.clone();
                     let change = Change { model, action: Action::Load(None) };
-                    self.load_leaf(change, stated).await?;
+                    self.load_leaf(change, found).await?;
                 }
             }
         }
@@ -178,13 +187,15 @@ impl Catalog {
     pub(super) async fn follow_files(&self, Changes { changed, gone }: Changes) {
         for name in changed {
             match self.find(&name, None).await {
-                Ok(Some(stated)) if self.is_ensemble(&stated) => {
-                    self.restate(&name, Statement::served(&stated));
+                Ok(Some(Found { stated, ensemble })) if self.is_ensemble(&stated) => {
+                    self.restate(&name, ensemble);
                 }
-                Ok(Some(stated)) => self.state(|Statements { ensembles, callable }| {
-                    ensembles.remove(&name);
-                    callable.serve(&stated);
-                }),
+                Ok(Some(Found { stated, .. })) => {
+                    self.state(|Statements { ensembles, callable }| {
+                        ensembles.remove(&name);
+                        callable.serve(&stated);
+                    });
+                }
                 Ok(None) | Err(_) => self.forget(&name),
             }
         }

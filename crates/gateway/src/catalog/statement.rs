@@ -1,10 +1,8 @@
 //! An ensemble as its configuration states it, and whether it is to be served.
 
-use std::path::PathBuf;
-
 use consort_config::{Draft, Model};
 use consort_ensemble::Spec;
-use consort_repository::{Entry, Stated, UNLOADED, versions_in};
+use consort_repository::{ClassLabels, Entry, Stated, UNLOADED, versions_in};
 use consort_stage::Error;
 
 /// An ensemble that is known.
@@ -12,8 +10,6 @@ use consort_stage::Error;
 pub(super) struct Statement {
     wish: Wish,
     pub(super) version: u64,
-    /// The ensemble's folder.
-    pub(super) folder: PathBuf,
     pub(super) is_optional: bool,
     /// Why its files as they are now are not what is served; empty when they are.
     pub(super) note: String,
@@ -25,16 +21,29 @@ enum Wish {
     Unknown,
     /// Somebody has unloaded it.
     Unloaded,
-    /// It is to be served; or what is wrong with its configuration.
-    Served(Box<std::result::Result<Model, String>>),
+    /// It is to be served; or what is wrong with its files.
+    Served(Box<std::result::Result<Wanted, String>>),
+}
+
+/// What is to be served, as the files say.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub(super) model: Model,
+    /// What its own label files call the elements of its outputs.
+    pub(super) labels: ClassLabels,
 }
 
 impl Statement {
-    /// What `stated` says of an ensemble that is to be served.
+    /// What `stated` says of an ensemble that is to be served; reads files.
     pub(super) fn served(stated: &Stated) -> Self {
         let model = stated.draft.clone().and_then(Draft::check);
         let model = model.map_err(|problems| problems.to_string());
-        Self::of(Wish::Served(Box::new(model)), stated)
+        let wanted = model.and_then(|model| {
+            let labels = ClassLabels::read(&model.wire, &stated.folder.path);
+            let labels = labels.map_err(|error| error.message().to_owned())?;
+            Ok(Wanted { model, labels })
+        });
+        Self::of(Wish::Served(Box::new(wanted)), stated)
     }
 
     /// An ensemble that nobody has asked for.
@@ -45,8 +54,7 @@ impl Statement {
     fn of(wish: Wish, stated: &Stated) -> Self {
         // Triton wants a version folder even for an ensemble; without one it counts as 1.
         let version = versions_in(&stated.folder.path).last().copied().unwrap_or(1);
-        let folder = stated.folder.path.clone();
-        Self { wish, version, folder, is_optional: stated.is_optional(), note: String::new() }
+        Self { wish, version, is_optional: stated.is_optional(), note: String::new() }
     }
 
     /// The same once somebody has unloaded it.
@@ -58,17 +66,17 @@ impl Statement {
         Self { wish, note: String::new(), ..self.clone() }
     }
 
-    /// The model to serve, or what is wrong with it; `None` when it is not to be served.
-    pub(super) fn model(&self) -> Option<&std::result::Result<Model, String>> {
+    /// What is to be served, or what is wrong with it; `None` when it is not to be served.
+    pub(super) fn wanted(&self) -> Option<&std::result::Result<Wanted, String>> {
         match &self.wish {
-            Wish::Served(model) => Some(model),
+            Wish::Served(wanted) => Some(wanted),
             Wish::Unknown | Wish::Unloaded => None,
         }
     }
 
     /// The graph to serve, if it can be read.
     pub(super) fn spec(&self) -> Option<&Spec> {
-        match &self.model()?.as_ref().ok()?.scheduling {
+        match &self.wanted()?.as_ref().ok()?.model.scheduling {
             consort_config::Scheduling::Ensemble(spec) => Some(spec),
             _ => None,
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use consort_repository::{
-    ControlMode, Entry, Foreign, Models, State, Stated, UNLOADED, failed_to_poll,
+    ControlMode, Entry, Foreign, Leaves, State, Stated, UNLOADED, failed_to_poll,
 };
 
 /// The models that are stated and may be called, whoever serves them.
@@ -88,10 +88,16 @@ impl Callable {
         self.models.remove(name);
     }
 
+    /// Those that are to be served, whoever has them.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_wanted = |model: &Model| matches!(model.wish, Wish::Served | Wish::Missing);
+        self.models.iter().filter(move |(_, model)| is_wanted(model)).map(|(name, _)| name)
+    }
+
     /// Those that nobody among `leaves` lists, each with the reason.
     ///
     /// None of them while some service has not said which models it has: it may be theirs.
-    pub(super) fn unlisted(&self, leaves: &dyn Models) -> BTreeMap<Arc<str>, Entry> {
+    pub(super) fn unlisted(&self, leaves: &dyn Leaves) -> BTreeMap<Arc<str>, Entry> {
         if self.models.is_empty() {
             return BTreeMap::new();
         }

@@ -44,6 +44,7 @@ struct Line<'a> {
 pub(super) async fn index(State(front): State<Front>, request: Request) -> Outcome {
     let body = body::read(request.into_body(), front.options.max_input_size).await?;
     let only_ready = only_ready(&body).map_err(Failure::of_the_caller)?;
+    front.models.discover().await;
     let entries = front.models.index();
     let lines = entries.iter().filter(|entry| !only_ready || entry.state == ModelState::Ready);
     Ok(reply::value(&lines.map(line).collect::<Vec<_>>()))

@@ -14,6 +14,7 @@ use super::error::Outcome;
 
 /// What a person finds at `/`: a page for a browser, text for everything else.
 pub(super) async fn page(State(front): State<Front>, headers: HeaderMap) -> Outcome {
+    front.models.discover().await;
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     let host = headers.get(HOST).and_then(|value| value.to_str().ok());
     let text = text(&front, host.unwrap_or("localhost:8000"));

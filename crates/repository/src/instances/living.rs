@@ -92,48 +92,9 @@ impl StreamingBackend for Living<Box<dyn StreamingBackend>> {
 
 #[cfg(test)]
 mod tests {
+    use consort_testkit::Particular;
+
     use super::*;
-
-    /// Says of everything that a backend may leave at its default that it is not so.
-    struct Particular;
-
-    fn nothing() -> Interrupt {
-        Arc::new(|| ())
-    }
-
-    impl BatchBackend for Particular {
-        fn prepare(&mut self) -> Result<Option<Held>> {
-            Ok(Some(Box::new(())))
-        }
-
-        fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
-            Ok(batch.inputs)
-        }
-
-        fn keeps_requests_apart(&self) -> bool {
-            false
-        }
-
-        fn gains_from_threads(&self) -> bool {
-            true
-        }
-
-        fn interrupt(&self) -> Option<Interrupt> {
-            Some(nothing())
-        }
-    }
-
-    impl StreamingBackend for Particular {
-        fn run(&mut self, _: Jobs) {}
-
-        fn gains_from_threads(&self) -> bool {
-            true
-        }
-
-        fn interrupt(&self) -> Option<Interrupt> {
-            Some(nothing())
-        }
-    }
 
     #[test]
     fn a_backend_stays_what_it_is_while_its_life_is_watched() {
@@ -141,12 +102,10 @@ mod tests {
         let Backend::Batch(mut batch) = life.with(Backend::Batch(Box::new(Particular))) else {
             panic!("it is a batch backend");
         };
-        assert!(batch.prepare().unwrap().is_some());
-        assert!(!batch.keeps_requests_apart() && batch.gains_from_threads());
-        assert!(batch.interrupt().is_some());
+        Particular::assert_batch(&mut *batch);
         let streaming = life.with(Backend::Streaming(Box::new(Particular)));
         let Backend::Streaming(streaming) = streaming else { panic!("it is a streaming backend") };
-        assert!(streaming.gains_from_threads() && streaming.interrupt().is_some());
+        Particular::assert_streaming(&*streaming);
         let pulse = life.pulse();
         drop((life, batch));
         assert!(!pulse.is_over());

@@ -94,10 +94,10 @@ impl Running {
     /// Gives how many instances there were and are. Errors, with all as it was, when a thread
     /// cannot be started.
     pub(crate) fn apply(&self, regroup: Regroup) -> Result<(usize, usize)> {
-        let Regroup { added, retired, retired_passive } = regroup;
+        let Regroup { mut added, retired, retired_passive } = regroup;
         let mut members = self.members.lock();
         let before = members.active.len();
-        let active = added.active.into_iter().map(|backend| self.life.with(backend)).collect();
+        let active = added.take_active(&self.life);
         let numbers = self.pool.change(active, &retired)?;
         members.active.retain(|(_, number)| !retired.contains(number));
         members.active.extend(added.profiles.into_iter().zip(numbers));
@@ -142,9 +142,9 @@ impl Running {
     }
 
     fn wants_wide(&self, stage: Option<&PoolStage>, source: Source<'_>) -> Result<bool> {
-        let gain = self.members.lock().active.iter().all(|(profile, _)| profile.threads.is_some());
-        let can_be = stage.is_some_and(PoolStage::runs_at_once);
-        Ok(gain && can_be && source.wants_wide()?)
+        let members = self.members.lock();
+        let active = members.active.iter().map(|(profile, _)| profile);
+        source.wants_wide(active, stage.is_some_and(PoolStage::runs_at_once))
     }
 
     /// The instances that have other threads than their share is.

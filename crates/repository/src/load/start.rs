@@ -5,29 +5,31 @@ use std::sync::Arc;
 
 use consort_config::{Device, Model, Scheduling};
 use consort_scheduler::{
-    Counting, DEFAULT_QUEUE_SIZE, InlineStage, PoolStage, Rules, StreamingStage, Threads,
+    Counting, DEFAULT_QUEUE_SIZE, InlineStage, PoolStage, Rules, StreamingStage,
 };
 use consort_stage::{BatchBackend, Result, Stage};
 
-use crate::instances::{Life, Pool, Source, no_thread};
+use crate::instances::{Instances, Life, Pool, Source, no_thread};
 use crate::kind::Backend;
 use crate::sequences;
 
-/// Lets requests reach these instances, which are part of `life`, as the configuration says.
+/// Lets requests reach the active ones of `instances`, as parts of `life`, as the configuration
+/// says; they are taken from there.
 pub(super) fn start(
     source: Source<'_>,
     life: &Life,
-    (instances, threads): (Vec<Backend>, &Threads),
+    instances: &mut Instances,
     counting: Counting,
 ) -> Result<(Arc<dyn Stage>, Pool)> {
     let model = source.model;
-    let threads = threads.of(&model.name);
+    let threads = source.loader.threads.of(&model.name);
+    let active = instances.take_active(life);
     if let Scheduling::Sequence(batching) = &model.scheduling {
-        return sequences::start(model, batching, source.folder, (instances, threads), counting);
+        return sequences::start(model, batching, source.folder, (active, threads), counting);
     }
     let mut batch = Vec::new();
     let mut streaming = Vec::new();
-    for instance in instances {
+    for instance in active {
         match instance {
             Backend::Inline(backend) => {
                 warn_of_no_batches(model);
@@ -39,8 +41,7 @@ pub(super) fn start(
     }
     if streaming.is_empty() {
         let rules = rules(model, &batch)?;
-        let gain = batch.iter().all(|backend| backend.gains_from_threads());
-        let wants_wide = gain && rules.runs_at_once() && source.wants_wide()?;
+        let wants_wide = instances.want_wide(source, rules.runs_at_once())?;
         let wide = wants_wide.then(|| source.open_wide()).transpose()?;
         let stage = PoolStage::start(threads, batch, rules, counting).map_err(no_thread)?;
         if let Some(Backend::Batch(wide)) = wide.map(|wide| life.with(wide)) {

@@ -18,18 +18,39 @@ const FAREWELL: Duration = Duration::from_millis(50);
 /// How often it is looked whether the last request of an unloaded model is answered.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// What tells of each model that was unloaded whether it is gone.
+/// What tells of each model whether versions that are served no longer are gone: unloaded ones, and
+/// those that a reload has put others in the place of.
 #[derive(Default)]
-pub(super) struct Leaving(Mutex<BTreeMap<Arc<str>, Vec<Pulse>>>);
+pub(super) struct Leaving(Mutex<BTreeMap<Arc<str>, Remains>>);
+
+/// What is left of a model.
+#[derive(Default)]
+struct Remains {
+    pulses: Vec<Pulse>,
+    /// Whether somebody waits for its end already.
+    is_watched: bool,
+}
 
 impl Leaving {
-    /// Adds what is left of a model, beside what there still is of it from an unload before; gives
-    /// whether there is, so that somebody waits for its end already.
-    fn add(&self, name: &Arc<str>, pulses: Vec<Pulse>) -> bool {
+    /// Adds versions of a model that are served no longer, beside what there still is of others.
+    pub(super) fn add(&self, name: &Arc<str>, pulses: Vec<Pulse>) {
         let mut models = self.0.lock();
-        let was_leaving = models.contains_key(name);
-        models.entry(name.clone()).or_default().extend(pulses);
-        was_leaving
+        let remains = models.entry(name.clone()).or_default();
+        // A model may be reloaded again and again and nobody ever ask what became of it.
+        remains.pulses.retain(|pulse| !pulse.is_over());
+        remains.pulses.extend(pulses);
+    }
+
+    /// Whether the caller is to wait for the end of a model, because nobody does so far.
+    fn begin_watch(&self, name: &Arc<str>) -> bool {
+        let mut models = self.0.lock();
+        let remains = models.entry(name.clone()).or_default();
+        !std::mem::replace(&mut remains.is_watched, true)
+    }
+
+    /// The models of which something may be left.
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.0.lock().keys().cloned().collect()
     }
 
     /// Whether it is to be seen yet whether something is left of a model.
@@ -37,12 +58,12 @@ impl Leaving {
         self.0.lock().contains_key(name)
     }
 
-    /// Whether nothing is left of a model, however often it was unloaded.
+    /// Whether nothing is left of a model, however often it was unloaded or reloaded.
     fn is_gone(&self, name: &str) -> bool {
         let mut models = self.0.lock();
-        let Some(pulses) = models.get_mut(name) else { return true };
-        pulses.retain(|pulse| !pulse.is_over());
-        let is_gone = pulses.is_empty();
+        let Some(remains) = models.get_mut(name) else { return true };
+        remains.pulses.retain(|pulse| !pulse.is_over());
+        let is_gone = remains.pulses.is_empty();
         if is_gone {
             models.remove(name);
         }
@@ -60,7 +81,7 @@ impl Local {
         let loaded = self.loaded.lock().remove(name);
         let pulses = loaded.as_ref().map(Loaded::pulses).unwrap_or_default();
         // Before it is listed so, lest it is taken for one that has gone.
-        let is_watched = self.leaving.add(name, pulses);
+        self.leaving.add(name, pulses);
         drop(loaded);
         let leaving = entry.unloading();
         self.replace(name, &leaving);
@@ -70,7 +91,7 @@ impl Local {
         while !self.leaving.is_gone(name) {
             if Instant::now() >= until {
                 tracing::info!(model = &**name, "unloading: requests under way are being finished");
-                if !is_watched {
+                if self.leaving.begin_watch(name) {
                     self.watch_unload(name.clone());
                 }
                 return;

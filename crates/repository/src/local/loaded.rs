@@ -63,6 +63,14 @@ impl Loaded {
         self.running.values().map(|running| running.pulse()).collect()
     }
 
+    /// The same for those versions alone that `next` does not go on with.
+    pub(super) fn pulses_beside(&self, next: &Self) -> Vec<Pulse> {
+        let goes_on =
+            |running: &Arc<Running>| next.running.values().any(|other| Arc::ptr_eq(running, other));
+        let ended = self.running.values().filter(|running| !goes_on(running));
+        ended.map(|running| running.pulse()).collect()
+    }
+
     /// Whether `next` asks for other instances.
     pub(super) fn is_regrouped(&self, next: &Self) -> bool {
         self.groups != next.groups

@@ -51,13 +51,15 @@ impl Local {
             Task::LoadStated(stated) => self.load(name, &stated),
             Task::Load(given) => {
                 let stated = Stated::find(&self.options.repositories, name, given.as_ref())?;
-                if !self.is_ours(&stated) {
+                if !self.is_ours(&stated) && !self.keeps(&stated) {
                     return Err(failed_to_poll(name));
                 }
                 self.load(name, &stated)
             }
             Task::Follow => match Stated::find(&self.options.repositories, name, None) {
-                Ok(stated) if self.is_ours(&stated) => self.load(name, &stated),
+                Ok(stated) if self.is_ours(&stated) || self.keeps(&stated) => {
+                    self.load(name, &stated)
+                }
                 Ok(_) | Err(_) => {
                     self.unload(name);
                     self.forget(name);
@@ -69,6 +71,14 @@ impl Local {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a model is served that has become somebody else's: whether anybody can load it is
+    /// not known here, so it stays, with the reason why it is not what its files are now.
+    fn keeps(&self, stated: &Stated) -> bool {
+        let models = self.snapshot.load();
+        let entry = models.entry(&stated.folder.name);
+        !stated.is_ensemble() && entry.is_some_and(|entry| entry.newest_ready().is_some())
     }
 
     fn load(&self, name: &Arc<str>, stated: &Stated) -> Result<()> {
@@ -158,7 +168,7 @@ impl Local {
         let (shown, gone) = match (old, &failed) {
             (Some(old), Some(error)) => (old.with_note(error.message().to_owned()), next),
             (old, _) => {
-                self.loaded.lock().insert(name.clone(), from);
+                self.supersede(name, from);
                 (next, old.unwrap_or_else(|| Entry::of_model(State::Unknown, "")))
             }
         };
@@ -168,6 +178,15 @@ impl Local {
         }
         self.forget_meters(name, gone.versions(), &shown);
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Notes what is served from now on; whoever unloads the model waits for what was served until
+    /// now, too.
+    fn supersede(&self, name: &Arc<str>, from: Loaded) {
+        let mut loaded = self.loaded.lock();
+        let before = loaded.remove(name).unwrap_or_default();
+        self.leaving.add(name, before.pulses_beside(&from));
+        loaded.insert(name.clone(), from);
     }
 
     /// Forgets what was counted for versions that are served no longer.

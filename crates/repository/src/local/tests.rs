@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::control::AtStart;
-use crate::kind::{Backend, Instance, Kind, ModelFile, Told, VersionFiles};
+use crate::kind::{Backend, Instance, Kind, Told, VersionFiles};
 
 /// What the loads of one repository wait for, and what they have loaded.
 #[derive(Default)]
@@ -82,18 +82,13 @@ impl InlineBackend for Constant {
     }
 }
 
-const CONSTANT: Kind = Kind { name: "constant", signature: no_signature, tells, load };
+const CONSTANT: Kind = Kind { tells, ..Kind::new("constant", load) };
 
 /// Tells what the file `told` of the version says.
 #[expect(clippy::unnecessary_wraps, reason = "as every kind's")]
 fn tells(files: &VersionFiles<'_>) -> Result<Told> {
     let told = fs::read_to_string(files.version_folder.join("told"));
     Ok(told.into_iter().map(|told| ("told", told)).collect())
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "as every kind's")]
-fn no_signature(_: &ModelFile<'_>) -> Result<Option<consort_stage::Signature>> {
-    Ok(None)
 }
 
 fn load(instance: &Instance<'_>) -> Result<Backend> {
@@ -266,6 +261,20 @@ async fn only_what_is_named_is_loaded_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_model_that_has_come_is_listed_once_somebody_looks() {
+    let repository = Repository::new();
+    let local = repository.open(explicit());
+    repository.model("m", "1");
+    repository.write("elsewhere/config.pbtxt", &CONFIG.replace("constant", "elsewhere"));
+    assert!(rows(&local).is_empty(), "the index alone reads no files");
+    local.discover().await;
+    assert_eq!(rows(&local), ["m"]);
+    load_model(&local, "m").await.unwrap();
+    local.discover().await;
+    assert_eq!(rows(&local), ["m 1 READY"]);
+}
+
+#[tokio::test]
 async fn nothing_is_changed_by_callers_in_other_modes() {
     let repository = Repository::new();
     repository.model("m", "1");
@@ -428,6 +437,31 @@ async fn polling_follows_the_files() {
     assert_eq!(repository.gate.arrived(), arrived, "what failed is not tried at each look");
 }
 
+#[tokio::test]
+async fn a_model_that_becomes_somebody_elses_serves_on_and_says_why() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(ControlMode::None);
+    settled(&local).await;
+    let mut watching = Watching::begin(&[repository.path().to_owned()]).unwrap();
+    repository.write("m/config.pbtxt", &CONFIG.replace("constant", "elsewhere"));
+    local.follow(watching.look().unwrap()).await;
+    let reason = "backend `elsewhere` of model `m` is not one of this service's: constant, \
+                  sharing, identity";
+    assert_eq!(rows(&local), [format!("m 1 READY {reason}")]);
+    assert_eq!(value_of(&local, "m"), 1);
+    repository.model("m", "20");
+    local.follow(watching.look().unwrap()).await;
+    assert_eq!(rows(&local), ["m 1 READY"]);
+    assert_eq!(value_of(&local, "m"), 20);
+    // An ensemble of the same name takes its place.
+    let ensemble = CONFIG.replace(r#"backend: "constant""#, r#"platform: "ensemble""#);
+    let steps = "ensemble_scheduling { step [ { model_name: \"n\" model_version: -1 } ] }";
+    repository.write("m/config.pbtxt", &format!("{ensemble} {steps}"));
+    local.follow(watching.look().unwrap()).await;
+    assert!(rows(&local).is_empty());
+}
+
 /// The configuration of a model whose instances have threads of their own.
 fn grouped(groups: &str) -> String {
     let parameters = r#"parameters { key: "execute_delay_ms" value { string_value: "1" } }"#;
@@ -542,6 +576,55 @@ async fn a_model_that_is_unloaded_again_is_unloading_until_both_are_gone() {
             generation.changed().await.unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn a_model_is_unloading_until_the_versions_before_its_reload_are_gone() {
+    let repository = Repository::new();
+    repository.model("m", "1");
+    let local = repository.open(explicit());
+    load_model(&local, "m").await.unwrap();
+    // Whoever has a request under way holds on to what answers it.
+    let oldest = local.get("m", None).unwrap();
+    for value in ["20", "300"] {
+        repository.write("m/1/value", value);
+        load_model(&local, "m").await.unwrap();
+    }
+    assert_eq!(repository.gate.living(), 2);
+    unload_model(&local, "m").await.unwrap();
+    let reason = "unloading: requests under way are being finished";
+    assert_eq!(rows(&local), [format!("m 1 UNLOADING {reason}")]);
+    let mut generation = local.generation();
+    drop(oldest);
+    while rows(&local) != ["m 1 UNAVAILABLE unloaded"] {
+        generation.changed().await.unwrap();
+    }
+    assert_eq!(repository.gate.living(), 0);
+}
+
+#[tokio::test]
+async fn closing_waits_for_versions_that_were_replaced_or_whose_folder_has_gone() {
+    let repository = Repository::new();
+    repository.model("reloaded", "1");
+    repository.model("removed", "2");
+    let local = repository.open(ControlMode::None);
+    settled(&local).await;
+    let (reloaded, removed) =
+        (local.get("reloaded", None).unwrap(), local.get("removed", None).unwrap());
+    repository.write("reloaded/1/value", "10");
+    fs::remove_dir_all(repository.path().join("removed")).unwrap();
+    let changes = Changes { changed: vec!["reloaded".into()], gone: vec!["removed".into()] };
+    local.follow(changes).await;
+    assert_eq!(rows(&local), ["reloaded 1 READY"]);
+    for held in [reloaded, removed] {
+        let mut close = local.close();
+        // Far longer than it takes to be seen.
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut close).await;
+        assert!(early.is_err(), "something of `{}` is in memory", held.name);
+        drop((close, held));
+    }
+    local.close().await;
+    assert_eq!(repository.gate.living(), 0);
 }
 
 #[tokio::test]

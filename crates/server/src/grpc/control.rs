@@ -82,11 +82,13 @@ impl GrpcInferenceService for Grpc {
         let ready = match self.models.get(&asked.name, version) {
             Ok(_) => true,
             Err(error) if error.code() == Code::Unavailable => false,
-            Err(error) if self.models.index().iter().any(|row| *row.name == *asked.name) => {
+            Err(error) if !self.is_listed(&asked.name).await => {
+                return Err(refused(&error, &about));
+            }
+            Err(error) => {
                 tracing::debug!("{error}");
                 false
             }
-            Err(error) => return Err(refused(&error, &about)),
         };
         Ok(Response::new(ModelReadyResponse { ready }))
     }
@@ -144,6 +146,7 @@ impl GrpcInferenceService for Grpc {
     ) -> Reply<RepositoryIndexResponse> {
         let asked = request.into_inner();
         refuse_repository_name(&asked.repository_name)?;
+        self.models.discover().await;
         let rows = self.models.index().into_iter();
         let rows = rows.filter(|row| !asked.ready || row.state == State::Ready);
         Ok(Response::new(RepositoryIndexResponse { models: rows.map(index_row).collect() }))
@@ -243,6 +246,12 @@ impl Grpc {
         let change = change.map_err(|error| refused(&error, &Labels::default()))?;
         let change = self.models.control(change).await;
         change.map_err(|error| refused(&error, &Labels::default()))
+    }
+
+    /// Whether the index has a model of this name, in whatever state.
+    async fn is_listed(&self, name: &str) -> bool {
+        self.models.discover().await;
+        self.models.index().iter().any(|row| *row.name == *name)
     }
 
     fn find(&self, name: &str, version: &str) -> Result<Arc<Served>, Status> {

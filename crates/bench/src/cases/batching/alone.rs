@@ -9,7 +9,8 @@ use crate::cases::Settings;
 use crate::cases::embed::direct::Direct;
 use crate::sample::Sample;
 
-const INSTANCES: usize = 2;
+/// How many instances there are.
+pub(super) const INSTANCES: usize = 2;
 
 /// The batch sizes of which the best is taken.
 const SIZES: [usize; 6] = [1, 2, 4, 8, 16, 32];

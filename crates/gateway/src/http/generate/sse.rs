@@ -1,11 +1,6 @@
 //! Sends responses as Server-Sent Events, one each, as they are made.
 
-use std::convert::Infallible;
-
-use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::IntoResponse;
+use axum::http::StatusCode;
 use bytes::Bytes;
 use consort_stage::{Code, Responses, Result};
 use consort_telemetry::first_response;
@@ -13,9 +8,7 @@ use futures::{StreamExt, stream};
 
 use super::{Caller, response};
 use crate::http::error::{self, Failure, Outcome};
-
-/// Asks proxies that know it (nginx does) not to hold events back.
-const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+use crate::http::reply;
 
 /// The events of a call; the first decides the status.
 ///
@@ -37,14 +30,7 @@ pub(super) async fn reply(caller: Caller, mut responses: Responses) -> Outcome {
         Some((event, events))
     });
     let events = stream::iter(first).chain(rest);
-    let body = Body::from_stream(events.map(|event| Ok::<_, Infallible>(event.bytes)));
-    let headers = [
-        (CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        (CACHE_CONTROL, "no-cache"),
-        (BUFFERING, "no"),
-    ];
-    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    Ok((status, headers, body).into_response())
+    Ok(reply::events(status, events.map(|event| event.bytes)))
 }
 
 fn is_the_requests_fault(first: &Result<consort_stage::Response>) -> bool {

@@ -1,13 +1,10 @@
 //! Sends an answer in chunks as its texts are made, as OpenAI's Server-Sent Events.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::pin::Pin;
 
-use axum::body::Body;
-use axum::http::HeaderValue;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use bytes::Bytes;
 use consort_repository::Labels;
 use consort_stage::Error;
@@ -22,9 +19,7 @@ use super::counts::Usage;
 use super::error::{self, Refusal};
 use super::generation::once_a_prompt;
 use super::record::Record;
-
-/// Asks proxies that know it (nginx does) not to hold events back.
-const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+use crate::http::reply;
 
 /// How an answer is streamed.
 pub(super) struct Stream {
@@ -80,15 +75,9 @@ impl Stream {
 fn respond(state: State) -> Response {
     let chunks = stream::unfold(state, |mut state| async move {
         let chunk = state.next().await?;
-        Some((Ok::<_, Infallible>(chunk), state))
+        Some((chunk, state))
     });
-    let headers = [
-        (CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        (CACHE_CONTROL, "no-cache"),
-        (BUFFERING, "no"),
-    ];
-    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    (headers, Body::from_stream(chunks)).into_response()
+    reply::events(StatusCode::OK, chunks)
 }
 
 struct State {
