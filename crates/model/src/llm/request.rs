@@ -63,6 +63,10 @@ const PROMPT: &str = "prompt_logprobs";
 const CONTEXT_LOGITS: &str = "return_context_logits";
 const GENERATION_LOGITS: &str = "return_generation_logits";
 
+/// The parameter by which a gateway that finds stop words in the text asks for the tokens of the
+/// one at which it ends: its first may begin before the word.
+const KEEPS_STOP: &str = "consort_keep_stop_word";
+
 /// How many of the likeliest tokens a request may want to know: as many as clients of
 /// `OpenAI`'s protocol may ask for.
 const MOST_ALTERNATIVES: i64 = 20;
@@ -164,6 +168,7 @@ impl Generation {
             end_ids: fields.end_ids(limits)?,
             words: Words {
                 stop: fields.words("stop_words_list", limits)?,
+                keeps_stop: request.parameters.get(KEEPS_STOP) == Some(&Parameter::Bool(true)),
                 bad: fields.words("bad_words_list", limits)?,
             },
             sampling: fields.sampling(limits)?,

@@ -329,7 +329,7 @@ impl Sequence {
         }
         let is_whole = self.guide.as_mut().map_or(Ok(false), |guide| guide.advance(token))?;
         let stop = words.stop_length(self.generated());
-        if stop > 0 {
+        if stop > 0 && !words.keeps_stop {
             self.text.truncate(self.text.len() - stop);
         }
         if stop > 0 || is_whole {

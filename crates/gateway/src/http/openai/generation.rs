@@ -19,6 +19,9 @@ use super::text_model::TextModel;
 use super::vllm;
 use crate::http::{Front, reply};
 
+/// The input by which one call has several texts, which are choices here, each with a call of its own.
+const TEXTS: &str = "num_return_sequences";
+
 /// What is to be generated.
 pub(super) struct Generation {
     /// The model that does it.
@@ -35,6 +38,10 @@ impl Generation {
     /// Hands the model what is left of the fields, by the names of its inputs; refuses the others.
     pub(super) fn take_rest(&mut self, fields: Fields) -> Result<(), Refusal> {
         for (name, value) in fields.rest() {
+            if name == TEXTS {
+                let text = format!("`{name}` is `n` in this API");
+                return Err(Refusal::of(&name, text));
+            }
             let setting = if self.model.takes(&name) {
                 let wrong = mismatch(&name, "a value or a list of strings", &value);
                 Some(Setting::new(&name, &name, Input::from_json(value).ok_or(wrong)?))
