@@ -315,6 +315,7 @@ impl Fields<'_> {
             top_p: top_p.unwrap_or(1.0),
             min_p: min_p.unwrap_or(0.0),
             typical_p: typical_p.unwrap_or(1.0),
+            bias_input: bias_input(self.0),
             bias: self.bias(limits)?,
             temperature: temperature.unwrap_or(if is_greedy { 0.0 } else { 1.0 }),
             penalties: Penalties {
@@ -337,6 +338,9 @@ impl Fields<'_> {
                 format!("has {count} numbers; the model has {vocabulary} tokens"),
             ));
         }
+        if !every.is_empty() && every.iter().all(|bias| *bias == f32::NEG_INFINITY) {
+            return Err(wrong("embedding_bias", "forbids every token"));
+        }
         let weights = self.floats("logit_bias_weights")?;
         let ids = self.0.input("logit_bias_ids").map_or(Ok(Vec::new()), integers)?;
         if ids.len() != weights.len() {
@@ -354,6 +358,14 @@ impl Fields<'_> {
             bias.push((token("logit_bias_ids", id, limits.vocabulary)?, weight));
         }
         Ok(bias.into())
+    }
+}
+
+/// The input that a bias is said by: the one of every token where a request has both.
+fn bias_input(request: &Request) -> &'static str {
+    match request.input("embedding_bias") {
+        Some(_) => "embedding_bias",
+        None => "logit_bias_ids",
     }
 }
 

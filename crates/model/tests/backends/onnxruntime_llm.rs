@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use consort_config::{Device, InstanceGroup, Model, RateLimiter};
-use consort_stage::{Code, Request, Response, Responses, Result, Tensor};
+use consort_stage::{Code, DataType, Request, Response, Responses, Result, Tensor, TensorSpec};
 
 use crate::asking::{
     NAME, configured, ferris, finish, flag, float, ids, int, seed, signature, streaming, tiny,
@@ -387,6 +387,19 @@ fn tensors_that_the_loop_does_not_have_are_refused_at_load() {
     model.signature = Arc::new(signature);
     let error = Folder::of("add_sub").load(&model).err().unwrap();
     assert!(error.message().contains("gives no `text`"), "{error}");
+    // Neither one that a request may leave out, nor one of another type.
+    for (name, datatype, part) in [
+        ("lora_nam", DataType::Bytes, "takes no `lora_nam`"),
+        ("temperature", DataType::Bytes, "takes `temperature` as FP32, not as BYTES"),
+    ] {
+        let mut signature = self::signature();
+        signature.inputs.retain(|spec| &*spec.name != name);
+        let spec = TensorSpec { is_optional: true, ..TensorSpec::new(name, datatype, &[1]) };
+        signature.inputs.push(spec);
+        model.signature = Arc::new(signature);
+        let error = Folder::of("add_sub").load(&model).err().unwrap();
+        assert!(error.message().contains(part), "{error}");
+    }
 }
 
 #[test]
@@ -399,7 +412,9 @@ fn wrong_settings_are_refused_by_name() {
         ("default_max_tokens", "-1"),
         ("max_sequence_length", "none"),
         ("past_present_share_buffer", "perhaps"),
+        ("max_sequence_length", "65"),
         ("end_id", "<eos>"),
+        ("end_id", "64"),
     ] {
         let message = refused(&folder, &[(key, value)]);
         assert!(message.contains(&format!("`{key}`")), "{message}");
@@ -487,6 +502,27 @@ fn log_probabilities_come_with_each_token_when_they_are_asked_for() {
     }
     let silent = ferris.answer(request(&case.input_ids, 1)).unwrap();
     assert!(silent[0].output("output_log_probs").is_none());
+}
+
+#[test]
+fn one_that_forbids_every_token_is_the_callers_mistake() {
+    let tiny = tiny("llama_gqa", &[]);
+    let none = || f32::NEG_INFINITY;
+    let every = Tensor::from_vec("embedding_bias", &[1, 64], vec![none(); 64]);
+    let by_name = [
+        Tensor::from_vec("logit_bias_ids", &[1, 64], (0..64).collect::<Vec<i32>>()),
+        Tensor::from_vec("logit_bias_weights", &[1, 64], vec![none(); 64]),
+    ];
+    let words: Vec<i32> = (0..64).chain(1..=64).collect();
+    let words = Tensor::from_vec("bad_words_list", &[1, 2, 64], words);
+    for (input, tensors) in [
+        ("embedding_bias", vec![every]),
+        ("logit_bias_ids", by_name.into()),
+        ("bad_words_list", vec![words]),
+    ] {
+        let error = tiny.answer(with(request(&[5, 6], 3), tensors)).unwrap_err();
+        assert_eq!((error.code(), error.input()), (Code::InvalidInput, Some(input)), "{error}");
+    }
 }
 
 #[test]
