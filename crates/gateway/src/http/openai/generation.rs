@@ -61,6 +61,7 @@ impl Generation {
         caller: &Caller,
         answer: Answer,
     ) -> Result<Response, Refusal> {
+        let prompt = answer.kind.prompt();
         let mut record =
             Record::begin(front, caller, answer.kind.operation(), Some(&self.sampling));
         let choices = match self.choices(caller, &record) {
@@ -74,7 +75,8 @@ impl Generation {
                     record,
                 };
                 let response = stream.reply(choices).await;
-                return response.map_err(|refusal| refusal.traced_to(&self.sampling.settings));
+                return response
+                    .map_err(|refusal| refusal.traced_to(&self.sampling.settings, prompt));
             }
             choices => choices,
         };
@@ -87,7 +89,7 @@ impl Generation {
         };
         let whole = whole.map_err(|refusal| {
             record.failed(refusal.kind());
-            refusal.traced_to(&self.sampling.settings)
+            refusal.traced_to(&self.sampling.settings, prompt)
         })?;
         let usages = whole.iter().enumerate();
         let usages = usages.map(|(index, (_, usage))| self.usage_of(index, *usage));
