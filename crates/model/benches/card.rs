@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "its output is what it measured")]
 
 use std::env;
+use std::fmt::Debug;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -18,6 +19,9 @@ use consort_repository::{Backend, Instance, ModelFile};
 use consort_stage::{Job, Jobs, Reply, Request, Responses, Tensor};
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 const BACKEND: &str = "onnxruntime_llm";
 const ROUNDS: usize = 3;
@@ -27,7 +31,33 @@ const TOGETHER: [usize; 2] = [128, 128];
 /// How many are asked at once.
 const REQUESTS: usize = 64;
 
+/// Prints what the backend warns of.
+struct Warnings;
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::WARN
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut |field: &Field, value: &dyn Debug| println!("  ! {field}: {value:?}"));
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
 fn main() {
+    tracing::subscriber::set_global_default(Warnings).expect("it is the first");
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let is_off_card = arguments.iter().any(|argument| argument == "--cpu");
     let device = if is_off_card { Device::Cpu } else { Device::Gpu(0) };
@@ -133,7 +163,11 @@ fn measure(engine: &Engine) {
     // Where few tokens hold nearly all of the probability, as with a trained model, and where all do.
     together(engine, &[("temperature", 0.05), ("runtime_top_p", 0.9)]);
     together(engine, &[("temperature", 0.8), ("runtime_top_p", 0.9)]);
+    together(engine, &[("temperature", 0.8), ("runtime_top_p", 0.5)]);
+    together(engine, &[("temperature", 0.8), ("min_p", 0.01)]);
+    together(engine, &[("temperature", 0.8)]);
     together(engine, &[("temperature", 0.8), ("runtime_top_k", 50.0)]);
+    together(engine, &[("temperature", 0.8), ("runtime_top_k", 500.0)]);
 }
 
 /// Many requests at once: tokens a second while all of them decode, and from the first question to

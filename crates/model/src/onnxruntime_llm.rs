@@ -17,8 +17,8 @@ use consort_stage::{
 use ort::session::Session;
 
 use crate::llm::{
-    Adapters, Config, Decoder, Engine, GUIDE, Graph, Guidance, INPUTS, Limits, MOST_WAITING,
-    OUTPUTS, Outputs, Piece, Runs, Steps, adapter_names,
+    Adapters, Config, Decoder, Engine, FinderSessions, GUIDE, Graph, Guidance, INPUTS, Limits,
+    MOST_WAITING, OUTPUTS, Outputs, Piece, Runs, Steps, adapter_names,
 };
 use crate::provider::Provider;
 use crate::session;
@@ -127,8 +127,12 @@ struct Opened {
     graph: Graph,
     /// Whether the provider captures steps, to launch them as one.
     captures: bool,
-    /// Finds the likeliest tokens where the logits lie.
-    picker: Option<Session>,
+    /// Those that find tokens where the logits lie.
+    finders: Option<FinderSessions>,
+    /// Whether rows of a cache that grows may be padded.
+    pads: bool,
+    /// Puts the rows of a cache that grows together where they lie.
+    joiner: Option<Session>,
 }
 
 impl Opened {
@@ -158,8 +162,10 @@ fn open(instance: &Instance<'_>) -> Result<Opened> {
         config = Config { shares_buffer, ..carried_config(&session)? };
     }
     let graph = Graph::read(&session, &config)?;
-    let picker = choosing::picker(instance, place, &graph)?;
-    Ok(Opened { session, provider, config, graph, captures, picker })
+    let finders = choosing::finders(instance, place, &graph)?;
+    let pads = choosing::pads(&file, &graph);
+    let joiner = if pads { choosing::joiner(instance, place, &graph)? } else { None };
+    Ok(Opened { session, provider, config, graph, captures, finders, pads, joiner })
 }
 
 fn no_kernel() -> Error {

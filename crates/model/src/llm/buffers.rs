@@ -180,6 +180,22 @@ impl Buffers {
         Ok(())
     }
 
+    /// Puts other parts in the place of all inputs and outputs of a prepared run, in their order.
+    pub(crate) fn set<N>(
+        &mut self,
+        call: CallId,
+        inputs: &[(N, Part)],
+        outputs: &[(N, Part)],
+    ) -> ort::Result<()> {
+        for (index, (_, part)) in inputs.iter().enumerate() {
+            self.set_input(call, index, part)?;
+        }
+        for (index, (_, part)) in outputs.iter().enumerate() {
+            self.set_output(call, index, part)?;
+        }
+        Ok(())
+    }
+
     /// Runs a session over the parts that a call names.
     #[expect(unsafe_code, reason = "outputs in place are given to the C function alone")]
     pub(crate) fn run(

@@ -8,107 +8,81 @@ use half::f16;
 use ort::value::TensorElementType;
 
 use super::config::Names;
+use super::graph::CACHE_BRANCH;
+use super::onnx::{
+    BFLOAT16, FLOAT, FLOAT16, INT32, INT64, LAST, integers, model, node, number, of_scores, scalar,
+    value, value_of, with,
+};
 use super::protobuf::{Field, Message, Value, fields, first};
 
 /// INT64[rows, 1]: how many tokens each row has after the step, where the mask was.
 pub(crate) const LENGTHS: &str = "consort.lengths";
 /// INT64[1, columns]: 0, 1, 2 and so on, as many as the mask is wide.
 pub(crate) const COLUMNS: &str = "consort.columns";
-/// INT64[rows, sequence, 1]: the likeliest token, or -1 where no logit is above minus infinity.
+/// INT64[rows, sequence, 1]: the likeliest token, or -1 where no logit is above minus infinity; of
+/// the last position alone where the graph keeps its mask.
 pub(crate) const CHOSEN: &str = "consort.chosen";
-
-/// The numbers of the fields in `onnx.proto`.
-mod number {
-    pub(super) mod model {
-        pub(crate) const VERSION: u64 = 1;
-        pub(crate) const GRAPH: u64 = 7;
-        pub(crate) const OPERATORS: u64 = 8;
-    }
-    pub(super) mod operators {
-        pub(crate) const VERSION: u64 = 2;
-    }
-    pub(super) mod graph {
-        pub(crate) const NODE: u64 = 1;
-        pub(crate) const NAME: u64 = 2;
-        pub(crate) const INITIALIZER: u64 = 5;
-        pub(crate) const INPUT: u64 = 11;
-        pub(crate) const OUTPUT: u64 = 12;
-    }
-    pub(super) mod node {
-        pub(crate) const INPUT: u64 = 1;
-        pub(crate) const OUTPUT: u64 = 2;
-        pub(crate) const NAME: u64 = 3;
-        pub(crate) const OPERATOR: u64 = 4;
-        pub(crate) const ATTRIBUTE: u64 = 5;
-    }
-    pub(super) mod attribute {
-        pub(crate) const NAME: u64 = 1;
-        pub(crate) const INTEGER: u64 = 3;
-        pub(crate) const TYPE: u64 = 20;
-    }
-    pub(super) mod tensor {
-        pub(crate) const DIMENSION: u64 = 1;
-        pub(crate) const TYPE: u64 = 2;
-        pub(crate) const NAME: u64 = 8;
-        pub(crate) const RAW: u64 = 9;
-    }
-    pub(super) mod value {
-        pub(crate) const NAME: u64 = 1;
-        pub(crate) const TYPE: u64 = 2;
-    }
-    pub(super) mod value_type {
-        pub(crate) const TENSOR: u64 = 1;
-    }
-    pub(super) mod tensor_type {
-        pub(crate) const ELEMENT: u64 = 1;
-        pub(crate) const SHAPE: u64 = 2;
-    }
-    pub(super) mod shape {
-        pub(crate) const DIMENSION: u64 = 1;
-        pub(crate) const SYMBOL: u64 = 2;
-    }
-}
 
 /// The logits that [`top`] reads, [rows, vocabulary].
 pub(crate) const SCORES: &str = "consort.scores";
 /// FP32[rows, 1]: what they are multiplied with before they are turned into probabilities.
 pub(crate) const COOLNESS: &str = "consort.coolness";
-/// FP32[rows, [`MOST`]]: the largest of them, from the largest down.
+/// INT64[1]: how many tokens [`top`] finds of each row.
+pub(crate) const COUNT: &str = "consort.most";
+/// FP32[rows, count]: the largest of them, from the largest down.
 pub(crate) const LARGEST_SCORES: &str = "consort.top";
-/// FP32[rows, [`MOST`]]: how probable their tokens are among all.
+/// FP32[rows, count]: how probable their tokens are among all.
 pub(crate) const PROBABILITIES: &str = "consort.probabilities";
-/// INT64[rows, [`MOST`]]: whose they are.
+/// INT64[rows, count]: whose they are.
 pub(crate) const TOP_TOKENS: &str = "consort.tokens";
-/// How many [`top`] finds: more than most requests ask for, and few enough to be found at once.
+/// How many [`top`] finds mostly: more than most requests ask for, and few enough to be found at once.
 pub(crate) const MOST: usize = 64;
+/// How many it finds where a request asks for more, at most.
+pub(crate) const MOST_OF_ALL: usize = 1024;
+
+/// The logits of the last position, [rows, 1, vocabulary], of a graph that keeps its mask.
+pub(crate) const LAST_LOGITS: &str = "consort.last_logits";
+
+/// The operator that counts tokens by the mask.
+const COUNTS_TOKENS: &[u8] = b"GroupQueryAttention";
 
 const LIKELIEST: &str = "consort.likeliest";
 const LARGEST: &str = "consort.largest";
 const LOWEST: &str = "consort.lowest";
-/// -1, the last axis, as a whole number is written.
-const LAST: u64 = u64::MAX;
 
-/// An attribute that holds a whole number, in `AttributeProto.AttributeType`.
-const INTEGER: u64 = 2;
-/// The versions of the format and of the operators, old enough for every ONNX Runtime in use.
-const IR: u64 = 8;
-const OPSET: u64 = 17;
-const FLOAT: u64 = 1;
-const INT32: u64 = 6;
-const INT64: u64 = 7;
-const FLOAT16: u64 = 10;
-const BFLOAT16: u64 = 16;
+/// Whether rows of a model may have padding before them: not where an operator counts its tokens by
+/// the mask and takes the first ones, as that of the shared caches does even over one that grows.
+pub(crate) fn pads(model: &[u8]) -> bool {
+    let graph = first(model, number::model::GRAPH).and_then(fields);
+    graph.is_some_and(|graph| is_padded(&graph))
+}
+
+fn is_padded(graph: &[Field<'_>]) -> bool {
+    let nodes = graph.iter().filter_map(|field| field.bytes(number::graph::NODE));
+    let mut operators = nodes.filter_map(|node| first(node, number::node::OPERATOR));
+    !operators.any(|operator| operator == COUNTS_TOKENS)
+}
+
+/// What becomes of a graph's mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mask {
+    /// The graph makes it from the lengths of its rows, which have no padding.
+    Made,
+    /// It stays an input, for rows with padding; all but the last position's logits are left where
+    /// they are. Only where rows may be padded, and every step goes the same way through the graph.
+    Kept,
+}
 
 /// A model file's bytes with the choice added; `None` where its tensors are not as expected.
 ///
 /// The graph must have opset 11 or later, as every decoder's has.
-pub(crate) fn add(model: &[u8], names: &Names) -> Option<Vec<u8>> {
+pub(crate) fn add(model: &[u8], names: &Names, mask: Mask) -> Option<Vec<u8>> {
     let mut edited = Message::default();
     let mut is_edited = false;
     for field in fields(model)? {
         match field.bytes(number::model::GRAPH) {
             Some(graph) => {
-                edited = edited.bytes(number::model::GRAPH, edit(graph, names)?);
+                edited = edited.bytes(number::model::GRAPH, edit(graph, names, mask)?);
                 is_edited = true;
             }
             None => edited.extend(field.whole),
@@ -117,24 +91,49 @@ pub(crate) fn add(model: &[u8], names: &Names) -> Option<Vec<u8>> {
     is_edited.then(|| edited.into_vec())
 }
 
-fn edit(graph: &[u8], names: &Names) -> Option<Message> {
+fn edit(graph: &[u8], names: &Names, mask: Mask) -> Option<Message> {
     let fields = fields(graph)?;
-    let named = |field: &Field<'_>, kind, name: &str| {
-        (*field).bytes(kind).is_some_and(|value| is_named(value, name))
+    let find = |kind, name: &str| {
+        let mut values = fields.iter().filter_map(|field| field.bytes(kind));
+        values.find(|value| is_named(value, name))
     };
-    let is_mask = |field: &Field<'_>| named(field, number::graph::INPUT, &names.attention_mask);
-    let is_logits = |field: &Field<'_>| named(field, number::graph::OUTPUT, &names.outputs.logits);
-    let mask = fields.iter().find(|field| is_mask(field))?.bytes(number::graph::INPUT)?;
-    let logits = fields.iter().find(|field| is_logits(field))?.bytes(number::graph::OUTPUT)?;
-    let (mask, scores) = (element(mask)?, element(logits)?);
+    let logits = &names.outputs.logits;
+    let scores = element(find(number::graph::OUTPUT, logits)?)?;
     let mut edited = Message::default();
+    if mask == Mask::Kept {
+        let has_branch = find(number::graph::INPUT, CACHE_BRANCH).is_some();
+        if has_branch || !is_padded(&fields) {
+            return None;
+        }
+        edited.extend(graph);
+        edited.extend(last_nodes(logits, scores).as_ref());
+        edited.extend(choice_nodes(LAST_LOGITS, scores)?.as_ref());
+        return Some(edited);
+    }
+    let made = find(number::graph::INPUT, &names.attention_mask)?;
     // In front, so that nodes stay in the order in which they can run.
-    edited.extend(mask_nodes(&names.attention_mask, mask)?.as_ref());
+    edited.extend(mask_nodes(&names.attention_mask, element(made)?)?.as_ref());
+    let is_mask = |field: &Field<'_>| field.bytes(number::graph::INPUT) == Some(made);
     for field in fields.iter().filter(|field| !is_mask(field)) {
         edited.extend(field.whole);
     }
-    edited.extend(choice_nodes(&names.outputs.logits, scores)?.as_ref());
+    edited.extend(choice_nodes(logits, scores)?.as_ref());
     Some(edited)
+}
+
+/// The logits of the last position.
+fn last_nodes(logits: &str, element: u64) -> Message {
+    let bounds = ["consort.last", "consort.end", "consort.axis"];
+    let [from, to, axis] = bounds;
+    Message::default()
+        .bytes(number::graph::NODE, node("Slice", &[logits, from, to, axis], LAST_LOGITS))
+        .bytes(number::graph::INITIALIZER, integers(from, &[-1]))
+        .bytes(number::graph::INITIALIZER, integers(to, &[i64::MAX]))
+        .bytes(number::graph::INITIALIZER, integers(axis, &[1]))
+        .bytes(
+            number::graph::OUTPUT,
+            value_of(LAST_LOGITS, element, ["consort.rows", "consort.one", "consort.vocabulary"]),
+        )
 }
 
 /// The mask of rows of some lengths: 1 in the columns before it.
@@ -182,21 +181,12 @@ fn choice_nodes(logits: &str, element: u64) -> Option<Message> {
     )
 }
 
-/// A graph that finds the likeliest [`MOST`] tokens; `None` for logits of another type than the
+/// A graph that finds the likeliest tokens; `None` for logits of another type than the
 /// operator knows.
 pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
-    let element = match element {
-        TensorElementType::Float32 => FLOAT,
-        TensorElementType::Float16 => FLOAT16,
-        _ => return None,
-    };
-    let most = Message::default()
-        .number(number::tensor::DIMENSION, 1)
-        .number(number::tensor::TYPE, INT64)
-        .bytes(number::tensor::NAME, "consort.most")
-        .bytes(number::tensor::RAW, (MOST as i64).to_le_bytes());
-    let found = node("TopK", &[SCORES, "consort.most"], "consort.found")
-        .bytes(number::node::OUTPUT, TOP_TOKENS);
+    let element = of_scores(element)?;
+    let found =
+        node("TopK", &[SCORES, COUNT], "consort.found").bytes(number::node::OUTPUT, TOP_TOKENS);
     let to_float = |node| with(node, "to", FLOAT);
     let nodes = [
         with(found, "axis", LAST),
@@ -212,65 +202,13 @@ pub(crate) fn top(element: TensorElementType) -> Option<Vec<u8>> {
     }
     let shape = |last| ["consort.rows", last];
     let graph = graph
-        .bytes(number::graph::INITIALIZER, most)
+        .bytes(number::graph::INPUT, value(COUNT, ["consort.one"]))
         .bytes(number::graph::INPUT, value_of(SCORES, element, shape("consort.vocabulary")))
         .bytes(number::graph::INPUT, value_of(COOLNESS, FLOAT, shape("consort.one")))
         .bytes(number::graph::OUTPUT, value_of(LARGEST_SCORES, FLOAT, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value(TOP_TOKENS, shape("consort.kept")))
         .bytes(number::graph::OUTPUT, value_of(PROBABILITIES, FLOAT, shape("consort.kept")));
-    let operators = Message::default().number(number::operators::VERSION, OPSET);
-    let model = Message::default()
-        .number(number::model::VERSION, IR)
-        .bytes(number::model::GRAPH, graph)
-        .bytes(number::model::OPERATORS, operators);
-    Some(model.into_vec())
-}
-
-/// A node named as its output.
-fn node(operator: &str, inputs: &[&str], output: &str) -> Message {
-    let mut node = Message::default();
-    for input in inputs {
-        node = node.bytes(number::node::INPUT, input);
-    }
-    node.bytes(number::node::OUTPUT, output)
-        .bytes(number::node::NAME, output)
-        .bytes(number::node::OPERATOR, operator)
-}
-
-/// A node with an attribute.
-fn with(node: Message, attribute: &str, integer: u64) -> Message {
-    let attribute = Message::default()
-        .bytes(number::attribute::NAME, attribute)
-        .number(number::attribute::INTEGER, integer)
-        .number(number::attribute::TYPE, INTEGER);
-    node.bytes(number::node::ATTRIBUTE, attribute)
-}
-
-/// A tensor of one number, without dimensions.
-fn scalar(name: &str, element: u64, number: &[u8]) -> Message {
-    Message::default()
-        .number(number::tensor::TYPE, element)
-        .bytes(number::tensor::NAME, name)
-        .bytes(number::tensor::RAW, number)
-}
-
-/// An input or output of INT64 whose dimensions have names.
-fn value<const RANK: usize>(name: &str, shape: [&str; RANK]) -> Message {
-    value_of(name, INT64, shape)
-}
-
-/// The same of another type.
-fn value_of<const RANK: usize>(name: &str, element: u64, shape: [&str; RANK]) -> Message {
-    let mut dimensions = Message::default();
-    for symbol in shape {
-        let dimension = Message::default().bytes(number::shape::SYMBOL, symbol);
-        dimensions = dimensions.bytes(number::shape::DIMENSION, dimension);
-    }
-    let tensor = Message::default()
-        .number(number::tensor_type::ELEMENT, element)
-        .bytes(number::tensor_type::SHAPE, dimensions);
-    let value_type = Message::default().bytes(number::value_type::TENSOR, tensor);
-    Message::default().bytes(number::value::NAME, name).bytes(number::value::TYPE, value_type)
+    Some(model(graph))
 }
 
 fn is_named(value: &[u8], name: &str) -> bool {
@@ -302,7 +240,7 @@ mod tests {
     #[test]
     fn the_mask_is_made_in_the_graph_and_everything_else_is_as_it_was() {
         let model = graph("llama_gqa");
-        let edited = add(&model, &names()).unwrap();
+        let edited = add(&model, &names(), Mask::Made).unwrap();
         let fields_of = |model: &[u8]| {
             let graph = first(model, number::model::GRAPH).unwrap();
             fields(graph).unwrap().iter().map(|field| field.whole.to_vec()).collect::<Vec<_>>()
@@ -316,14 +254,34 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_that_is_kept_is_an_input_still_and_nothing_is_left_out() {
+        let model = graph("llama_optimum");
+        let edited = add(&model, &names(), Mask::Kept).unwrap();
+        let graph_of = |model: &[u8]| first(model, number::model::GRAPH).unwrap().to_vec();
+        let (before, after) = (graph_of(&model), graph_of(&edited));
+        assert!(after.starts_with(&before));
+        let outputs = fields(&after[before.len()..]).unwrap();
+        let outputs = outputs.iter().filter_map(|field| field.bytes(number::graph::OUTPUT));
+        let names: Vec<_> = outputs.map(|value| first(value, number::value::NAME)).collect();
+        assert_eq!(names, [LAST_LOGITS, CHOSEN].map(|name| Some(name.as_bytes())));
+    }
+
+    #[test]
+    fn rows_are_padded_only_where_the_mask_says_which_tokens_count() {
+        assert!(pads(&graph("llama_optimum")) && pads(&graph("bloom")));
+        assert!(!pads(&graph("llama_gqa")));
+        assert_eq!(add(&graph("llama_gqa"), &names(), Mask::Kept), None);
+    }
+
+    #[test]
     fn a_graph_without_the_names_and_a_file_without_a_graph_are_left_alone() {
         let mut others = names();
         others.attention_mask = "mask".into();
-        assert_eq!(add(&graph("llama_gqa"), &others), None);
+        assert_eq!(add(&graph("llama_gqa"), &others, Mask::Made), None);
         let mut others = names();
         others.outputs.logits = "scores".into();
-        assert_eq!(add(&graph("llama_gqa"), &others), None);
-        assert_eq!(add(b"", &names()), None);
-        assert_eq!(add(b"not a model", &names()), None);
+        assert_eq!(add(&graph("llama_gqa"), &others, Mask::Made), None);
+        assert_eq!(add(b"", &names(), Mask::Kept), None);
+        assert_eq!(add(b"not a model", &names(), Mask::Made), None);
     }
 }

@@ -21,6 +21,20 @@ pub(crate) struct Row {
     pub(crate) wants: Wants,
 }
 
+/// Numbers from 0 to below 1 by which tokens are drawn, one after the other.
+pub(crate) type Lots = [f32; 4];
+
+/// A token that a lot fell on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Drawn {
+    /// Which.
+    pub(crate) token: Token,
+    /// How probable it is among all.
+    pub(crate) probability: f32,
+    /// How probable those together are that are likelier, or as likely and of a smaller number.
+    pub(crate) before: f32,
+}
+
 /// Some tokens of a prompt, one behind the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece<'a> {
@@ -40,8 +54,10 @@ pub(crate) enum Wants {
     /// So many of the likeliest are all that count.
     Top(usize),
     /// Some of the likeliest, and how much they have of the probability at a temperature, are
-    /// mostly enough.
-    Draw { temperature: f32 },
+    /// mostly enough; where they are not, one of those that the lots fall on.
+    Draw { temperature: f32, lots: Lots },
+    /// The token that the first lot falls on, at a temperature, whichever of all it is.
+    Free { temperature: f32, lots: Lots },
     /// The logits of every token of the vocabulary.
     Logits,
 }
@@ -59,6 +75,8 @@ pub(crate) enum Scores<'a> {
     /// Some of the likeliest tokens and how probable each is among all at the temperature, from the
     /// likeliest down.
     Draw(&'a [(Token, f32)]),
+    /// Tokens that were drawn from all, in the order of their lots. Likewise.
+    Drawn(&'a [Drawn]),
     /// The logit of each token, free to be changed.
     Logits(&'a mut [f32]),
 }
@@ -101,6 +119,13 @@ pub(crate) trait Decoder: Send {
     /// The scores of the row at `index` of the last [`decode`](Self::decode), or, at 0, those of
     /// the last [`prefill`](Self::prefill).
     fn scores(&mut self, index: usize) -> Result<Scores<'_>>;
+
+    /// Tokens drawn from all of that row's by these lots, or by the first of them; `None` from a
+    /// decoder that draws none, or for a row that wanted none.
+    fn draw(&mut self, index: usize, lots: Lots) -> Result<Option<Scores<'_>>> {
+        let _ = (index, lots);
+        Ok(None)
+    }
 
     /// The logits of that row, whatever was wanted of it.
     fn logits(&mut self, index: usize) -> Result<Scores<'_>> {

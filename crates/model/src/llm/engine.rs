@@ -301,15 +301,21 @@ impl Engine {
     }
 }
 
-/// Gives a sequence its next token, from the scores of a row of the last run, or from all logits
-/// where those are not enough; how the sequence ended, if it did.
+/// Gives a sequence its next token, from the scores of a row of the last run, where those are not
+/// enough by drawing from all, and from all logits where nothing else is; how the sequence ended,
+/// if it did.
 fn advance(
     decoder: &mut dyn Decoder,
     sequence: &mut Sequence,
     row: usize,
 ) -> Result<Option<Finish>, Error> {
     let mut picked = sequence.pick(decoder.scores(row)?)?;
-    if picked == Pick::NeedsLogits {
+    while let Pick::NeedsLots(lots) = picked
+        && let Some(drawn) = decoder.draw(row, lots)?
+    {
+        picked = sequence.pick(drawn)?;
+    }
+    if matches!(picked, Pick::NeedsLots(_) | Pick::NeedsLogits) {
         picked = sequence.pick(decoder.logits(row)?)?;
     }
     sequence.advance(picked)

@@ -8,7 +8,7 @@ use super::choosing;
 use super::config::Config;
 
 /// The switch of the merged exports that older tools made.
-const CACHE_BRANCH: &str = "use_cache_branch";
+pub(super) const CACHE_BRANCH: &str = "use_cache_branch";
 
 /// A decoder's tensors.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,16 +58,29 @@ pub(crate) struct Logits {
     pub(crate) element: TensorElementType,
     /// Whether it has those after the last token alone, [batch, 1, vocabulary].
     pub(crate) is_last_only: bool,
+    /// The output beside it with those of every token, where there is one.
+    pub(crate) of_all: Option<String>,
 }
 
 impl Logits {
-    fn of(output: &Outlet) -> Self {
+    /// Those of an output, or of the one with the last position's that was added beside it.
+    fn of(output: &Outlet, outputs: &[Outlet]) -> Self {
+        let Some(last) = find(outputs, choosing::LAST_LOGITS) else {
+            return Self::of_output(output);
+        };
+        let of_all =
+            Some(output.name().to_owned()).filter(|_| !Self::of_output(output).is_last_only);
+        Self { is_last_only: true, of_all, ..Self::of_output(last) }
+    }
+
+    fn of_output(output: &Outlet) -> Self {
         let element = output.dtype().tensor_type();
         let shape = output.dtype().tensor_shape();
         Self {
             name: output.name().to_owned(),
             element: element.unwrap_or(TensorElementType::Undefined),
             is_last_only: shape.is_some_and(|shape| matches!(&**shape, [_, 1, _])),
+            of_all: None,
         }
     }
 }
@@ -139,7 +152,7 @@ impl Graph {
             mask,
             positions,
             cache_branch: find(inputs, CACHE_BRANCH).map(|_| CACHE_BRANCH.to_owned()),
-            logits: Logits::of(logits),
+            logits: Logits::of(logits, outputs),
             vocabulary: last_dim(logits).and_then(|dim| usize::try_from(dim).ok()),
             cache,
             chooses: find(outputs, choosing::CHOSEN).is_some(),

@@ -2,7 +2,7 @@
 
 /// `SplitMix64`, <https://prng.di.unimi.it/splitmix64.c> (public domain): one number of state, so
 /// that a sequence's choices depend on its seed alone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::decoder::{Token, Wants};
+use super::decoder::{Drawn, Lots, Token, Wants};
 use super::nucleus::{Candidate, Nucleus, reach};
 use super::random::Random;
 use super::top::{exponentials, likeliest, sum, top};
@@ -87,13 +87,19 @@ impl Default for Penalties {
 /// At these, logits over the temperature are numbers like logits.
 const USUAL_TEMPERATURES: RangeInclusive<f32> = 0.01..=100.0;
 
+/// So many tokens are drawn in vain before the nucleus is found instead: where a tenth of the
+/// probability is wanted, one token of thirty comes so far.
+const MOST_REFUSED: usize = 32;
+
 /// What came of looking at the scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pick {
     /// The next token.
     Token(Token),
     /// Its guide leaves nothing but the end.
     End,
+    /// The likeliest tokens are not enough: one is to be drawn from all by these lots.
+    NeedsLots(Lots),
     /// It takes all logits to tell.
     NeedsLogits,
 }
@@ -110,8 +116,10 @@ pub(crate) struct Sampler {
     weights: Vec<f32>,
     nucleus: Nucleus,
     candidates: Vec<Candidate>,
-    /// The likeliest tokens, when the lot fell on none of them.
-    missed: Vec<Token>,
+    /// How probable the likeliest token is, where the likeliest are not enough.
+    largest: f32,
+    /// How many tokens were drawn in vain since one was picked.
+    refused: usize,
 }
 
 impl Sampler {
@@ -125,7 +133,8 @@ impl Sampler {
             weights: Vec::new(),
             nucleus: Nucleus::default(),
             candidates: Vec::new(),
-            missed: Vec::new(),
+            largest: 0.0,
+            refused: 0,
         };
         if sampler.penalises() {
             sampler.seen.extend(prompt.iter().map(|token| (*token, 0)));
@@ -169,7 +178,12 @@ impl Sampler {
         } else if *top_k > 0 {
             Wants::Top(*top_k)
         } else if *typical_p >= 1.0 && USUAL_TEMPERATURES.contains(temperature) {
-            Wants::Draw { temperature: *temperature }
+            let (temperature, lots) = (*temperature, self.lots());
+            if self.is_cut() {
+                Wants::Draw { temperature, lots }
+            } else {
+                Wants::Free { temperature, lots }
+            }
         } else {
             Wants::Logits
         }
@@ -179,13 +193,8 @@ impl Sampler {
     ///
     /// A forbidden token has the logit minus infinity.
     pub(crate) fn pick(&mut self, logits: &mut [f32]) -> Option<Token> {
-        if self.is_greedy() {
-            likeliest(logits)
-        } else if self.missed.is_empty() {
-            self.sample(logits)
-        } else {
-            self.pick_of_others(logits)
-        }
+        self.refused = 0;
+        if self.is_greedy() { likeliest(logits) } else { self.sample(logits) }
     }
 
     /// Notes which token was taken.
@@ -213,9 +222,7 @@ impl Sampler {
     }
 
     /// The next token, drawn from the likeliest and their probabilities, where those are enough:
-    /// where they hold all that `top_p` or `min_p` leaves, or where the lot falls on one of them.
-    ///
-    /// Where it falls on none, [`pick`](Self::pick) draws from the others.
+    /// where they hold all that `top_p` or `min_p` leaves.
     pub(crate) fn draw_from(&mut self, likeliest: &[(Token, f32)]) -> Option<Pick> {
         let Sampling { top_p, min_p, .. } = self.sampling;
         self.candidates.clear();
@@ -225,38 +232,54 @@ impl Sampler {
         let Some(&Candidate { weight: least, .. }) = self.candidates.last() else {
             return Some(Pick::NeedsLogits);
         };
+        self.largest = self.candidates.first()?.weight;
         if top_p < 1.0
             && let Some(kept) = reach(&self.candidates, top_p)
         {
             self.candidates.truncate(kept);
             return self.choose().map(Pick::Token);
         }
-        if min_p > 0.0 && least < min_p * self.candidates.first()?.weight {
+        if min_p > 0.0 && least < min_p * self.largest {
             return self.choose().map(Pick::Token);
         }
-        if top_p < 1.0 || min_p > 0.0 {
-            return Some(Pick::NeedsLogits);
-        }
-        let lot = self.random.fraction() as f32;
-        let token = draw(&self.candidates, lot);
-        if token.is_none() {
-            self.missed.clear();
-            self.missed.extend(self.candidates.iter().map(|candidate| candidate.token));
-        }
-        Some(token.map_or(Pick::NeedsLogits, Pick::Token))
+        Some(Pick::NeedsLots(self.lots()))
     }
 
-    /// The next token of those that [`draw_from`](Self::draw_from) drew none of.
-    fn pick_of_others(&mut self, logits: &mut [f32]) -> Option<Token> {
-        for token in &self.missed {
-            if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit = f32::NEG_INFINITY;
+    /// The numbers by which tokens are drawn next; [`pick_drawn`](Self::pick_drawn) uses them up.
+    fn lots(&self) -> Lots {
+        let mut random = self.random.clone();
+        // Half the distance of the last number below 1 is rounded to 1.
+        std::array::from_fn(|_| (random.fraction() as f32).min(1.0_f32.next_down()))
+    }
+
+    /// The first of some tokens, drawn from all by [`lots`](Self::lots), that `top_p` and `min_p`
+    /// leave: of those it is drawn as if they were all.
+    pub(crate) fn pick_drawn(&mut self, drawn: &[Drawn]) -> Pick {
+        for drawn in drawn {
+            // Where a logit is no number, nothing is probable.
+            if drawn.probability.is_nan() || self.refused == MOST_REFUSED {
+                return Pick::NeedsLogits;
             }
+            self.random.next();
+            if self.leaves(drawn) {
+                self.refused = 0;
+                return Pick::Token(drawn.token);
+            }
+            self.refused += 1;
         }
-        // Without others, rounding left a little over after the last one.
-        let last = self.missed.last().copied();
-        self.missed.clear();
-        self.sample(logits).or(last)
+        Pick::NeedsLots(self.lots())
+    }
+
+    fn leaves(&self, drawn: &Drawn) -> bool {
+        let Sampling { top_p, min_p, .. } = self.sampling;
+        drawn.probability > 0.0
+            && (top_p >= 1.0 || drawn.before < top_p)
+            && (min_p <= 0.0 || drawn.probability >= min_p * self.largest)
+    }
+
+    /// Whether it leaves some of the tokens out.
+    fn is_cut(&self) -> bool {
+        self.sampling.top_p < 1.0 || self.sampling.min_p > 0.0
     }
 
     fn sample(&mut self, logits: &[f32]) -> Option<Token> {
@@ -501,22 +524,78 @@ mod tests {
         found
     }
 
+    /// What is drawn by some lots from all tokens at a temperature.
+    fn drawn_from(logits: &[f32], lots: Lots, temperature: f32) -> [Drawn; 4] {
+        let found = seen_from(logits, logits.len(), temperature);
+        let probability = |token: usize| found.iter().find(|it| it.0 == token as Token).unwrap().1;
+        lots.map(|lot| {
+            let mut left = lot;
+            let token = (0..logits.len()).find(|token| {
+                left -= probability(*token);
+                left < 0.0
+            });
+            let token = token.unwrap_or(logits.len() - 1) as Token;
+            let place = found.iter().position(|it| it.0 == token).unwrap();
+            let before = found[..place].iter().map(|it| it.1).sum();
+            Drawn { token, probability: found[place].1, before }
+        })
+    }
+
     #[test]
-    fn tokens_are_drawn_as_often_when_only_the_likeliest_are_seen() {
-        let logits = [0.4_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln(), 0.1_f32.ln()];
-        let found = seen_from(&logits, 2, 1.0);
-        let mut sampler = sampler(warm());
-        let mut counts = [0_usize; 4];
-        for _ in 0..10_000 {
-            let token = match sampler.draw_from(&found).unwrap() {
-                Pick::Token(token) => token,
-                _ => sampler.pick(&mut logits.to_vec()).unwrap(),
-            };
-            counts[token as usize] += 1;
+    fn what_is_drawn_from_all_until_it_is_among_the_likeliest_is_drawn_as_often_as_from_those() {
+        let shares = [0.1_f32, 0.35, 0.05, 0.3, 0.2];
+        let logits = shares.map(f32::ln);
+        for (top_p, min_p, left) in [
+            (1.0, 0.0, vec![0, 1, 2, 3, 4]),
+            (0.6, 0.0, vec![1, 3]),
+            (0.5, 0.9, vec![1]),
+            (1.0, 0.5, vec![1, 3, 4]),
+        ] {
+            let mut sampler = sampler(Sampling { top_p, min_p, ..warm() });
+            let mut counts = [0_usize; 5];
+            for _ in 0..10_000 {
+                // One of the likeliest is seen, which is never enough.
+                let mut picked = sampler.draw_from(&seen_from(&logits, 1, 1.0)).unwrap();
+                assert!(matches!(picked, Pick::NeedsLots(_)), "{picked:?}");
+                while let Pick::NeedsLots(lots) = picked {
+                    picked = sampler.pick_drawn(&drawn_from(&logits, lots, 1.0));
+                }
+                let Pick::Token(token) = picked else { panic!("{picked:?}") };
+                counts[token as usize] += 1;
+            }
+            let all: f32 = left.iter().map(|token| shares[*token]).sum();
+            for (token, count) in counts.iter().enumerate() {
+                let share = if left.contains(&token) { shares[token] / all } else { 0.0 };
+                let expected = (share * 10_000.0) as usize;
+                assert!(count.abs_diff(expected) < 250, "{top_p}, {min_p}: {counts:?}");
+            }
         }
-        for (count, expected) in counts.iter().zip([4000, 3000, 2000, 1000]) {
-            assert!(count.abs_diff(expected) < 250, "{counts:?}");
+    }
+
+    #[test]
+    fn a_lot_falls_on_the_same_token_whoever_draws_it() {
+        let logits: Vec<f32> = (0..100_u8).map(|index| f32::from(index % 7)).collect();
+        let mut two = [(); 2].map(|()| sampler(Sampling { seed: 3, ..warm() }));
+        for _ in 0..200 {
+            let [read, drawn] = &mut two;
+            let expected = read.pick(&mut logits.clone()).unwrap();
+            let lots = drawn.lots();
+            assert_eq!(drawn.pick_drawn(&drawn_from(&logits, lots, 1.0)), Pick::Token(expected));
         }
+    }
+
+    #[test]
+    fn drawing_ends_where_nothing_is_probable_or_little_is_left() {
+        let drawn = Drawn { token: 0, probability: f32::NAN, before: 0.0 };
+        let mut sampler = sampler(Sampling { top_p: 0.1, ..warm() });
+        assert_eq!(sampler.pick_drawn(&[drawn]), Pick::NeedsLogits);
+        let drawn = Drawn { probability: 0.5, before: 0.5, ..drawn };
+        for _ in 0..MOST_REFUSED / 4 {
+            assert!(matches!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLots(_)));
+        }
+        assert_eq!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLogits);
+        assert_eq!(sampler.pick(&mut [1.0, 0.0]), Some(0));
+        assert!(matches!(sampler.pick_drawn(&[drawn; 4]), Pick::NeedsLots(_)));
     }
 
     #[test]
@@ -537,11 +616,5 @@ mod tests {
         assert_eq!(drawn(0.999, 0.0), None);
         assert_eq!(drawn(1.0, 0.2), Some(true));
         assert_eq!(drawn(1.0, 1e-4), None);
-        // Every token is among those that are seen, and rounding leaves none without one.
-        let found = seen_from(&logits, 40, 0.5);
-        let mut sampler = sampler(Sampling { temperature: 0.5, ..Sampling::default() });
-        sampler.missed.extend(found.iter().map(|(token, _)| *token));
-        assert!(sampler.pick(&mut logits.clone()).is_some() && sampler.missed.is_empty());
-        assert!(sampler.draw_from(&found).is_some());
     }
 }

@@ -246,6 +246,7 @@ impl Sequence {
             Scores::Likeliest(token) => token.map(Pick::Token),
             Scores::Top(tokens) => self.sampler.pick_from(tokens).map(Pick::Token),
             Scores::Draw(tokens) => self.sampler.draw_from(tokens),
+            Scores::Drawn(drawn) => Some(self.sampler.pick_drawn(drawn)),
             Scores::Logits(logits) => {
                 self.see(logits);
                 if let Some(guide) = &mut self.guide
@@ -267,7 +268,7 @@ impl Sequence {
         let finish = match picked {
             Pick::Token(token) => self.extend(token)?,
             Pick::End => Some(Finish::Stop),
-            Pick::NeedsLogits => return Err(Error::internal("all logits were not enough to pick")),
+            _ => return Err(Error::internal("all logits were not enough to pick")),
         };
         let is_ready = self.generation.is_streaming && self.ready() > self.given;
         if is_ready || finish.is_some() {

@@ -9,9 +9,11 @@
 //! the tokens that it chose come back in another.
 
 pub(super) mod capture;
+pub(super) mod drawer;
+pub(super) mod finders;
 mod inputs;
 mod packed;
-mod picker;
+pub(super) mod picker;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,11 +23,14 @@ use consort_stage::{Error, Result};
 use ort::session::Session;
 
 use self::capture::Capture;
+use self::drawer::Logits;
+pub(crate) use self::finders::FinderSessions;
+use self::finders::Finders;
+pub(super) use self::inputs::no_memory;
 use self::inputs::{Blocked, Blocks, Shapes};
-use self::picker::Picker;
 use super::adapters::AdapterId;
 use super::buffers::{Buffers, CallId, Part};
-use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Wants};
+use super::decoder::{Decoder, Lots, Piece, Row, Scores, Slot, Token, Wants};
 use super::graph::Graph;
 use super::logits;
 use super::rows::{Copy, Rows};
@@ -50,15 +55,15 @@ pub(crate) struct Shared {
     /// The runs that were prepared, by their first row and how many they have.
     calls: BTreeMap<(usize, usize), (CallId, Shapes)>,
     capture: Option<Capture>,
-    picker: Option<Picker>,
+    finders: Option<Finders>,
     rows: Rows,
     runs: Arc<Runs>,
     /// The token that each row is fed next.
     next: Vec<Token>,
     /// Where in the last run each of the rows asked for was, and what was wanted of it.
     asked: Vec<(usize, Wants)>,
-    /// The first place of the last run whose choice was fetched.
-    first: usize,
+    /// The first place of the last run whose choice was fetched, and how many there are.
+    places: (usize, usize),
     /// The logits of a row where the graph's have half the width.
     widened: Vec<f32>,
 }
@@ -86,10 +91,10 @@ pub(crate) struct Size {
 }
 
 impl Shared {
-    /// A decoder over an open session, and one that finds the likeliest tokens if the graph leaves
-    /// its logits on a card; takes all its memory now.
+    /// A decoder over an open session, and those that find tokens if the graph leaves its logits on
+    /// a card; takes all its memory now.
     pub(crate) fn new(
-        (session, picker): (Session, Option<Session>),
+        (session, finders): (Session, Option<FinderSessions>),
         (model, graph, runs): (Arc<str>, Graph, Arc<Runs>),
         size: Size,
         home: Home,
@@ -100,7 +105,8 @@ impl Shared {
         };
         let cache = Stripes::of_cache(&graph, size.slots, size.context);
         let blocks = Blocks::allocate(&mut buffers, &graph, &cache, size)?;
-        let picker = picker.map(|session| Picker::new(&mut buffers, session, size)).transpose()?;
+        let finders =
+            finders.map(|sessions| Finders::new(&mut buffers, sessions, size)).transpose()?;
         let captures = matches!(home, Home::Card { captures: true, .. });
         Ok(Self {
             buffers,
@@ -112,12 +118,12 @@ impl Shared {
             cache,
             calls: BTreeMap::new(),
             capture: captures.then(|| Capture::new(size)),
-            picker,
+            finders,
             rows: Rows::new(size.slots, size.context, captures),
             runs,
             next: vec![0; size.slots],
             asked: Vec::with_capacity(size.slots),
-            first: 0,
+            places: (0, 0),
             widened: Vec::new(),
         })
     }
@@ -161,12 +167,7 @@ impl Shared {
         }
         let (mut inputs, mut outputs) = self.blocks.parts(&self.graph, self.size, shapes);
         if let Some((call, before)) = self.calls.get_mut(&key) {
-            for (index, (_, part)) in inputs.iter().enumerate() {
-                self.buffers.set_input(*call, index, part)?;
-            }
-            for (index, (_, part)) in outputs.iter().enumerate() {
-                self.buffers.set_output(*call, index, part)?;
-            }
+            self.buffers.set(*call, &inputs, &outputs)?;
             *before = shapes;
             return Ok(*call);
         }
@@ -213,35 +214,29 @@ impl Shared {
 
     /// Brings the choices of so many rows of a run, from the first on, to the processor, as far as
     /// they are wanted.
-    fn fetch(&mut self, rows: (usize, usize)) -> Result<()> {
-        let fetched = self.try_fetch(rows);
+    fn fetch(&mut self, places: (usize, usize)) -> Result<()> {
+        self.places = places;
+        let fetched = self.try_fetch();
         fetched.map_err(|error| self.failed(&error))
     }
 
-    fn try_fetch(&mut self, rows: (usize, usize)) -> ort::Result<()> {
+    fn try_fetch(&mut self) -> ort::Result<()> {
+        let logits = self.logits_part();
         let Blocked::Packed(packed) = &mut self.blocks.integers else {
             return Ok(());
         };
         if self.asked.iter().any(|(_, wants)| *wants == Wants::Likeliest) {
-            packed.fetch(&mut self.buffers, rows)?;
+            packed.fetch(&mut self.buffers, self.places)?;
         }
-        if self.asked.iter().any(|(_, wants)| Picker::serves(*wants))
-            && let Some(picker) = &mut self.picker
-        {
-            let places = self.asked.iter().map(|(place, wants)| (place - rows.0, *wants));
-            picker.ask(&mut self.buffers, places);
-            let element = self.graph.logits.element;
-            let logits = (self.blocks.logits, element, self.size.vocabulary);
-            picker.find(&mut self.buffers, logits, rows)?;
+        match &mut self.finders {
+            Some(finders) => finders.find(&mut self.buffers, logits, (&self.asked, self.places)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// What was found for a row of the last run.
-    fn found(&mut self, index: usize, wants: Wants) -> Result<Scores<'_>> {
-        let picker = self.picker.as_mut();
-        let picker = picker.ok_or_else(|| Error::internal("nothing finds the likeliest tokens"))?;
-        Ok(picker.row(&mut self.buffers, (index, wants)))
+    /// Where the logits of the last run lie.
+    fn logits_part(&self) -> Logits {
+        (self.blocks.logits, self.graph.logits.element, self.size.vocabulary)
     }
 
     /// All logits at a place of the last run.
@@ -309,7 +304,6 @@ impl Decoder for Shared {
         let last = if self.graph.logits.is_last_only { 0 } else { tokens.len() - 1 };
         self.asked.clear();
         self.asked.extend(wants.map(|wants| (last, wants)));
-        self.first = last;
         self.fetch((last, 1))
     }
 
@@ -340,7 +334,6 @@ impl Decoder for Shared {
             let place = self.row_of(row.slot)?;
             self.rows.extend(place, &[row.token]);
         }
-        self.first = 0;
         self.fetch((0, span.len()))
     }
 
@@ -350,12 +343,27 @@ impl Decoder for Shared {
             return self.logits_at(place).map(Scores::Logits);
         };
         if wants == Wants::Likeliest {
-            return Ok(Scores::Likeliest(packed.chosen(&mut self.buffers, place - self.first)));
+            let chosen = packed.chosen(&mut self.buffers, place - self.places.0);
+            return Ok(Scores::Likeliest(chosen));
         }
-        if Picker::serves(wants) && self.picker.is_some() {
-            return self.found(place - self.first, wants);
+        let logits = self.logits_part();
+        let asked = (self.asked.as_slice(), self.places);
+        let has = |finders: &mut Finders| finders.has(&mut self.buffers, logits, asked, index);
+        if !self.finders.as_mut().is_some_and(has) {
+            return self.logits_at(place).map(Scores::Logits);
         }
-        self.logits_at(place).map(Scores::Logits)
+        let finders = self.finders.as_mut().ok_or_else(not_run)?;
+        Ok(finders.scores(&mut self.buffers, (place - self.places.0, wants)))
+    }
+
+    fn draw(&mut self, index: usize, lots: Lots) -> Result<Option<Scores<'_>>> {
+        let logits = self.logits_part();
+        let asked = (self.asked.as_slice(), self.places);
+        let Some(finders) = &mut self.finders else {
+            return Ok(None);
+        };
+        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, lots));
+        Ok(is_drawn.then(|| finders.drawn()))
     }
 
     fn logits(&mut self, index: usize) -> Result<Scores<'_>> {

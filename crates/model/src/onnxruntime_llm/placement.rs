@@ -9,7 +9,8 @@ use consort_stage::{Error, Result};
 use super::Opened;
 use crate::gpus;
 use crate::llm::{
-    Carrying, Decoder, Home, Limits, Memory, Padded, Parts, Runs, Serial, Shared, Size,
+    Carrying, Decoder, Graph, Grown, GrownSessions, Home, Limits, Memory, Padded, Parts, Runs,
+    Serial, Shared, Size,
 };
 use crate::memory;
 use crate::provider::Provider;
@@ -36,34 +37,58 @@ const PREFILL_CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(128).expect("it is no
 /// The same on a card, which is idle with less.
 const PREFILL_CHUNK_SIZE_ON_CARD: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
+/// How the sequences of a decoder are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Together, in one cache that is written in place.
+    InPlace,
+    /// Together, from one cache into another and back.
+    ToAndFro,
+    /// Together, in a cache that the processor allocates for each step.
+    Padded,
+    /// One after the other.
+    InTurn,
+}
+
 /// The decoder that a graph needs where its session runs.
 pub(super) fn decoder(
     instance: &Instance<'_>,
     opened: Opened,
     (limits, runs): (&Limits, &Arc<Runs>),
 ) -> Result<Box<dyn Decoder>> {
-    let slots = slots(instance, &opened, limits.context, free_memory(opened.provider))?;
-    let Opened { session, provider, graph, captures, picker, .. } = opened;
+    let Opened { session, provider, graph, captures, finders, pads, joiner, .. } = opened;
     let settings = &instance.model.settings;
     let is_on_card = provider != Provider::Cpu;
+    let way = match graph.carrying {
+        Carrying::SharedBuffer if !is_on_card || graph.chooses => Way::InPlace,
+        _ if joiner.is_some() => Way::ToAndFro,
+        _ if is_on_card || !pads => Way::InTurn,
+        _ => Way::Padded,
+    };
+    let slots = slots(instance, (&graph, limits.context), provider, way)?;
     let chunk = if is_on_card { PREFILL_CHUNK_SIZE_ON_CARD } else { PREFILL_CHUNK_SIZE };
     let prefill_tokens = settings.parse_or("prefill_chunk_size", chunk)?.get();
     let prefill_tokens = prefill_tokens.min(limits.context);
     let name = Arc::clone(&instance.model.name);
     let vocabulary = limits.vocabulary;
-    if graph.carrying == Carrying::SharedBuffer && (!is_on_card || graph.chooses) {
-        let size = Size { slots, context: limits.context, prefill_tokens, vocabulary };
-        let home = match provider {
-            Provider::Cpu => Home::Processor,
-            Provider::Cuda(index) => Home::Card { index, captures },
-        };
+    let size = Size { slots, context: limits.context, prefill_tokens, vocabulary };
+    let home = match provider {
+        Provider::Cpu => Home::Processor,
+        Provider::Cuda(index) => Home::Card { index, captures },
+    };
+    if way == Way::InPlace {
         let parts = (name, graph, Arc::clone(runs));
-        return Ok(Box::new(Shared::new((session, picker), parts, size, home)?));
+        return Ok(Box::new(Shared::new((session, finders), parts, size, home)?));
+    }
+    if let Some(joiner) = joiner {
+        let sessions = GrownSessions { decoder: session, joiner, finders };
+        let parts = (name, graph, Arc::clone(runs));
+        return Ok(Box::new(Grown::new(sessions, parts, size, home)?));
     }
     let memory = Memory::new(provider, limits.context)?;
     let runs = Arc::clone(runs);
     let parts = Parts { model: name, runs, graph, memory, slots, prefill_tokens, vocabulary };
-    if is_on_card {
+    if way == Way::InTurn {
         Ok(Box::new(Serial::new(session, parts)))
     } else {
         Ok(Box::new(Padded::new(session, parts)?))
@@ -74,21 +99,22 @@ pub(super) fn decoder(
 /// are worth it and fit the memory that nobody would mind.
 fn slots(
     instance: &Instance<'_>,
-    opened: &Opened,
-    context: usize,
-    free: Option<usize>,
+    (graph, context): (&Graph, usize),
+    provider: Provider,
+    way: Way,
 ) -> Result<usize> {
     let settings = &instance.model.settings;
-    let is_on_card = opened.provider != Provider::Cpu;
-    let (usual, share) = match opened.provider {
+    let free = free_memory(provider);
+    let (usual, share) = match provider {
         Provider::Cpu => (MAX_ACTIVE_REQUESTS, None),
-        Provider::Cuda(_) if !opened.graph.chooses => (MAX_ACTIVE_REQUESTS_IN_TURN, None),
+        Provider::Cuda(_) if way == Way::InTurn => (MAX_ACTIVE_REQUESTS_IN_TURN, None),
         Provider::Cuda(_) => (MAX_ACTIVE_REQUESTS_ON_CARD, free.map(|free| free / SHARE_OF_CARD)),
     };
-    let each = opened.graph.cache_bytes(context).max(1);
+    let times = if way == Way::ToAndFro { 2 } else { 1 };
+    let each = graph.cache_bytes(context).saturating_mul(times).max(1);
     // A card gives its memory out when it is asked; the processor's counts as free until texts
     // reach it, so that all instances count on the same.
-    let sharers = if is_on_card { 1 } else { sharers(instance) };
+    let sharers = if provider == Provider::Cpu { sharers(instance) } else { 1 };
     let free = free.map(|free| free / sharers);
     let most = settings.parse_or("max_cache_bytes", share.unwrap_or(MOST_CACHE))?;
     let room = most.min(free.unwrap_or(most));

@@ -30,7 +30,11 @@ fn with_adapters(convention: &str) -> Folder {
 }
 
 fn start(convention: &str) -> Generating {
-    Generating::start(with_adapters(convention).path(), &configured(&[]))
+    start_with(convention, &[])
+}
+
+fn start_with(convention: &str, settings: &[(&str, &str)]) -> Generating {
+    Generating::start(with_adapters(convention).path(), &configured(settings))
 }
 
 fn asked(prompt: &[i32], adapter: &str) -> Request {
@@ -54,8 +58,14 @@ fn a_text_with_an_adapter_is_that_of_the_merged_weights_alone_and_in_a_mixed_bat
     let expected = adapters.map(merged);
     assert_ne!(expected[0], expected[1]);
     assert_ne!(expected[1], expected[2]);
-    for convention in ["llama_lora", "llama_lora_optimum"] {
-        let model = start(convention);
+    let chooses = ("choose_in_graph", "true");
+    for (convention, settings) in [
+        ("llama_lora", &[][..]),
+        ("llama_lora_optimum", &[]),
+        ("llama_lora", &[chooses]),
+        ("llama_lora_optimum", &[chooses]),
+    ] {
+        let model = start_with(convention, settings);
         for (adapter, expected) in adapters.iter().zip(&expected) {
             for (prompt, expected) in PROMPTS.iter().zip(expected) {
                 let answer = model.answer(asked(prompt, adapter)).unwrap();

@@ -69,6 +69,9 @@ fn every_convention_gives_the_same_tokens() {
         tiny("llama_optimum", &[]),
         tiny("llama_optimum", &[("prefill_chunk_size", "3")]),
         tiny("llama_optimum_unplaced", &[]),
+        tiny("llama_optimum", &[CHOOSES]),
+        tiny("llama_optimum", &[CHOOSES, ("prefill_chunk_size", "3")]),
+        tiny("llama_optimum_unplaced", &[CHOOSES, ("prefill_chunk_size", "3")]),
     ];
     for other in &others {
         assert_eq!(generate(other), shared);
@@ -570,9 +573,71 @@ fn a_busy_batch_gives_each_what_it_gets_alone() {
         let alone = tiny(convention, &[("max_active_requests", "1")]);
         let cases: Vec<_> = (0..12).map(|index| alone_case(&alone, index)).collect();
         crowd::check(&tiny(convention, &settings), &cases, 100);
+        crowd::check(&tiny(convention, &[CHOOSES, settings[0], settings[1]]), &cases, 100);
+        crowd::check(
+            &tiny(convention, &[CHOOSES, settings[0], ("prefill_chunk_size", "3")]),
+            &cases,
+            100,
+        );
     }
     let cases = reference::read(&graphs().join("bloom/reference.json"));
     crowd::check(&tiny("bloom", &settings), &cases, 100);
+    crowd::check(&tiny("bloom", &[CHOOSES, settings[0], ("prefill_chunk_size", "3")]), &cases, 100);
+}
+
+/// As on a card, where a cache that grows stays and its rows are read, drawn and put together.
+#[test]
+fn a_growing_cache_that_stays_where_it_is_gives_what_one_does_that_is_read() {
+    let plain = |index: i32| crowd::endless(&[index + 3, 9, 11, 13], 20 - index);
+    let requests = || {
+        [
+            plain(0),
+            with(plain(1), [flag("return_log_probs", true), int("top_logprobs", 3)]),
+            with(plain(2), [word("bad_words_list", &[56])]),
+            with(plain(3), [float("temperature", 0.7), seed(3)]),
+            with(plain(4), [float("temperature", 1.2), int("runtime_top_k", 20), seed(4)]),
+            with(plain(5), [float("temperature", 0.9), float("runtime_top_p", 0.9), seed(5)]),
+            with(plain(6), [float("repetition_penalty", 1.3)]),
+        ]
+    };
+    let answers = |settings: &[_]| {
+        let model = tiny("llama_optimum", settings);
+        let asked: Vec<_> = requests().into_iter().map(|request| model.ask(request, 64)).collect();
+        let read = asked.into_iter().map(|responses| tokens(&model.read(responses).unwrap()));
+        read.collect::<Vec<_>>()
+    };
+    assert_eq!(answers(&[CHOOSES]), answers(&[]));
+}
+
+/// A row that waits for its reader has holes, which are closed before there is no room for them.
+#[test]
+fn a_slow_reader_beside_a_text_of_full_length_loses_nothing() {
+    for settings in [&[][..], &[CHOOSES]] {
+        let short = ("max_sequence_length", "48");
+        let model = tiny("llama_optimum", &[&[short][..], settings].concat());
+        let slow = || streaming(crowd::endless(&[5, 6, 7, 8], 44));
+        let fast = || crowd::endless(&[9; 8], 40);
+        let alone = [slow(), fast()].map(|request| tokens(&model.answer(request).unwrap()));
+        let mut slowly = model.ask(slow(), 1);
+        let mut answer = vec![model.next(&mut slowly).unwrap().unwrap()];
+        for _ in 0..3 {
+            assert_eq!(tokens(&model.answer(fast()).unwrap()), alone[1]);
+            answer.push(model.next(&mut slowly).unwrap().unwrap());
+        }
+        answer.extend(model.read(slowly).unwrap());
+        assert_eq!(tokens(&answer), alone[0]);
+    }
+}
+
+/// The operator takes no padding before a row, whatever its mask says.
+#[test]
+fn group_query_attention_over_a_cache_that_grows_is_not_padded() {
+    let growing = ("past_present_share_buffer", "false");
+    let settings = [("max_active_requests", "5"), ("prefill_chunk_size", "16")];
+    let alone = tiny("llama_gqa", &[("max_active_requests", "1")]);
+    let cases: Vec<_> = (0..12).map(|index| alone_case(&alone, index)).collect();
+    crowd::check(&tiny("llama_gqa", &[growing, settings[0], settings[1]]), &cases, 60);
+    crowd::check(&tiny("llama_gqa", &[CHOOSES, growing, settings[0]]), &cases, 60);
 }
 
 /// Requests that take the likeliest token and requests that need every logit, side by side.
@@ -589,7 +654,10 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
             with(plain(), [float("temperature", 0.9), float("runtime_top_p", 0.9), seed(3)]),
             with(plain(), [float("temperature", 1.2), int("runtime_top_k", 40), seed(4)]),
             with(plain(), [float("temperature", 1.2), int("runtime_top_k", 400), seed(5)]),
+            with(plain(), [float("temperature", 1.2), int("runtime_top_k", 1500), seed(8)]),
             with(plain(), [float("repetition_penalty", 1.3)]),
+            with(plain(), [float("temperature", 1.5), seed(6)]),
+            with(plain(), [float("temperature", 3.0), seed(7)]),
             plain(),
         ]
     };
@@ -608,6 +676,32 @@ fn a_graph_that_chooses_gives_what_one_does_whose_logits_are_read() {
         sum.to_slice::<f32>().unwrap()[0]
     });
     assert!((sums[0] - sums[1]).abs() < 1e-3, "{sums:?}");
+}
+
+/// Tokens are drawn from all of the vocabulary where the likeliest few are not enough: by the same
+/// lots whatever else is drawn, and only from those that are wanted.
+#[test]
+fn what_is_drawn_from_all_tokens_depends_on_nobody_else() {
+    let case = reference::first();
+    let drawn = |bounds: &[Tensor]| with(crowd::endless(&case.input_ids, 12), bounds.to_vec());
+    let bounds = [
+        vec![float("temperature", 2.5), float("runtime_top_p", 0.95), seed(1)],
+        // So flat that most lots fall on what is left out.
+        vec![float("temperature", 30.0), float("runtime_top_p", 0.3), seed(2)],
+        vec![float("temperature", 2.5), float("min_p", 0.000_1), seed(3)],
+        vec![float("temperature", 2.5), float("min_p", 0.9), float("runtime_top_p", 0.99), seed(4)],
+        vec![float("temperature", 2.5), seed(5)],
+    ];
+    let model = ferris(&[CHOOSES]);
+    let alone: Vec<_> =
+        bounds.iter().map(|bounds| tokens(&model.answer(drawn(bounds)).unwrap())).collect();
+    let asked: Vec<_> = bounds.iter().map(|bounds| model.ask(drawn(bounds), 64)).collect();
+    for (alone, responses) in alone.iter().zip(asked) {
+        assert_eq!(&tokens(&model.read(responses).unwrap()), alone);
+    }
+    // Nothing but the likeliest is nine tenths as likely: the reference's tokens are left.
+    assert_eq!(alone[3], case.greedy_ids[..12]);
+    assert_ne!(alone[0], alone[4]);
 }
 
 /// What a small model answers to a prompt of its own, alone.

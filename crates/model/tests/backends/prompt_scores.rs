@@ -146,6 +146,9 @@ fn every_convention_tells_the_same() {
         tiny("llama_optimum", &[]),
         tiny("llama_optimum", &[chunk]),
         tiny("llama_optimum", &[one_left]),
+        tiny("llama_optimum", &[CHOOSES]),
+        tiny("llama_optimum", &[CHOOSES, chunk]),
+        tiny("llama_optimum_unplaced", &[CHOOSES, one_left]),
         tiny("llama_optimum_unplaced", &[chunk]),
     ];
     for (index, model) in models.iter().enumerate() {

@@ -7,6 +7,9 @@ use crate::crowd::endless;
 use crate::generating::Generating;
 use crate::loaded::Folder;
 
+/// As on a card: rows are put together where they lie.
+const CHOOSES: (&str, &str) = ("choose_in_graph", "true");
+
 const PROMPT: [i32; 12] = [7, 2, 4, 6, 8, 10, 12, 14, 9, 11, 13, 5];
 
 fn cached(answer: &[Response]) -> i32 {
@@ -15,8 +18,15 @@ fn cached(answer: &[Response]) -> i32 {
 
 #[test]
 fn a_prompt_takes_over_the_beginning_of_a_text_that_has_ended_or_runs() {
-    for convention in ["llama_optimum", "llama_optimum_unplaced", "bloom"] {
-        let model = tiny(convention, &[]);
+    for (convention, settings) in [
+        ("llama_optimum", &[][..]),
+        ("llama_optimum_unplaced", &[]),
+        ("bloom", &[]),
+        ("llama_optimum", &[CHOOSES]),
+        ("llama_optimum_unplaced", &[CHOOSES]),
+        ("bloom", &[CHOOSES]),
+    ] {
+        let model = tiny(convention, settings);
         let first = model.answer(endless(&PROMPT, 20)).unwrap();
         assert_eq!(cached(&first), 0);
         let again = model.answer(endless(&PROMPT, 20)).unwrap();
@@ -44,7 +54,12 @@ fn a_prompt_takes_over_the_beginning_of_a_text_that_has_ended_or_runs() {
 
 #[test]
 fn several_texts_of_one_prompt_compute_it_once() {
-    let model = tiny("llama_optimum", &[("max_active_requests", "3")]);
+    let three = ("max_active_requests", "3");
+    compute_it_once(&tiny("llama_optimum", &[three]));
+    compute_it_once(&tiny("llama_optimum", &[CHOOSES, three]));
+}
+
+fn compute_it_once(model: &Generating) {
     let alone = tokens(&model.answer(endless(&[3, 1, 4, 1, 5, 9, 2, 6, 5, 3], 9)).unwrap());
     let asked = with(endless(&PROMPT, 8), [int("num_return_sequences", 3)]);
     let answer = model.answer(asked).unwrap();

@@ -135,7 +135,7 @@ impl Blocks {
 
 impl Integers {
     /// Writes whole numbers into a block, behind so many bytes and so many other numbers.
-    pub(super) fn write(
+    pub(in crate::llm) fn write(
         &self,
         buffers: &mut Buffers,
         (block, offset): (BlockId, usize),
@@ -154,7 +154,7 @@ impl Integers {
     }
 }
 
-pub(super) fn no_memory(size: Size, bytes: usize) -> Error {
+pub(in crate::llm) fn no_memory(size: Size, bytes: usize) -> Error {
     Error::unavailable(format!(
         "`max_active_requests` is {} and `max_sequence_length` {}, for which the machine lacks {} \
          MB of memory; make either smaller",

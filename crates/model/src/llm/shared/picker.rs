@@ -8,13 +8,16 @@ use ort::session::Session;
 use ort::value::TensorElementType;
 
 use super::Size;
+use super::drawer::Logits;
 use super::inputs::no_memory;
 use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
-use crate::llm::choosing::{COOLNESS, LARGEST_SCORES, MOST, PROBABILITIES, SCORES, TOP_TOKENS};
+use crate::llm::choosing::{
+    COOLNESS, COUNT, LARGEST_SCORES, MOST, MOST_OF_ALL, PROBABILITIES, SCORES, TOP_TOKENS,
+};
 use crate::llm::decoder::{Scores, Token, Wants};
 
 /// The graph's session, and what it found.
-pub(super) struct Picker {
+pub(in crate::llm) struct Picker {
     session: Session,
     /// The processor's blocks for what is found.
     largest: BlockId,
@@ -22,47 +25,66 @@ pub(super) struct Picker {
     probabilities: BlockId,
     /// One over each row's temperature.
     coolness: BlockId,
-    /// The prepared runs over so many rows, and the first of them.
-    calls: BTreeMap<usize, (CallId, usize)>,
+    /// The numbers of tokens that may be found: the usual one, and the largest.
+    counts: BlockId,
+    /// How many are found of each row in the next run, and were in the last.
+    count: usize,
+    most: usize,
+    /// The prepared runs over so many rows that find so many tokens, and the first of the rows.
+    calls: BTreeMap<(usize, usize), (CallId, usize)>,
     found: Vec<(Token, f32)>,
 }
 
 impl Picker {
     /// One over a session of the graph that [`top`](crate::llm::choosing::top) makes.
-    pub(super) fn new(buffers: &mut Buffers, session: Session, size: Size) -> Result<Self> {
-        let numbers = size.slots * MOST;
+    pub(in crate::llm) fn new(buffers: &mut Buffers, session: Session, size: Size) -> Result<Self> {
+        let most = MOST_OF_ALL.min(size.vocabulary);
+        let numbers = size.slots * most;
         let mut allocate =
             |bytes: usize| buffers.allocate(bytes).ok_or_else(|| no_memory(size, bytes));
         let largest = allocate(numbers * size_of::<f32>())?;
         let tokens = allocate(numbers * size_of::<i64>())?;
         let probabilities = allocate(numbers * size_of::<f32>())?;
         let coolness = allocate(size.slots * size_of::<f32>())?;
+        let counts = allocate(2 * size_of::<i64>())?;
+        buffers.slice_mut::<i64>(counts)[..2].copy_from_slice(&[MOST as i64, most as i64]);
         Ok(Self {
             session,
             largest,
             tokens,
             probabilities,
             coolness,
+            counts,
+            count: MOST,
+            most,
             calls: BTreeMap::new(),
             found: Vec::new(),
         })
     }
 
     /// Whether it finds what is wanted.
-    pub(super) fn serves(wants: Wants) -> bool {
+    pub(in crate::llm) fn serves(&self, wants: Wants) -> bool {
         match wants {
-            Wants::Top(most) => most <= MOST,
+            Wants::Top(most) => most <= self.most,
             Wants::Draw { .. } => true,
-            Wants::Likeliest | Wants::Logits => false,
+            Wants::Likeliest | Wants::Free { .. } | Wants::Logits => false,
         }
     }
 
     /// Notes what is wanted of rows of the next run, by their places from the first of it on.
-    pub(super) fn ask(&self, buffers: &mut Buffers, wanted: impl Iterator<Item = (usize, Wants)>) {
+    pub(in crate::llm) fn ask(
+        &mut self,
+        buffers: &mut Buffers,
+        wanted: impl Iterator<Item = (usize, Wants)>,
+    ) {
         let coolness = buffers.slice_mut::<f32>(self.coolness);
         coolness.fill(1.0);
+        self.count = MOST;
         for (place, wants) in wanted {
-            if let Wants::Draw { temperature } = wants
+            if matches!(wants, Wants::Top(most) if most > MOST && most <= self.most) {
+                self.count = self.most;
+            }
+            if let Wants::Draw { temperature, .. } = wants
                 && let Some(coolness) = coolness.get_mut(place)
             {
                 *coolness = temperature.recip();
@@ -71,16 +93,17 @@ impl Picker {
     }
 
     /// Finds the likeliest tokens of so many rows of logits, from the first on.
-    pub(super) fn find(
+    pub(in crate::llm) fn find(
         &mut self,
         buffers: &mut Buffers,
-        logits: (BlockId, TensorElementType, usize),
+        logits: Logits,
         (first, count): (usize, usize),
     ) -> ort::Result<()> {
         let (block, element, vocabulary) = logits;
         let offset = element.byte_size(first * vocabulary).unwrap_or(usize::MAX);
         let scores = Part::new((block, offset), element, &[count, vocabulary]);
-        if let Some((call, before)) = self.calls.get_mut(&count) {
+        let key = (count, self.count);
+        if let Some((call, before)) = self.calls.get_mut(&key) {
             if *before != first {
                 buffers.set_input(*call, 0, &scores)?;
                 *before = first;
@@ -88,25 +111,32 @@ impl Picker {
             return buffers.run(&mut self.session, *call, None);
         }
         let part = |block, element, width| Part::new((block, 0), element, &[count, width]);
-        let float = TensorElementType::Float32;
-        let inputs = [(SCORES, scores), (COOLNESS, part(self.coolness, float, 1))];
+        let (float, wide) = (TensorElementType::Float32, TensorElementType::Int64);
+        let place = if self.count == MOST { 0 } else { size_of::<i64>() };
+        let inputs = [
+            (SCORES, scores),
+            (COOLNESS, part(self.coolness, float, 1)),
+            (COUNT, Part::new((self.counts, place), wide, &[1])),
+        ];
         let outputs = [
-            (LARGEST_SCORES, part(self.largest, float, MOST)),
-            (TOP_TOKENS, part(self.tokens, TensorElementType::Int64, MOST)),
-            (PROBABILITIES, part(self.probabilities, float, MOST)),
+            (LARGEST_SCORES, part(self.largest, float, self.count)),
+            (TOP_TOKENS, part(self.tokens, wide, self.count)),
+            (PROBABILITIES, part(self.probabilities, float, self.count)),
         ];
         let call = buffers.prepare(&inputs, &outputs)?;
-        self.calls.insert(count, (call, first));
+        self.calls.insert(key, (call, first));
         buffers.run(&mut self.session, call, None)
     }
 
     /// What was found for one of the rows.
-    pub(super) fn row(
+    pub(in crate::llm) fn row(
         &mut self,
         buffers: &mut Buffers,
         (index, wants): (usize, Wants),
     ) -> Scores<'_> {
-        let row = index * MOST..(index + 1) * MOST;
+        // What is drawn depends on how many are seen, and so not on what others ask for.
+        let seen = if matches!(wants, Wants::Draw { .. }) { MOST } else { self.count };
+        let row = index * self.count..index * self.count + seen;
         let tokens = buffers.slice_mut::<i64>(self.tokens).get(row.clone()).unwrap_or_default();
         self.found.clear();
         self.found.extend(tokens.iter().map(|token| (*token as Token, 0.0)));
