@@ -180,7 +180,11 @@ fn what_cannot_be_generated_is_refused_by_name() {
         (text_of("temperature", json!(-1.0)), "", "`temperature` must be 0 or more, not -1"),
         (text_of("top_p", json!(2.5)), "input 'top_p', ", "`runtime_top_p` must be above 0 and"),
         (text_of("beam_width", json!(4)), "", "`beam_width` is 4; beam search"),
-        (json!({"text_input": "word ".repeat(2000)}), "", "tokens; the context of"),
+        (
+            json!({"text_input": "word ".repeat(2000)}),
+            "input 'text_input', ",
+            "tokens; the context of",
+        ),
     ];
     for layout in Layout::ALL {
         let system = System::start_text(layout);

@@ -82,7 +82,6 @@ impl Compiler {
         );
         let mut matcher = Matcher::new(parser);
         let mask = Mask::next(&mut matcher).map_err(|error| {
-            let error = error.to_string();
             let is_endless = error.contains(NO_TEXT);
             source.refused(if is_endless { NEVER_WHOLE } else { &error })
         })?;
