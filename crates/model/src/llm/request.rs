@@ -187,6 +187,19 @@ impl Generation {
         Ok(generation)
     }
 
+    /// The error when every token is impossible: whoever forbids some is to blame.
+    pub(crate) fn no_token(&self) -> Error {
+        let bad = (!self.words.bad.is_empty()).then_some("bad_words_list");
+        match self.sampling.forbidding_input().or(bad) {
+            Some(input) => {
+                wrong(input, "leaves no token to pick: every other is forbidden or impossible")
+            }
+            None => Error::internal(
+                "the model left no token to pick: every logit is infinite or not a number",
+            ),
+        }
+    }
+
     /// Refuses more logits than may be kept for a request: all of the prompt, and those of the
     /// tokens that wait to be given out.
     fn check_logits(&self, limits: &Limits) -> Result<()> {

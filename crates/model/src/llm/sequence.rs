@@ -350,14 +350,7 @@ impl Sequence {
             );
             return wrong(GUIDE, how);
         }
-        let how = "leaves no token to pick: every other is forbidden or impossible";
-        if let Some(input) = self.generation.sampling.forbidding_input() {
-            return wrong(input, how);
-        }
-        if !self.generation.words.bad.is_empty() {
-            return wrong("bad_words_list", how);
-        }
-        Error::internal("the model left no token to pick: every logit is infinite or not a number")
+        self.generation.no_token()
     }
 
     /// Which of its tokens comes next, counted from 1.
