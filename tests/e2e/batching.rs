@@ -37,6 +37,39 @@ fn tritonclient_sees_batches_full_queues_time_outs_and_priorities() {
     python("batching.py", &[&system.http, &system.grpc, &system.metrics]);
 }
 
+#[test]
+fn a_full_queue_is_a_refusal_wherever_it_stands() {
+    // Each of three services has the model, and each of those takes two at a time.
+    const CALLERS: usize = 12;
+    let body = json!({"inputs": [
+        {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+    ]});
+    for layout in Layout::ALL {
+        let repository = Repository::new()
+            .with("queued", &slow(300, "default_queue_policy { max_queue_size: 1 }"))
+            .with("chain", &format!("max_batch_size: 1\n{}", Repository::chain(&["queued"])));
+        let system = System::start(layout, repository.path());
+        let url = format!("http://{}/v2/models/chain/infer", system.http);
+        let (url, body) = (&url, &body.to_string());
+        let refused: usize = thread::scope(|scope| {
+            let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(|| post(url, body))).collect();
+            let answers = callers.into_iter().map(|caller| caller.join().expect("it was answered"));
+            let refused = answers.filter(|answer| answer.status == 503);
+            refused.inspect(|one| assert!(one.text.contains("Exceeds maximum"), "{one:?}")).count()
+        });
+        assert!(refused > 0, "{layout:?}: somebody finds the queue full");
+        for (metric, place) in [
+            ("nv_inference_request_failure", r#"model="chain""#),
+            ("consort_step_failures", r#"ensemble="chain",step="0",model="queued""#),
+        ] {
+            let count = |reason| {
+                system.metric(&format!(r#"{metric}{{{place},reason="{reason}""#)).round() as usize
+            };
+            assert_eq!((count("REJECTED"), count("BACKEND")), (refused, 0), "{layout:?}: {metric}");
+        }
+    }
+}
+
 /// Sums of inputs of any length, with this scheduler and a warm-up.
 fn ragged(batching: &str) -> String {
     format!(

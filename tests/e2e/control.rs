@@ -118,6 +118,40 @@ fn an_ensemble_whose_reload_fails_keeps_serving_and_says_why() {
 }
 
 #[test]
+fn the_index_says_why_the_last_change_of_a_model_failed() {
+    let refused = [
+        (r#"{"backend":"identity","max_batchsize":1}"#, "max_batchsize"),
+        ("{", "not valid JSON"),
+        (r#"{"name":"other","backend":"identity"}"#, "directory name must equal"),
+        (r#"{"backend":"identity","max_batch_size":-1}"#, "'max_batch_size' must be"),
+        ("{", "not valid JSON"),
+    ];
+    for layout in Layout::ALL {
+        let repository = chain();
+        let system = launch(layout, &repository);
+        assert_answer(&load(&system, "chain", ""), 200, "");
+        // What could be read and is no ensemble's would be for the services.
+        for (model, count) in [("first", refused.len()), ("chain", 3)] {
+            for (config, part) in &refused[..count] {
+                let body = json!({"parameters": {"config": config}}).to_string();
+                let text = format!("failed to load '{model}', failed to poll");
+                assert_answer(&load(&system, model, &body), 500, &text);
+                let (state, reason) = rows(&system, model).remove(0);
+                assert_eq!(state, "READY", "{layout:?}");
+                assert!(reason.contains(part), "{layout:?}, {model}: {reason}");
+                assert_answer(&infer(&system, model), 200, "\"y\"");
+            }
+        }
+        let (stages, front) = (system.stages, system.front);
+        let holder = stages.into_iter().next().map_or(front, |(_, program, _)| program);
+        holder.terminate();
+        let (_, log) = holder.wait();
+        let lines = log.lines().filter(|line| line.contains("'max_batch_size' must be")).count();
+        assert_eq!(lines, 1, "{layout:?}: a failure is one line of the log:\n{log}");
+    }
+}
+
+#[test]
 fn refusals_are_in_tritons_words() {
     for layout in Layout::ALL {
         let repository = chain();
@@ -198,6 +232,48 @@ fn no_request_fails_while_models_are_reloaded_and_nothing_is_left_behind() {
         let holder = system.stages.first().map_or(&system.front, |(_, program, _)| program);
         python("reloads.py", &[&system.http, &system.grpc, "30", &holder.id().to_string()]);
         assert_answer(&infer(&system, "chain"), 200, "\"y\"");
+    }
+}
+
+#[test]
+fn no_request_that_names_no_version_fails_while_the_newest_is_taken_away() {
+    let config = |versions: &str| {
+        format!(
+            r#"backend: "identity"
+            input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+            output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+            version_policy {{ {versions} }}"#
+        )
+    };
+    for layout in Layout::ALL {
+        let repository = Repository::new()
+            .with("m", &config("all {}"))
+            .with_file("m", "2/.keep", "")
+            .with_chain("chain", &["m"]);
+        let system = launch(layout, &repository);
+        assert_answer(&load(&system, "chain", ""), 200, "");
+        let done = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            for model in ["m", "chain"] {
+                let url = format!("http://{}/v2/models/{model}/infer", system.http);
+                scope.spawn(move || {
+                    while !done.load(Relaxed) {
+                        assert_answer(&post(&url, INFER), 200, "\"y\"");
+                    }
+                });
+            }
+            let changes = ["specific { versions: 1 }", "all {}"].repeat(6);
+            let answers = changes.into_iter().map(|versions| {
+                fs::write(repository.path().join("m/config.pbtxt"), config(versions))
+                    .expect("it can be written");
+                load(&system, "m", "")
+            });
+            let answers: Vec<_> = answers.collect();
+            done.store(true, Relaxed);
+            for answer in answers {
+                assert_answer(&answer, 200, "");
+            }
+        });
     }
 }
 

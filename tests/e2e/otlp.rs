@@ -10,18 +10,24 @@ use std::time::{Duration, Instant};
 use crate::program::PATIENCE;
 
 /// A span and the service that it comes from.
+#[derive(Clone)]
 pub(crate) struct Span {
     pub(crate) service: String,
     pub(crate) trace: Vec<u8>,
     pub(crate) id: Vec<u8>,
     pub(crate) parent: Vec<u8>,
     pub(crate) name: String,
+    /// What its error status says, where it has one.
+    pub(crate) failure: Option<String>,
 }
 
 impl fmt::Debug for Span {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, trace, id, parent, name } = self;
-        write!(formatter, "{service}: {name} {id:02x?} under {parent:02x?} in {trace:02x?}")
+        let Self { service, trace, id, parent, name, failure } = self;
+        write!(
+            formatter,
+            "{service}: {name} {id:02x?} under {parent:02x?} in {trace:02x?} {failure:?}"
+        )
     }
 }
 
@@ -134,6 +140,7 @@ fn spans(body: &[u8]) -> Option<Vec<Span>> {
                     id: field(&fields, 2)?.to_vec(),
                     parent: field(&fields, 4).unwrap_or_default().to_vec(),
                     name: text(field(&fields, 5)?)?,
+                    failure: field(&fields, 15).and_then(failure),
                 });
             }
         }
@@ -150,6 +157,11 @@ fn service(resource_spans: &[(u64, &[u8])]) -> Option<String> {
         }
     }
     None
+}
+
+/// The message of a span's status; only errors have one.
+fn failure(status: &[u8]) -> Option<String> {
+    text(field(&fields(status)?, 2)?)
 }
 
 fn text(bytes: &[u8]) -> Option<String> {

@@ -73,6 +73,50 @@ fn a_request_is_one_trace_from_the_front_to_every_stage() {
     }
 }
 
+/// Whether all of these spans of [`TRACE`] have come and failed, each with `part` in its message.
+fn have_failed(spans: &[Span], names: &[&str], part: &str) -> bool {
+    let has_failed = |name: &&str| {
+        let mut named = spans.iter().filter(|span| span.trace == TRACE && span.name == **name);
+        let says_so = |span: &Span| span.failure.as_ref().is_some_and(|text| text.contains(part));
+        named.next().is_some_and(says_so)
+    };
+    names.iter().all(has_failed)
+}
+
+#[test]
+fn spans_say_which_step_failed_and_that_the_time_was_over() {
+    const IN_TIME: &str = "must be";
+    const TOO_LATE: &str = "deadline exceeded";
+    for layout in Layout::ALL {
+        let mut collector = Collector::start();
+        let system = System::launch(layout, &shipped(), &collector.variables());
+        system.wait_until_ready();
+        let body = r#"{"text_input":"a","max_tokens":4,"temperature":-1}"#;
+        let headers = [("traceparent", TRACEPARENT)];
+        assert_eq!(system.post_with("/generate", body, &headers).status, 400);
+        let mut names = vec!["infer generate", "step ferris", "compute"];
+        if layout == Layout::Services {
+            names.push("infer ferris");
+        }
+        // Of the three steps' computations one has failed.
+        let computed = |span: &Span| span.name != "compute" || span.failure.is_some();
+        collector.spans_when(|spans| {
+            let some: Vec<_> = spans.iter().filter(|span| computed(span)).cloned().collect();
+            have_failed(&some, &names, IN_TIME)
+        });
+
+        let mut collector = Collector::start();
+        let slow = Repository::new().with_delay("slow", 5000).with_chain("chain", &["slow"]);
+        let system = System::launch(layout, slow.path(), &collector.variables());
+        system.wait_until_ready();
+        let headers = [("traceparent", TRACEPARENT), ("consort-timeout-ms", "200")];
+        assert_eq!(system.post_with("/v2/models/chain/infer", INFER, &headers).status, 504);
+        let names = ["infer chain", "step slow", "infer slow"];
+        let names = if layout == Layout::Services { &names[..] } else { &names[..2] };
+        collector.spans_when(|spans| have_failed(spans, names, TOO_LATE));
+    }
+}
+
 #[test]
 fn a_collector_that_is_not_there_holds_up_nobody() {
     let repository = Repository::new().with_identity("quick");

@@ -7,7 +7,7 @@ use consort_protocol::{
     ModelRepositoryParameter, RepositoryModelLoadRequest, RepositoryModelUnloadRequest,
 };
 use consort_repository::{Action, Change, Override, failed_to_poll};
-use consort_stage::{Context, Error, Result};
+use consort_stage::{Code, Context, Error, Result};
 use futures::future::join_all;
 use tokio::sync::oneshot;
 
@@ -24,15 +24,20 @@ impl Shared {
         let _turn = self.turns.of(&change.model).await;
         let replicas = self.that_know(&change).await?;
         let outcomes = join_all(replicas.iter().map(|replica| ask_for(replica, &change))).await;
-        let (mut done, mut failures) = (Vec::new(), Vec::new());
+        let (mut done, mut answered, mut failures) = (Vec::new(), Vec::new(), Vec::new());
         for (replica, outcome) in replicas.into_iter().zip(outcomes) {
+            // One that is not there cannot be asked either.
+            if !matches!(&outcome, Err(error) if error.code() == Code::Unavailable) {
+                answered.push(replica.clone());
+            }
             match outcome {
                 Ok(()) => done.push(replica),
                 Err(error) => failures.push(error),
             }
         }
-        // First, lest those that have done it look as if they had not.
-        join_all(done.iter().map(|replica| look_again(replica, &change.model))).await;
+        // First, lest those that have done it look as if they had not. Those that could not say why
+        // in their index.
+        join_all(answered.iter().map(|replica| look_again(replica, &change.model))).await;
         if !done.is_empty() {
             self.wanted.remember(&change, &done);
         }

@@ -131,7 +131,8 @@ impl Leaves for Fleet {
 impl Models for Fleet {
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>> {
         let snapshot = self.shared.snapshot.load();
-        snapshot.get(name, version).map(|ready| ready.served.clone())
+        let ready = snapshot.get(name, version)?;
+        Ok(if version.is_some() { ready.served.clone() } else { ready.newest.clone() })
     }
 
     fn index(&self) -> Vec<IndexEntry> {

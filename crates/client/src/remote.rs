@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_stream::stream;
 use consort_protocol::infer_parameter::ParameterChoice;
 use consort_protocol::{InferParameter, ModelInferRequest};
 use consort_stage::{
-    Code, CorrelationId, Error, Request, Responses, Result, Signature, Stage, one,
+    Code, CorrelationId, Error, Request, Response, Responses, Result, Signature, Stage, one,
 };
 
 use crate::affinity::weight;
@@ -99,6 +99,16 @@ impl Remote {
         least.or(tried).cloned()
     }
 
+    /// The replica that a request goes to first; one of a sequence, `id`, to the one that has it.
+    fn first(&self, id: Option<&CorrelationId>) -> Option<Arc<Replica>> {
+        id.map_or_else(|| self.pick(None), |id| self.pick_for(id))
+    }
+
+    /// Whether a request for one of the two can be sent to the other.
+    fn is_called_like(&self, other: &Self) -> bool {
+        self.signature == other.signature && self.has_sequences == other.has_sequences
+    }
+
     /// The replica that has the sequence.
     fn pick_for(&self, id: &CorrelationId) -> Option<Arc<Replica>> {
         let replicas = self.replicas.load();
@@ -119,30 +129,42 @@ impl Remote {
     async fn send<T>(
         &self,
         request: Request,
-        id: Option<&CorrelationId>,
+        Wish { id, first, is_newest }: Wish<'_>,
         call: impl AsyncFn(&Arc<Replica>, &Outgoing) -> Result<T>,
     ) -> Result<T> {
         if request.context.is_expired() {
             return Err(Error::deadline_exceeded());
         }
-        let first = id.map_or_else(|| self.pick(None), |id| self.pick_for(id));
-        let first = first.ok_or_else(|| self.nobody())?;
-        let outgoing = self.outgoing(request);
-        match call(&first, &outgoing).await {
-            Err(error) if error.code() == Code::Unavailable && outgoing.is_unsent() => {
-                first.suspected.notify_one();
-                // No other replica knows the sequence.
-                let other = self.pick(Some(&first)).filter(|_| id.is_none());
-                call(&other.ok_or(error)?, &outgoing).await
+        let mut replica = first;
+        let version = self.is_versioned.then_some(self.version);
+        let again = version.filter(|_| is_newest).map(|_| request.clone());
+        let outgoing = self.outgoing(version, request);
+        let mut answered = call(&replica, &outgoing).await;
+        if matches!(&answered, Err(error) if error.code() == Code::Unavailable)
+            && outgoing.is_unsent()
+        {
+            replica.suspected.notify_one();
+            // No other replica knows the sequence.
+            if let Some(other) = self.pick(Some(&replica)).filter(|_| id.is_none()) {
+                replica = other;
+                answered = call(&replica, &outgoing).await;
             }
-            answered => answered,
+        }
+        match (answered, again) {
+            // It has let the version go since it was last asked what it has. The caller named
+            // none, so the replica chooses among what it has now.
+            (Err(error), Some(again)) if error.code() == Code::NotFound => {
+                replica.suspected.notify_one();
+                call(&replica, &self.outgoing(None, again)).await
+            }
+            (answered, _) => answered,
         }
     }
 
-    fn outgoing(&self, mut request: Request) -> Outgoing {
+    /// The request as it is sent, to this version or to the newest one that its replica has.
+    fn outgoing(&self, version: Option<u64>, mut request: Request) -> Outgoing {
         let context = std::mem::take(&mut request.context);
         let model = self.model.as_ref();
-        let version = self.is_versioned.then_some(self.version);
         let mut message = ModelInferRequest::of(model, version, request);
         if self.signature.is_decoupled {
             let wanted =
@@ -164,8 +186,70 @@ impl Remote {
     }
 }
 
+/// Where a request is to go.
+struct Wish<'a> {
+    /// The sequence that it belongs to.
+    id: Option<&'a CorrelationId>,
+    /// The replica that was chosen for it.
+    first: Arc<Replica>,
+    /// Whether it named no version.
+    is_newest: bool,
+}
+
+/// The newest version of a model that is ready, which changes under those who hold on to this.
+pub(crate) type Newest = Arc<ArcSwapOption<Remote>>;
+
 /// A [`Remote`] as a stage.
-pub(crate) struct RemoteStage(pub(crate) Arc<Remote>);
+pub(crate) struct RemoteStage {
+    remote: Arc<Remote>,
+    /// For requests that name no version, where to look once this one has gone.
+    newest: Option<Newest>,
+}
+
+impl RemoteStage {
+    /// What answers requests that name the version.
+    pub(crate) fn of_version(remote: Arc<Remote>) -> Self {
+        Self { remote, newest: None }
+    }
+
+    /// What answers requests that name none, while this version is the newest.
+    pub(crate) fn newest(remote: Arc<Remote>, newest: Newest) -> Self {
+        Self { remote, newest: Some(newest) }
+    }
+}
+
+/// The replica that a request goes to. Where no replica has the version any more and the caller
+/// named none, it goes to what is the newest now, which `remote` then is.
+fn choose(
+    remote: &mut Arc<Remote>,
+    newest: Option<&ArcSwapOption<Remote>>,
+    id: Option<&CorrelationId>,
+) -> Result<Arc<Replica>> {
+    if let Some(first) = remote.first(id) {
+        return Ok(first);
+    }
+    let newest = newest.and_then(ArcSwapOption::load_full);
+    if let Some(newest) = newest.filter(|newest| newest.is_called_like(remote))
+        && let Some(first) = newest.first(id)
+    {
+        *remote = newest;
+        return Ok(first);
+    }
+    Err(remote.nobody())
+}
+
+/// Calls a decoupled model and waits for its first response, as only then it is known whether the
+/// replica has the version.
+async fn open(
+    replica: &Arc<Replica>,
+    outgoing: &Outgoing,
+) -> Result<(Option<Result<Response>>, Call)> {
+    let mut call = Call::open(replica, outgoing).await?;
+    match call.next().await {
+        Some(Err(error)) => Err(error),
+        first => Ok((first, call)),
+    }
+}
 
 impl Stage for RemoteStage {
     fn call(&self, request: Request) -> Responses {
@@ -180,15 +264,17 @@ impl Stage for RemoteStage {
 
 impl RemoteStage {
     fn responses(&self, request: Request) -> Responses {
-        let remote = Arc::clone(&self.0);
+        let (mut remote, newest) = (self.remote.clone(), self.newest.clone());
         if !remote.signature.is_decoupled {
             return one(async move {
                 let turn = remote.turn(&request).await?;
                 let id = turn.as_ref().map(|(id, _)| id);
+                let first = choose(&mut remote, newest.as_deref(), id)?;
+                let wish = Wish { id, first, is_newest: newest.is_some() };
                 let ask = async |replica: &Arc<Replica>, outgoing: &Outgoing| {
                     ask(replica, outgoing).await
                 };
-                remote.send(request, id, ask).await
+                remote.send(request, wish, ask).await
             });
         }
         Box::pin(stream! {
@@ -199,9 +285,18 @@ impl RemoteStage {
                     return;
                 }
             };
-            match remote.send(request, turn.as_ref().map(|(id, _)| id), Call::open).await {
-                Ok(mut call) => while let Some(response) = call.next().await {
+            let id = turn.as_ref().map(|(id, _)| id);
+            let sent = match choose(&mut remote, newest.as_deref(), id) {
+                Ok(first) => {
+                    let wish = Wish { id, first, is_newest: newest.is_some() };
+                    remote.send(request, wish, open).await
+                }
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok((mut next, mut call)) => while let Some(response) = next {
                     yield response;
+                    next = call.next().await;
                 },
                 Err(error) => yield Err(error),
             }

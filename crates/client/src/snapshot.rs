@@ -32,7 +32,10 @@ pub(crate) struct Row {
 /// A version that is ready: what callers are given and where it comes from.
 #[derive(Clone)]
 pub(crate) struct Ready {
+    /// For callers that name the version.
     pub(crate) served: Arc<Served>,
+    /// For those that take the newest, whichever that is once the request arrives.
+    pub(crate) newest: Arc<Served>,
     pub(crate) remote: Arc<Remote>,
 }
 

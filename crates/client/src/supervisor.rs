@@ -244,12 +244,17 @@ fn log_models(last: &Snapshot, next: &Snapshot) {
         if known.any(|known| known.entry == *entry) {
             continue;
         }
-        let (model, version) = (&*entry.name, entry.version.unwrap_or_default());
+        let (model, version) = (&*entry.name, entry.version);
         let (state, reason) = (entry.state.name(), &*entry.reason);
         if reason.is_empty() || [UNLOADED, UNLOADING].contains(&reason) {
             debug!(model, version, state, "model is as it should be, or on its way there");
         } else {
-            warn!(model, version, state, "{reason}");
+            let rows = next.models.get(&entry.name).into_iter().flatten();
+            let mut before = rows.map(|row| &row.entry).take_while(|other| *other != entry);
+            // What concerns all versions of a model is said once.
+            if before.all(|other| other.reason != entry.reason) {
+                warn!(model, version, state, "{reason}");
+            }
         }
     }
 }

@@ -32,37 +32,50 @@ pub(crate) fn complete(config: &mut ModelConfig, file: &Signature, report: &mut 
         is_batching: config.max_batch_size > 0,
     };
     fit::inputs(&file, &mut config.input, report);
-    fit::outputs(&file, &mut config.output, report);
+    fit::outputs(&file, config, report);
     // What a request may leave out is served when the configuration asks for it.
-    let of_sequences = names_of_sequences(config);
+    let made = names_made(config);
     let is_new = |spec: &&TensorSpec| {
         !spec.is_optional
             && config.input.iter().all(|input| *input.name != *spec.name)
-            && !of_sequences.contains(&*spec.name)
+            && !made.contains(&*spec.name)
     };
     let inputs: Vec<_> = file.signature.inputs.iter().filter(is_new).collect();
     config.input.extend(inputs.into_iter().map(|spec| file.input(spec)));
     // Outputs that the configuration does not name are outputs that nobody wants.
     if config.output.is_empty() {
         let outputs = file.signature.outputs.iter();
-        let outputs = outputs.filter(|spec| !of_sequences.contains(&*spec.name));
+        let outputs = outputs.filter(|spec| !made.contains(&*spec.name));
         config.output = outputs.map(|spec| file.output(spec)).collect();
     }
 }
 
-/// The tensors that the sequence batcher gives and takes, which callers do not see.
-fn names_of_sequences(config: &ModelConfig) -> BTreeSet<String> {
+/// The tensors that the server itself gives and takes, which callers do not see: those made for a
+/// batch, and those of the sequence batcher.
+fn names_made(config: &ModelConfig) -> BTreeSet<String> {
+    let of_batches = config.batch_input.iter().flat_map(|made| &made.target_name).cloned();
     let Some(SchedulingChoice::SequenceBatching(batching)) = &config.scheduling_choice else {
-        return BTreeSet::new();
+        return of_batches.collect();
     };
     let controls = batching.control_input.iter().map(|control| &control.name);
     let states = batching.state.iter().flat_map(|state| [&state.input_name, &state.output_name]);
-    controls.chain(states).cloned().collect()
+    of_batches.chain(controls.chain(states).cloned()).collect()
+}
+
+/// The names of the tensors whose rows the server joins and cuts apart itself, so that the model has
+/// them in shapes of its own.
+fn names_ragged(config: &ModelConfig) -> BTreeSet<&str> {
+    let inputs = config.input.iter().filter(|input| input.allow_ragged_batch);
+    let made = config.batch_input.iter().flat_map(|made| &made.target_name);
+    let cut = config.batch_output.iter().flat_map(|cut| &cut.target_name);
+    inputs.map(|input| &input.name).chain(made).chain(cut).map(String::as_str).collect()
 }
 
 /// Notes the tensors that keep the model from batching, which the configuration wants it to.
 fn check_batching(config: &ModelConfig, file: &Signature, report: &mut Report) {
-    for spec in tensors(file).filter(|spec| !can_batch(file, spec)) {
+    let ragged = names_ragged(config);
+    let is_whole = |spec: &&TensorSpec| !ragged.contains(&*spec.name) && !can_batch(file, spec);
+    for spec in required(file).filter(is_whole) {
         report.wrong(
             "max_batch_size",
             format!(
@@ -79,7 +92,10 @@ fn check_batching(config: &ModelConfig, file: &Signature, report: &mut Report) {
 
 /// Chooses a batch size where the file allows one and the configuration leaves it open.
 fn choose_batching(config: &mut ModelConfig, file: &Signature) {
-    if !tensors(file).all(|spec| can_batch(file, spec)) || states_whole_shape(config, file) {
+    if file.outputs.is_empty()
+        || !required(file).all(|spec| can_batch(file, spec))
+        || states_whole_shape(config, file)
+    {
         return;
     }
     config.max_batch_size = if file.is_batching() {
@@ -95,6 +111,11 @@ fn choose_batching(config: &mut ModelConfig, file: &Signature) {
 
 fn tensors(file: &Signature) -> impl Iterator<Item = &TensorSpec> {
     file.inputs.iter().chain(&file.outputs)
+}
+
+/// Those that every request has: a constant that it may replace is the same for a whole batch.
+fn required(file: &Signature) -> impl Iterator<Item = &TensorSpec> {
+    tensors(file).filter(|spec| !spec.is_optional)
 }
 
 fn can_batch(file: &Signature, spec: &TensorSpec) -> bool {

@@ -38,7 +38,8 @@ pub(crate) fn model(config: ModelConfig, source: Arc<Source>) -> Model {
         caches_responses: config.response_cache.as_ref().is_some_and(|cache| cache.enable),
         settings: Settings::new(
             parameters.map(|(key, value)| (key.clone(), value.string_value.clone())),
-        ),
+        )
+        .read_from(&source),
         signature,
         wire: Arc::new(config),
         source,

@@ -10,7 +10,7 @@ use consort_stage::{DataType, Error, Result, Signature, TensorSpec};
 
 use crate::problem::{Place, Problem};
 use crate::scheduling::{RaggedBatching, RateLimiter, Scheduling, Warmup};
-use crate::source::Source;
+use crate::source::{Source, entry};
 
 /// A checked model configuration.
 #[derive(Clone, Debug)]
@@ -179,18 +179,36 @@ pub const WIDE_INSTANCE: &str = "wide_instance";
 const OF_ANY_MODEL: [&str; 5] = [OPTIONAL, BATCHING, MAX_BATCH_TOKENS, PADDING_MASK, WIDE_INSTANCE];
 
 /// The `parameters` of a model: strings by key, read as what the backend wants them to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings(BTreeMap<String, String>);
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    entries: BTreeMap<String, String>,
+    /// Where they were read, to put a mistake to its place.
+    source: Option<Arc<Source>>,
+}
 
 impl Settings {
     /// Settings with these entries.
     pub fn new(entries: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self(entries.into_iter().collect())
+        Self { entries: entries.into_iter().collect(), source: None }
+    }
+
+    /// The same settings, which were read from `source`.
+    #[must_use]
+    pub(crate) fn read_from(self, source: &Arc<Source>) -> Self {
+        Self { source: Some(source.clone()), ..self }
+    }
+
+    /// The error that the entry under `key` is wrong, with its place in the file.
+    pub fn wrong(&self, key: &str, message: impl Into<String>) -> Error {
+        let message = message.into();
+        let problem = self.source.as_ref().filter(|source| !source.file().is_empty());
+        let problem = problem.map(|source| source.problem(&entry("parameters", key), &*message));
+        Error::invalid(problem.map_or(message, |problem| problem.to_string()))
     }
 
     /// The text under `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        self.entries.get(key).map(String::as_str)
     }
 
     /// The value under `key` read as `T`, or `default` when it is absent.
@@ -199,8 +217,8 @@ impl Settings {
             return Ok(default);
         };
         text.trim().parse().map_err(|_| {
-            let wanted = std::any::type_name::<T>().rsplit("::").next().unwrap_or("value");
-            Error::invalid(format!("parameter `{key}` must be a {wanted}, not `{text}`"))
+            let wanted = in_words(std::any::type_name::<T>());
+            self.wrong(key, format!("parameter `{key}` must be {wanted}, not `{text}`"))
         })
     }
 
@@ -212,9 +230,10 @@ impl Settings {
         match text.trim().to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Ok(true),
             "false" | "0" | "no" | "off" => Ok(false),
-            _ => Err(Error::invalid(format!(
-                "parameter `{key}` must be `true` or `false`, not `{text}`"
-            ))),
+            _ => {
+                let message = format!("parameter `{key}` must be `true` or `false`, not `{text}`");
+                Err(self.wrong(key, message))
+            }
         }
     }
 
@@ -223,12 +242,57 @@ impl Settings {
     /// Backends whose parameters Triton's users set freely do not call this.
     pub fn only(&self, known: &[&str]) -> Result<()> {
         let is_known = |key: &&String| [&OF_ANY_MODEL[..], known].concat().contains(&key.as_str());
-        match self.0.keys().find(|key| !is_known(key)) {
+        match self.entries.keys().find(|key| !is_known(key)) {
             None => Ok(()),
-            Some(key) => Err(Error::invalid(format!(
-                "unknown parameter `{key}`; known here: {}",
-                known.join(", ")
-            ))),
+            Some(key) => {
+                let known = known.join(", ");
+                Err(self.wrong(key, format!("unknown parameter `{key}`; known here: {known}")))
+            }
+        }
+    }
+}
+
+/// What a person calls the values of a type, given its name.
+fn in_words(type_name: &str) -> &'static str {
+    let number = type_name.rsplit("::").next().unwrap_or_default().trim_end_matches('>');
+    match number {
+        _ if type_name.contains("NonZero") => "a whole number above 0",
+        "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number that is not negative",
+        "isize" | "i64" | "i32" | "i16" | "i8" => "a whole number",
+        "f64" | "f32" => "a number",
+        "bool" => "`true` or `false`",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::Draft;
+
+    #[test]
+    fn a_parameter_that_is_wrong_is_said_so_in_words_and_at_its_place() {
+        let text = "backend: \"identity\"\nparameters {\n  key: \"size\" value { string_value: \"1GB\" }\n}";
+        let draft = Draft::parse("m", "config.pbtxt", text).unwrap();
+        let settings = Settings::new([("size".to_owned(), "1GB".to_owned())])
+            .read_from(&Arc::new(draft.report.source));
+        let message = |error: Error| error.message().to_owned();
+        let said = message(settings.parse_or::<usize>("size", 1).unwrap_err());
+        let place = said.strip_suffix(
+            ": parameter `size` must be a whole number that is not negative, not `1GB`",
+        );
+        assert!(place.is_some_and(|place| place.starts_with("m/config.pbtxt:")), "{said}");
+        for (said, wanted) in [
+            (settings.parse_or("size", NonZeroUsize::MIN).map(drop), "a whole number above 0"),
+            (settings.parse_or("size", 0_i64).map(drop), "a whole number, not"),
+            (settings.parse_or("size", 0_f64).map(drop), "a number, not"),
+            (settings.switch_or("size", true).map(drop), "`true` or `false`"),
+            (settings.only(&["other"]), "unknown parameter `size`"),
+        ] {
+            let said = message(said.unwrap_err());
+            assert!(said.contains(wanted) && said.starts_with("m/config.pbtxt:"), "{said}");
         }
     }
 }

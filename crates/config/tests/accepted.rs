@@ -312,6 +312,68 @@ fn what_the_configuration_says_is_kept() {
 }
 
 #[test]
+fn a_ragged_model_is_compared_in_the_shapes_that_it_is_given() {
+    let file = Signature {
+        inputs: vec![
+            TensorSpec::new("VALUES", DataType::Fp32, &[-1]),
+            TensorSpec::new("BOUNDS", DataType::Int32, &[-1]),
+        ],
+        outputs: vec![
+            TensorSpec::new("DOUBLED", DataType::Fp32, &[-1]),
+            TensorSpec::new("SUM", DataType::Fp32, &[-1, 1]),
+        ],
+        ..Signature::default()
+    };
+    let ragged = "backend: 'onnxruntime' max_batch_size: 8
+        input { name: 'VALUES' data_type: TYPE_FP32 dims: -1 allow_ragged_batch: true }
+        output { name: 'DOUBLED' data_type: TYPE_FP32 dims: -1 }
+        output { name: 'SUM' data_type: TYPE_FP32 dims: 1 }
+        batch_input { kind: BATCH_ACCUMULATED_ELEMENT_COUNT target_name: 'BOUNDS'
+          data_type: TYPE_INT32 source_input: 'VALUES' }
+        batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: 'DOUBLED'
+          source_input: 'VALUES' }";
+    let model = completed(ragged, &file);
+    let names: Vec<_> = model.signature.inputs.iter().map(|spec| &*spec.name).collect();
+    assert_eq!(names, ["VALUES"], "what is made is none of a caller's inputs");
+    let joined = Signature {
+        inputs: vec![TensorSpec::new("VALUES", DataType::Fp32, &[-1, -1]), file.inputs[1].clone()],
+        ..file
+    };
+    let mut draft = Draft::parse("m", "config.pbtxt", ragged).unwrap();
+    draft.complete(&joined);
+    let problems = draft.check().unwrap_err().to_string();
+    let expected = "the model expects shape [-1,-1], but the configuration says [-1], the rows of";
+    assert!(problems.contains(expected), "{problems}");
+}
+
+#[test]
+fn a_constant_that_requests_may_replace_is_an_input_where_it_is_named() {
+    let constant = TensorSpec { is_optional: true, ..TensorSpec::new("W", DataType::Fp32, &[4]) };
+    let file = Signature {
+        inputs: vec![TensorSpec::new("X", DataType::Fp32, &[-1, 4]), constant],
+        outputs: vec![TensorSpec::new("Y", DataType::Fp32, &[-1, 4])],
+        ..Signature::default()
+    };
+    let names = |model: &Model| {
+        let inputs = model.signature.inputs.iter();
+        inputs.map(|spec| (spec.name.to_string(), spec.is_optional)).collect::<Vec<_>>()
+    };
+    let model = completed("backend: 'onnxruntime'", &file);
+    assert_eq!((model.signature.max_batch_size, names(&model)), (4, vec![("X".into(), false)]));
+    let named = |batch: u32| {
+        format!(
+            "backend: 'onnxruntime' max_batch_size: {batch} input {{ name: 'W' data_type: TYPE_FP32 dims: 4 optional: true }}"
+        )
+    };
+    let model = completed(&named(0), &file);
+    assert_eq!(names(&model), [("W".into(), true), ("X".into(), false)]);
+    let mut draft = Draft::parse("m", "config.pbtxt", &named(8)).unwrap();
+    draft.complete(&file);
+    let problems = draft.check().unwrap_err().to_string();
+    assert!(problems.contains("the model expects shape [4]"), "{problems}");
+}
+
+#[test]
 fn a_scalar_is_shown_as_one_element() {
     let file = Signature {
         inputs: vec![TensorSpec::new("x", DataType::Fp32, &[])],

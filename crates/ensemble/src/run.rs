@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use consort_stage::{Error, Request, Response, Result, Stage, collect_one};
-use consort_telemetry::step_span;
+use consort_telemetry::{WorkSpan, step_span};
 use futures::{FutureExt, Stream, StreamExt};
 
 use self::call::Call;
@@ -172,6 +172,7 @@ impl Run {
             let parent = context.span.as_ref();
             context.span = Some(step_span(parent, &plan.name, &step.to_string(), &planned.model));
         }
+        let span = WorkSpan::new(context.span.clone(), context.deadline);
         let outputs = planned.outputs.iter().filter(|output| self.store.is_wanted(output.tensor));
         let request = Request {
             id: self.request.id.clone(),
@@ -184,7 +185,7 @@ impl Run {
         if !planned.is_decoupled {
             responses = Box::pin(collect_one(responses).into_stream());
         }
-        let call = Call { step, iteration, answers: 0, is_last, responses };
+        let call = Call { step, iteration, answers: 0, is_last, responses, span };
         self.running.push(call);
     }
 
@@ -207,11 +208,15 @@ impl Run {
                 if self.plan.steps[call.step].is_decoupled {
                     self.go_on(call);
                 } else {
-                    self.finish(&call);
+                    self.finish(call);
                 }
             }
-            Some(Err(error)) => return Err(self.locate(call.step, error)),
-            None => self.finish(&call),
+            Some(Err(error)) => {
+                let error = self.locate(call.step, error);
+                call.span.failed(error.code().name(), error.message());
+                return Err(error);
+            }
+            None => self.finish(call),
         }
         self.advance();
         Ok(())
@@ -226,7 +231,8 @@ impl Run {
         }
     }
 
-    fn finish(&mut self, call: &Call) {
+    fn finish(&mut self, mut call: Call) {
+        call.span.done();
         self.store.end(&self.plan.steps[call.step].lineage, &call.iteration);
         if let Some(state) = &mut self.steps[call.step] {
             state.is_busy = false;

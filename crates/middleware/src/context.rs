@@ -28,5 +28,8 @@ pub fn context_in(extensions: &Extensions, span: Span) -> Context {
     if let Some(parent) = extensions.get::<Parent>() {
         parent.adopt(&span);
     }
+    if let Some(deadline) = extensions.get::<Deadline>() {
+        deadline.concerns(&span);
+    }
     Context { span: (!span.is_disabled()).then_some(span), ..context(extensions) }
 }

@@ -2,18 +2,20 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use consort_stage::Error;
+use consort_telemetry::WorkSpan;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
+use tracing::Span;
 
 use crate::{Edge, Refusable};
 
@@ -22,17 +24,28 @@ use crate::{Edge, Refusable};
 pub struct Deadline {
     at: std::time::Instant,
     is_the_services: Arc<AtomicBool>,
+    /// The span of the request, once it is open.
+    span: Arc<OnceLock<Span>>,
 }
 
 impl Deadline {
     /// A deadline that the layer watches until somebody takes it over.
     pub fn new(at: std::time::Instant) -> Self {
-        Self { at, is_the_services: Arc::default() }
+        Self { at, is_the_services: Arc::default(), span: Arc::default() }
     }
 
     /// When the time is over.
     pub fn at(&self) -> std::time::Instant {
         self.at
+    }
+
+    /// Notes that the work of this span ends at the deadline: the span says so when it is cut off
+    /// there.
+    pub(crate) fn concerns(&self, span: &Span) {
+        if !span.is_disabled() {
+            // A call that carries many requests is cut off once, and says so on the first.
+            drop(self.span.set(span.clone()));
+        }
     }
 
     /// Leaves the deadline to the service, which has its own way to say that the time is over.
@@ -50,11 +63,29 @@ struct Timer {
     // Boxed, so that the many requests without a deadline do not carry a timer's size.
     sleep: Pin<Box<Sleep>>,
     is_the_services: Arc<AtomicBool>,
+    span: Arc<OnceLock<Span>>,
+    /// Whether the response was there before.
+    is_settled: bool,
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if !self.is_settled && !self.is_the_services.load(Ordering::Acquire) {
+            // Says on the span that the work was cut off, if that was at the deadline.
+            let ends_at = self.sleep.deadline().into_std();
+            drop(WorkSpan::new(self.span.get().cloned(), Some(ends_at)));
+        }
+    }
 }
 
 impl Timer {
-    fn new(deadline: Instant, is_the_services: Arc<AtomicBool>) -> Self {
-        Self { sleep: Box::pin(sleep_until(deadline)), is_the_services }
+    fn new(ends_at: Instant, deadline: &Deadline) -> Self {
+        Self {
+            sleep: Box::pin(sleep_until(ends_at)),
+            is_the_services: deadline.is_the_services.clone(),
+            span: deadline.span.clone(),
+            is_settled: false,
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -122,11 +153,18 @@ where
         let ends_at = budget.and_then(|budget| Instant::now().checked_add(budget));
         let timer = ends_at.map(|ends_at| {
             let deadline = Deadline::new(ends_at.into_std());
-            let timer = Timer::new(ends_at, Arc::clone(&deadline.is_the_services));
+            let timer = Timer::new(ends_at, &deadline);
             request.extensions_mut().insert(deadline);
             timer
         });
         DeadlineFuture { inner: Some(self.inner.call(request)), timer, edge, refusal: None }
+    }
+}
+
+/// The response is there, and nothing is left to cut off.
+fn settle(timer: Option<Timer>) {
+    if let Some(mut timer) = timer {
+        timer.is_settled = true;
     }
 }
 
@@ -191,7 +229,11 @@ impl<B: Body> DeadlineBody<B> {
     fn new(body: B, timer: Option<Timer>, edge: Edge) -> Self {
         // A body whose size is known is all there; cutting it would only break the connection.
         let is_complete = body.size_hint().exact().is_some();
-        Self { body: Some(Refusable::Service(body)), timer: timer.filter(|_| !is_complete), edge }
+        let mut timer = timer;
+        if is_complete {
+            settle(timer.take());
+        }
+        Self { body: Some(Refusable::Service(body)), timer, edge }
     }
 
     fn refused(body: Refusable<B>, edge: Edge) -> Self {
@@ -212,9 +254,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for DeadlineBody<B> {
             return Poll::Ready(None);
         };
         // The body comes first: what is ready at the deadline is still in time.
-        let frame = Pin::new(body).poll_frame(context);
-        if frame.is_ready() {
-            return frame;
+        let frame = Pin::new(&mut *body).poll_frame(context);
+        if let Poll::Ready(frame) = frame {
+            // Whoever has the last frame may ask for no more.
+            let is_trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
+            if frame.is_none() || is_trailers || body.is_end_stream() {
+                settle(this.timer.take());
+            }
+            return Poll::Ready(frame);
         }
         match &mut this.timer {
             Some(timer) => ready!(timer.poll(context)),

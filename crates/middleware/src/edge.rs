@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use consort_stage::{Error, Result};
+use consort_stage::{Code, Error, Result};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::json;
@@ -78,11 +78,14 @@ fn refuse_http<B>(error: &Error) -> Response<Refusable<B>> {
 
 fn grpc_trailers(error: &Error) -> HeaderMap {
     let (status, _) = error.code().statuses();
-    let mut trailers = HeaderMap::with_capacity(3);
+    let mut trailers = HeaderMap::with_capacity(4);
     trailers.insert(&GRPC_STATUS, HeaderValue::from(status));
     let message = HeaderValue::from_str(&percent_encode(error.message()))
         .expect("a percent-encoded text is printable");
     trailers.insert(&GRPC_MESSAGE, message);
+    if let Some(code) = error.code().beside_status() {
+        trailers.insert(Code::METADATA, HeaderValue::from_static(code));
+    }
     trailers
 }
 
@@ -134,7 +137,6 @@ fn parse_digits(digits: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use consort_stage::Code;
     use http_body_util::{BodyExt, Empty};
 
     use super::*;
@@ -196,7 +198,11 @@ mod tests {
         assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
         assert_eq!(response.headers()["grpc-status"], "14");
         assert_eq!(response.headers()["grpc-message"], "50 %25 of%0A%CE%A9");
+        assert!(!response.headers().contains_key(Code::METADATA));
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert!(body.is_empty());
+        let full = Edge::Grpc.refuse::<Empty<Bytes>>(&Error::new(Code::Overloaded, "full"));
+        assert_eq!(full.headers()["grpc-status"], "14");
+        assert_eq!(full.headers()[Code::METADATA], "overloaded");
     }
 }

@@ -58,16 +58,14 @@ fn no_tensor(path: &Path, name: &str, dtype: &ValueType) -> Error {
     ))
 }
 
-/// The same with the batch dimension taken off, where every required tensor has one.
+/// The same with the batch dimension taken off, where every tensor has one: of a constant without
+/// one there is no row for each request, so what has such constants tells its shapes whole.
 fn batched(mut signature: Signature) -> Signature {
     let has_batch = |spec: &TensorSpec| spec.dims.first() == Some(&VARIABLE);
-    let mut required =
-        signature.inputs.iter().filter(|spec| !spec.is_optional).chain(&signature.outputs);
-    if signature.outputs.is_empty() || !required.all(has_batch) {
+    let mut tensors = signature.inputs.iter().chain(&signature.outputs);
+    if signature.outputs.is_empty() || !tensors.all(has_batch) {
         return signature;
     }
-    // A constant that a request may replace has no row for each request of a batch.
-    signature.inputs.retain(|spec| !spec.is_optional || has_batch(spec));
     for spec in signature.inputs.iter_mut().chain(&mut signature.outputs) {
         spec.dims.remove(0);
     }

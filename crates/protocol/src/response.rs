@@ -8,7 +8,8 @@ use crate::model_infer_response::InferOutputTensor;
 use crate::{InferParameter, ModelInferResponse, ModelStreamInferResponse, contents, parameters};
 
 impl ModelInferResponse {
-    /// Writes a response for the wire, its tensors raw and in their order.
+    /// Writes a response for the wire, its tensors raw and in their order. It is of `version`
+    /// unless it says itself which one gave it.
     pub fn of(
         model: impl Into<String>,
         version: u64,
@@ -28,7 +29,7 @@ impl ModelInferResponse {
         }
         Self {
             model_name: model.into(),
-            model_version: version.to_string(),
+            model_version: response.version.unwrap_or(version).to_string(),
             id: id.into(),
             parameters: parameters::write(response.parameters),
             outputs,
@@ -76,7 +77,7 @@ impl ModelInferResponse {
             let block = if is_raw { raw.next() } else { None };
             outputs.push(read_output(output, block, &self.model_name)?);
         }
-        Ok(Response { outputs, parameters, is_last })
+        Ok(Response { outputs, parameters, is_last, version: self.model_version.parse().ok() })
     }
 }
 
@@ -139,7 +140,7 @@ mod tests {
                 Tensor::from_vec("a", &[1, 2], vec![1_i64, 2]),
             ],
             parameters: [("sequence_start".to_owned(), Parameter::Bool(true))].into(),
-            is_last: false,
+            ..Response::default()
         }
     }
 

@@ -15,6 +15,9 @@ pub fn to_status(error: &Error) -> Status {
     if let Some(input) = error.input() {
         status.metadata_mut().insert_bin(INPUT, MetadataValue::from_bytes(input.as_bytes()));
     }
+    if let Some(code) = error.code().beside_status() {
+        status.metadata_mut().insert(Code::METADATA, MetadataValue::from_static(code));
+    }
     status
 }
 
@@ -22,7 +25,9 @@ pub fn to_status(error: &Error) -> Status {
 pub fn from_status(status: &Status) -> Error {
     let bytes = status.metadata().get_bin(INPUT).and_then(|value| value.to_bytes().ok());
     let input = bytes.and_then(|bytes| String::from_utf8(bytes.into()).ok());
-    Error::new(Code::from_grpc(status.code().into()), status.message()).of_input(input)
+    let beside = status.metadata().get(Code::METADATA).and_then(|value| value.to_str().ok());
+    let code = Code::from_grpc_with(status.code().into(), beside);
+    Error::new(code, status.message()).of_input(input)
 }
 
 #[cfg(test)]
@@ -35,7 +40,7 @@ mod tests {
             let status = to_status(&Error::new(code, "what failed"));
             assert_eq!(i32::from(status.code()), code.statuses().0);
             let back = from_status(&status);
-            assert_eq!(back.code().statuses().0, code.statuses().0);
+            assert_eq!(back.code(), code);
             assert_eq!(back.message(), "what failed");
             assert_eq!(back.input(), None);
         }

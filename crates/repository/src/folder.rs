@@ -6,6 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use consort_config::VersionPolicy;
 use consort_stage::{Error, Result};
 
+/// What a model's folder may hold beside its versions: data of warm-up requests, states that
+/// sequences begin with, adapters, and Triton's configurations to choose from.
+const FOLDERS_OF_MODELS: [&str; 4] = ["warmup", "initial_state", "adapters", "configs"];
+
 /// A model's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFolder {
@@ -70,6 +74,37 @@ pub fn served_versions(policy: &VersionPolicy, present: &[u64]) -> Vec<u64> {
     }
 }
 
+/// What Triton warns of: folders that look as if they were meant to be versions, and versions that
+/// `policy` names and that are not there.
+pub fn oddities(folder: &ModelFolder, policy: &VersionPolicy) -> Vec<String> {
+    let mut names: Vec<String> =
+        subfolders(&folder.path).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    let is_odd = |name: &&String| {
+        version_number(name).is_none()
+            && !name.starts_with('.')
+            && !FOLDERS_OF_MODELS.contains(&name.as_str())
+    };
+    let ignored = names.iter().filter(is_odd).map(|name| {
+        let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+        let why = if is_number {
+            "a version is a whole number above 0 without leading zeros"
+        } else {
+            "its name is no whole number"
+        };
+        format!("folder '{name}' is no version and is passed over: {why}")
+    });
+    let present = versions_in(&folder.path);
+    let wanted = match policy {
+        VersionPolicy::Specific(wanted) => wanted.as_slice(),
+        VersionPolicy::All | VersionPolicy::Latest(_) => &[],
+    };
+    let missing = wanted.iter().filter(|version| !present.contains(version)).map(|version| {
+        format!("version {version} is specified in `version_policy`, but there is no such folder")
+    });
+    ignored.chain(missing).collect()
+}
+
 /// The version that a folder of this name holds.
 pub(crate) fn version_number(name: &str) -> Option<u64> {
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit()) && !name.starts_with('0');
@@ -123,6 +158,21 @@ mod tests {
         {
             assert!(model_in(&repository, name).is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn folders_that_are_no_version_and_versions_that_are_not_there_are_told_of() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["1", "04", "abc", ".git", "warmup", "initial_state"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        let folder = ModelFolder { name: "m".into(), path: root.path().into() };
+        let told = oddities(&folder, &VersionPolicy::Specific(vec![1, 7]));
+        let [leading, word, missing] = &told[..] else { panic!("{told:?}") };
+        assert!(leading.contains("'04'") && leading.contains("leading zeros"), "{leading}");
+        assert!(word.contains("'abc'") && word.contains("no whole number"), "{word}");
+        assert!(missing.starts_with("version 7 is specified"), "{missing}");
+        assert_eq!(oddities(&folder, &VersionPolicy::All).len(), 2);
     }
 
     #[test]

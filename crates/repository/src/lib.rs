@@ -35,7 +35,7 @@ pub use control::{
     load_failed, not_explicit,
 };
 pub use failure::{Labels, log_failure};
-pub use folder::{ModelFolder, models_in, served_versions, versions_in};
+pub use folder::{ModelFolder, models_in, oddities, served_versions, versions_in};
 pub use identity::IDENTITY;
 pub use kind::{ADAPTERS, Backend, EXCLUDE_PROMPT, Instance, Kind, ModelFile, Told, VersionFiles};
 pub use load::Loader;
@@ -43,6 +43,7 @@ pub use local::{Foreign, LOAD_THREADS, Local, LocalOptions};
 pub use models::{IndexEntry, Leaves, Models, Served, State};
 pub use response_cache::ResponseCache;
 pub use snapshot::{Entry, Snapshot};
-pub use stated::{Stated, is_ensemble};
+pub use stated::{Stated, duplicate, is_ensemble};
 pub use turns::{Turn, Turns};
+pub use warmup::check_warm_up;
 pub use watching::{Changes, Rounds, Watching};

@@ -23,6 +23,7 @@ use crate::kind::{Kind, ModelFile, VersionFiles};
 use crate::models::Served;
 use crate::response_cache::ResponseCache;
 use crate::statistics;
+use crate::warmup::warn_of_skipped;
 use start::start;
 
 /// What loading needs beside the folder.
@@ -100,6 +101,25 @@ impl Loader {
         Ok(Blueprint { loader: self, kind, folder: &folder.path, model })
     }
 
+    /// Loads versions of a model as serving them would, warm-up included, lets go of them and gives
+    /// what keeps each of them from being served.
+    ///
+    /// Errors when what is said of the model is no good for any of them.
+    pub fn try_out(
+        &self,
+        folder: &ModelFolder,
+        model: Model,
+        versions: &[u64],
+    ) -> Result<Vec<(u64, Error)>> {
+        let Some(kind) = self.kind(&model.backend) else { return Ok(Vec::new()) };
+        let blueprint = Blueprint { loader: self, kind, folder: &folder.path, model };
+        let loaded = blueprint.load(versions, &BTreeMap::new())?;
+        let failed = |(version, loaded): (u64, Result<Version>)| Some((version, loaded.err()?));
+        let failures = loaded.into_iter().filter_map(failed).collect();
+        self.threads.join();
+        Ok(failures)
+    }
+
     /// The version as it was served, with what its instances lack or have too many.
     fn keep(&self, source: Source<'_>, kept: &Kept) -> Result<Loaded> {
         let regroup = if kept.is_regrouped {
@@ -125,6 +145,7 @@ impl Loader {
             meter: meter.clone(),
             is_batching: model.signature.is_batching(),
         };
+        warn_of_skipped(model);
         let mut instances = Instances::load(source)?;
         let life = Life::default();
         let (stage, pool) = start(source, &life, &mut instances, counting)?;

@@ -91,9 +91,18 @@ impl Entry {
         Self { is_away, ..self }
     }
 
-    /// Whether it is unavailable only for that reason.
-    pub fn is_away(&self) -> bool {
-        self.is_away
+    /// In which state it is and why, when it is unavailable only for that reason.
+    pub fn away(&self) -> Option<(State, &str)> {
+        if !self.is_away {
+            return None;
+        }
+        match &self.status {
+            Status::Model(state, reason) => Some((*state, reason)),
+            Status::Versions(versions) => {
+                let error = versions.values().find_map(|served| served.as_ref().err());
+                Some((State::Unavailable, error.map_or("", Error::message)))
+            }
+        }
     }
 
     /// The reasons why the model or some of its versions are unavailable.
@@ -219,9 +228,8 @@ impl Snapshot {
         let unknown =
             |what: &str| Error::not_found(format!("Request for unknown model: '{name}' {what}"));
         let entry = self.models.get(name).ok_or_else(|| unknown("is not found"))?;
-        if entry.is_away {
-            let reason = entry.failures().into_iter().map(|(_, reason)| reason).next();
-            return Err(Error::unavailable(reason.unwrap_or_default()));
+        if let Some((_, reason)) = entry.away() {
+            return Err(Error::unavailable(reason));
         }
         let Some(version) = version else {
             return entry
@@ -245,15 +253,17 @@ impl Snapshot {
 
     /// The ready versions of a model, one of them, or everything that is ready (empty name).
     pub fn select(&self, name: &str, version: Option<u64>) -> Result<Vec<Arc<Served>>> {
-        if version.is_some() {
-            return Ok(vec![self.get(name, version)?]);
-        }
         let chosen = self.models.iter().filter(|(model, _)| name.is_empty() || &***model == name);
         let ready: Vec<_> = chosen.flat_map(|(_, entry)| entry.ready().cloned()).collect();
         if ready.is_empty() && !name.is_empty() {
             return Err(Error::invalid(format!("requested model '{name}' is not available")));
         }
-        Ok(ready)
+        let Some(version) = version.filter(|_| !name.is_empty()) else { return Ok(ready) };
+        let one = ready.into_iter().find(|served| served.version == version);
+        one.map(|served| vec![served]).ok_or_else(|| {
+            let text = format!("requested model version is not available for model '{name}'");
+            Error::invalid(text)
+        })
     }
 
     /// A row for every version, or for the model where no version has a state.
@@ -277,4 +287,37 @@ fn is_unloading(error: &Error) -> bool {
 fn why(entry: &Entry) -> String {
     let mut reasons = entry.failures().into_iter().map(|(_, reason)| reason);
     reasons.next().map_or_else(String::new, |reason| format!(" ({reason})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use consort_stage::Code;
+
+    use super::*;
+
+    fn snapshot(entry: Entry) -> Snapshot {
+        Snapshot::default().with("m".into(), entry)
+    }
+
+    #[test]
+    fn what_waits_for_another_model_says_for_which() {
+        let loading = Entry::of_model(State::Loading, "step 0 is being loaded").with_away(true);
+        assert_eq!(loading.away(), Some((State::Loading, "step 0 is being loaded")));
+        let error = snapshot(loading).get("m", None).err().unwrap();
+        assert_eq!(error.message(), "step 0 is being loaded");
+        assert_eq!(Entry::of_model(State::Unavailable, "broken").away(), None);
+    }
+
+    #[test]
+    fn statistics_of_what_is_not_ready_are_refused_in_tritons_words() {
+        let failed = (1, Err(Error::internal("broken")));
+        let snapshot = snapshot(Entry::of_versions([failed]));
+        for (name, version, text) in [
+            ("m", None, "requested model 'm' is not available"),
+            ("none", Some(1), "requested model 'none' is not available"),
+        ] {
+            let error = snapshot.select(name, version).err().unwrap();
+            assert_eq!((error.code(), error.message()), (Code::InvalidInput, text));
+        }
+    }
 }

@@ -23,18 +23,19 @@ impl StandIn {
         if given.files.is_empty() {
             return Ok(None);
         }
-        let failed = |cause: io::Error| {
-            let text = format!(
-                "cannot keep the files given for model '{model}'; is there room in the folder for \
-                 temporary files?"
-            );
+        // The kind of the cause names no path of this machine, as the cause itself may.
+        let failed = |what: &str, cause: io::Error| {
+            let kind = cause.kind();
+            let text = format!("cannot keep {what} given for model '{model}': {kind}");
             Error::internal(text).with_source(cause)
         };
-        let root = tempfile::Builder::new().prefix("consort-model-").tempdir().map_err(failed)?;
+        let root = tempfile::Builder::new().prefix("consort-model-").tempdir();
+        let root = root.map_err(|cause| failed("the files", cause))?;
         let stamp = Stamp::of_value(&given.files);
         let stand_in = Self { root, stamp, model: model.to_owned() };
         for (path, content) in &given.files {
-            write(&stand_in.folder().join(path), content).map_err(failed)?;
+            write(&stand_in.folder().join(path), content)
+                .map_err(|cause| failed(&format!("file '{path}'"), cause))?;
         }
         Ok(Some(stand_in))
     }
@@ -71,5 +72,15 @@ mod tests {
         assert_eq!(fs::read(folder.join("1/deep/weights")).unwrap(), b"abc");
         drop(stand_in);
         assert!(!folder.exists() && !folder.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_kept_is_named_with_the_reason() {
+        let name = "x".repeat(256);
+        let files = vec![(format!("1/{name}"), "abc".into())];
+        let given = Override { config: "{}".into(), files };
+        let error = StandIn::write("m", &given).err().unwrap();
+        let expected = format!("cannot keep file '1/{name}' given for model 'm': invalid filename");
+        assert_eq!(error.message(), expected);
     }
 }

@@ -37,6 +37,25 @@ struct Sample {
     batch: Batch,
 }
 
+/// Whether the requests of `model_warmup` can be made of what lies in the model's `folder`.
+///
+/// Errors as the model's load would, before anything is run.
+pub fn check_warm_up(model: &Model, folder: &Path) -> Result<()> {
+    WarmUp::prepare(model, folder).map(drop)
+}
+
+/// Says which requests of `model_warmup` are passed over, for each version that is loaded.
+pub(crate) fn warn_of_skipped(model: &Model) {
+    for warmup in model.warmup.iter().filter(|warmup| warmup.batch_size.is_none()) {
+        tracing::warn!(
+            model = &*model.name,
+            "warmup sample '{}' has no batch size and is skipped, as Triton does; say \
+             `batch_size: 1`",
+            warmup.name
+        );
+    }
+}
+
 impl WarmUp {
     /// Makes the requests of `model`, whose files lie in `folder`.
     ///
@@ -44,15 +63,7 @@ impl WarmUp {
     pub(crate) fn prepare(model: &Model, folder: &Path) -> Result<Self> {
         let mut samples = Vec::new();
         for warmup in &model.warmup {
-            let Some(batch_size) = warmup.batch_size else {
-                tracing::warn!(
-                    model = &*model.name,
-                    "warmup sample '{}' has no batch size and is skipped, as Triton does; say \
-                     `batch_size: 1`",
-                    warmup.name
-                );
-                continue;
-            };
+            let Some(batch_size) = warmup.batch_size else { continue };
             samples.push(sample(model, warmup, batch_size.get(), folder)?);
         }
         Ok(Self { model: model.name.clone(), samples })

@@ -6,8 +6,8 @@ use std::time::Instant;
 use consort_stage::{InlineBackend, Request, Response, Responses, Result, Stage, one};
 use consort_telemetry::{Execution, compute_span};
 
-use crate::Counting;
 use crate::guarded::guarded;
+use crate::{Counting, note_failure};
 
 /// A stage that runs its backend on the caller's task.
 pub struct InlineStage {
@@ -35,12 +35,14 @@ impl Stage for InlineStage {
 
 impl Shared {
     fn run(&self, request: Request) -> Result<Response> {
-        let span = compute_span(request.context.span.as_ref(), &self.counting.model);
+        let Counting { model, version, .. } = &self.counting;
+        let span = compute_span(request.context.span.as_ref(), model, *version);
         let _entered = span.enter();
         let inferences = self.counting.inferences(&request);
         let spent = request.context.spent.clone();
         let started_at = Instant::now();
-        let outputs = guarded(&self.counting.model, || self.backend.run(request.into()))?;
+        let outputs = guarded(model, || self.backend.run(request.into()));
+        let outputs = outputs.inspect_err(|error| note_failure(&span, error))?;
         let execution = Execution {
             requests: 1,
             inferences,

@@ -22,8 +22,9 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use consort_stage::{Durations, Request, Spent};
-use consort_telemetry::{Execution, Meter};
+use consort_stage::{Context, Durations, Error, Request, Spent};
+use consort_telemetry::{Execution, Meter, WorkSpan, failed, queue_span};
+use tracing::Span;
 
 pub use assembly::batch_of_one;
 pub use batching::Rules;
@@ -61,11 +62,22 @@ impl Counting {
         }
     }
 
+    /// The span of a request's wait for an instance.
+    fn queue_span(&self, context: &Context) -> WorkSpan {
+        let span = queue_span(context.span.as_ref(), &self.model, self.version);
+        WorkSpan::new(Some(span), context.deadline)
+    }
+
     /// How many inferences a request counts for: its batch size, or one.
     fn inferences(&self, request: &Request) -> u64 {
         let batch = request.inputs.first().and_then(|tensor| tensor.shape.first());
         batch.filter(|_| self.is_batching).map_or(1, |size| (*size).max(1) as u64)
     }
+}
+
+/// Notes on the span of a run that it failed.
+fn note_failure(span: &Span, error: &Error) {
+    failed(span, error.code().name(), error.message());
 }
 
 /// Adds to what a request has spent its own wait and the whole execution that it rode in.

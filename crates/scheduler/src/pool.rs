@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use consort_stage::{BatchBackend, Error, Request, Response, Responses, Result, Stage, one};
-use consort_telemetry::queue_span;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
@@ -167,7 +166,7 @@ impl Shared {
                 Answer::at_once(sender)
             },
             pending: self.counting.meter.pending(),
-            span: queue_span(request.context.span.as_ref(), &self.counting.model),
+            span: self.counting.queue_span(&request.context),
             request,
         };
         let place = self.queue.push(entry, queued)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use consort_stage::{Code, Error, Request, Result};
-use consort_telemetry::PendingGuard;
+use consort_telemetry::{PendingGuard, WorkSpan};
 use parking_lot::{Condvar, Mutex};
 
 use crate::batching::{Batcher, Decision, Ended, Entry, Expired, Others, Place, Rules};
@@ -18,8 +18,8 @@ pub(crate) struct Queued {
     pub(crate) ticket: Ticket,
     pub(crate) answer: Answer,
     pub(crate) pending: PendingGuard,
-    /// The span of the wait; closed when it is dropped.
-    pub(crate) span: tracing::Span,
+    /// The span of the wait.
+    pub(crate) span: WorkSpan,
 }
 
 /// Tells one instance that it is wanted no longer. It is told and asks under the queue's lock.
@@ -251,12 +251,14 @@ impl State {
 /// Tells those whose time is up so.
 fn refuse(expired: Vec<(Expired, Queued)>) {
     for (why, queued) in expired {
-        let Queued { answer, pending, span, .. } = queued;
-        drop((pending, span));
-        answer.send(Err(match why {
+        let Queued { answer, pending, mut span, .. } = queued;
+        let error = match why {
             Expired::Timeout => Error::new(Code::Overloaded, "Request timeout expired"),
             Expired::Deadline => Error::deadline_exceeded(),
-        }));
+        };
+        span.failed(error.code().name(), error.message());
+        drop((pending, span));
+        answer.send(Err(error));
     }
 }
 

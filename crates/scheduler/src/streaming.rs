@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use consort_stage::{Error, Job, Reply, Request, Responses, Stage, StreamingBackend, fail};
-use consort_telemetry::compute_span;
+use consort_telemetry::{WorkSpan, compute_span};
 use futures::FutureExt;
 use parking_lot::RwLock;
 
@@ -102,20 +102,23 @@ impl Shared {
         let inferences = self.counting.inferences(&request);
         let spent = request.context.spent.clone();
         let enough = request.context.enough.clone();
-        let span = compute_span(request.context.span.as_ref(), &self.counting.model);
+        let Counting { model, version, meter, .. } = &self.counting;
+        let queue = self.counting.queue_span(&request.context);
+        let span = compute_span(request.context.span.as_ref(), model, *version);
         // What the loop says of its steps belongs to the span of its work.
         if !span.is_disabled() {
             request.context.span = Some(span.clone());
         }
         let in_flight = Instance::enter(instance);
         let (reply, responses) = Reply::channel(REPLY_CAPACITY);
-        let admission = Admission::awaited(&self.counting.meter);
+        let admission = Admission::awaited(meter, queue);
+        let work = WorkSpan::new(Some(span), request.context.deadline);
         let admitted = admission.clone();
         let reply = reply.telling(Box::new(move || admitted.happen()));
         if let Err(error) = instance.send(Job { request, reply }) {
             return fail(error);
         }
-        let held = (in_flight, span);
+        let held = (in_flight, work);
         let asked = Asked { inferences, spent, enough, admission };
         Box::pin(Answering::new(responses, asked, self.counting.clone(), held))
     }

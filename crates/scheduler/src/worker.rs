@@ -10,7 +10,7 @@ use tracing::Span;
 
 use crate::assembly::{Layout, Rider, gather, scatter};
 use crate::guarded::guarded;
-use crate::{Counting, spend};
+use crate::{Counting, note_failure, spend};
 
 /// One instance's backend, and what stops it.
 pub(crate) struct Worker {
@@ -57,10 +57,11 @@ impl Worker {
         let span = span(&requests, inferences, counting);
         let _entered = span.enter();
         let begun_at = Instant::now();
-        guarded(&counting.model, || {
+        let done = guarded(&counting.model, || {
             let (batch, riders) = gather(layout, requests)?;
             self.run_batch(batch, riders, layout, begun_at)
-        })
+        });
+        done.inspect_err(|error| note_failure(&span, error))
     }
 
     fn run_batch(
@@ -88,13 +89,13 @@ impl Worker {
 /// each of its requests.
 fn span(requests: &[Request], inferences: u64, counting: &Counting) -> Span {
     if let [only] = requests {
-        return compute_span(only.context.span.as_ref(), &counting.model);
+        return compute_span(only.context.span.as_ref(), &counting.model, counting.version);
     }
     let spans = requests.iter().filter_map(|request| request.context.span.as_ref());
     let version = counting.version.to_string();
     let batch = batch_span(&counting.model, &version, requests.len() as u64, inferences);
     spans.for_each(|request| link(&batch, request));
-    compute_span(Some(&batch), &counting.model)
+    compute_span(Some(&batch), &counting.model, counting.version)
 }
 
 /// One error for every caller of a run; the first is given the cause too, for the log.

@@ -82,6 +82,23 @@ impl Code {
         }
     }
 
+    /// The gRPC metadata that tells the code where a status stands for more than one.
+    pub const METADATA: &str = "consort-code";
+
+    /// What goes under [`METADATA`](Self::METADATA): the name of a code that its status does not
+    /// tell.
+    pub fn beside_status(self) -> Option<&'static str> {
+        let (status, _) = self.statuses();
+        (Self::from_grpc(status) != self).then(|| self.name())
+    }
+
+    /// The code of a gRPC status that came with this under [`METADATA`](Self::METADATA).
+    pub fn from_grpc_with(status: i32, beside: Option<&str>) -> Self {
+        let told = Self::ALL.into_iter().find(|code| Some(code.name()) == beside);
+        // What stands there for another status is nothing of Consort's.
+        told.filter(|code| code.statuses().0 == status).unwrap_or_else(|| Self::from_grpc(status))
+    }
+
     /// The code of a gRPC status; statuses that Consort never sends count as unknown.
     pub fn from_grpc(status: i32) -> Self {
         match status {
@@ -253,6 +270,13 @@ mod tests {
             let (grpc, _) = code.statuses();
             let expected = if code == Code::Overloaded { Code::Unavailable } else { code };
             assert_eq!(Code::from_grpc(grpc), expected);
+            assert_eq!(Code::from_grpc_with(grpc, code.beside_status()), code);
         }
+    }
+
+    #[test]
+    fn a_code_of_another_status_is_not_believed() {
+        assert_eq!(Code::from_grpc_with(5, Some("overloaded")), Code::NotFound);
+        assert_eq!(Code::from_grpc_with(14, Some("no such code")), Code::Unavailable);
     }
 }

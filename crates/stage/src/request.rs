@@ -82,12 +82,14 @@ pub struct Response {
     pub parameters: Parameters,
     /// Whether the model knows that no response follows. A stream may also just end.
     pub is_last: bool,
+    /// The version of the model that gave it, where the stage tells: a far one may have chosen.
+    pub version: Option<u64>,
 }
 
 impl Response {
     /// The only response of a model that is not decoupled.
     pub fn only(outputs: Vec<Tensor>) -> Self {
-        Self { outputs, parameters: Parameters::new(), is_last: true }
+        Self { outputs, is_last: true, ..Self::default() }
     }
 
     /// The output with this name.

@@ -24,6 +24,7 @@ mod step;
 mod summary;
 mod tls;
 mod upstream;
+mod work_span;
 
 pub use error::Error;
 pub use exposition::CONTENT_TYPE;
@@ -42,7 +43,8 @@ pub use response_counts::RESPONSE_PLACES;
 pub use snapshot::{BatchSnapshot, ResponseSnapshot, Snapshot, Tally};
 pub use span::{
     Protocol, batch_span, compute_span, failed, first_response, is_recorded, link, link_to,
-    queue_span, request_span, step_span,
+    queue_span, request_span, step_span, version_chosen,
 };
 pub use step::{StepCall, StepMeter};
 pub use upstream::{Outcome, UpstreamCall, UpstreamMeter};
+pub use work_span::WorkSpan;

@@ -5,6 +5,7 @@
 
 use opentelemetry::trace::{Status, TraceContextExt};
 use tracing::Span;
+use tracing::field::display;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -62,12 +63,13 @@ pub fn step_span(parent: Option<&Span>, ensemble: &str, step: &str, model: &str)
 }
 
 /// The span of a request's wait for an instance.
-pub fn queue_span(parent: Option<&Span>, model: &str) -> Span {
+pub fn queue_span(parent: Option<&Span>, model: &str, version: u64) -> Span {
     info_span!(
         target: TARGET,
         parent: parent.and_then(Span::id),
         QUEUE,
         { attribute::MODEL_NAME } = model,
+        { attribute::MODEL_VERSION } = display(version),
     )
 }
 
@@ -87,13 +89,21 @@ pub fn batch_span(model: &str, version: &str, requests: u64, inferences: u64) ->
 }
 
 /// The span of inference itself, under a request that runs alone or under a batch.
-pub fn compute_span(parent: Option<&Span>, model: &str) -> Span {
+pub fn compute_span(parent: Option<&Span>, model: &str, version: u64) -> Span {
     info_span!(
         target: TARGET,
         parent: parent.and_then(Span::id),
         COMPUTE,
         { attribute::MODEL_NAME } = model,
+        { attribute::MODEL_VERSION } = display(version),
     )
+}
+
+/// Notes on the span of a request that named no version which one answers it.
+pub fn version_chosen(span: &Span, version: u64) {
+    if !span.is_disabled() {
+        span.record(attribute::MODEL_VERSION, display(version));
+    }
 }
 
 /// Links two spans both ways, such as a batch and a request that rode in it.
@@ -135,6 +145,7 @@ pub fn failed(span: &Span, error_type: &'static str, message: &str) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use http::HeaderMap;
     use opentelemetry::trace::SpanKind;
@@ -146,8 +157,8 @@ mod tests {
     use super::*;
     use crate::semconv::gen_ai;
     use crate::{
-        GenerationRequest, Operation, TokenCounts, extract, generation_asked, generation_ended,
-        inject, trace_id,
+        GenerationRequest, Operation, TokenCounts, WorkSpan, extract, generation_asked,
+        generation_ended, inject, trace_id,
     };
 
     const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -190,7 +201,8 @@ mod tests {
             extract(&headers).unwrap().adopt(&request);
             first_response(&request);
             let step = step_span(Some(&request), "generate", "0", "tokenizer");
-            let queue = queue_span(Some(&step), "tokenizer");
+            version_chosen(&request, 3);
+            let queue = queue_span(Some(&step), "tokenizer", 7);
             assert_eq!(trace_id(Some(&queue), None).as_deref(), Some(CALLERS_TRACE));
             drop((queue, step, request));
         });
@@ -203,7 +215,9 @@ mod tests {
         assert_eq!(request.span_context.trace_state().header(), "a=1");
         assert_eq!(request.span_kind, SpanKind::Server);
         assert_eq!(request.events.events[0].name, FIRST_RESPONSE);
-        assert_eq!(attribute(request, attribute::MODEL_VERSION), None);
+        assert_eq!(attribute(request, attribute::MODEL_VERSION).as_deref(), Some("3"));
+        assert_eq!(attribute(queue, attribute::MODEL_VERSION).as_deref(), Some("7"));
+        assert_eq!(attribute(step, attribute::MODEL_VERSION), None);
         let id = attribute(request, attribute::REQUEST_ID);
         assert_eq!(id.as_deref(), Some("r1"));
         let protocol = attribute(request, attribute::PROTOCOL);
@@ -221,7 +235,7 @@ mod tests {
             for request in &requests {
                 link(&batch, request);
             }
-            drop(compute_span(Some(&batch), "m"));
+            drop(compute_span(Some(&batch), "m", 1));
             drop((batch, requests));
         });
         let [compute, batch, first, second] = &spans[..] else { panic!("four spans") };
@@ -288,6 +302,27 @@ mod tests {
         let expected = format!("00-{}-{}-01", context.trace_id(), context.span_id());
         assert_eq!(headers["traceparent"], expected);
         assert!(!headers.contains_key("tracestate"));
+    }
+
+    #[test]
+    fn work_that_is_cut_off_has_failed_when_its_time_is_over() {
+        let now = Instant::now();
+        let spans = record(|| {
+            let work = |ends_at| {
+                let span = request_span(Protocol::Grpc, "m", "1", "");
+                WorkSpan::new(Some(span), ends_at)
+            };
+            drop(work(Some(now)));
+            drop(work(Some(now + Duration::from_hours(1))));
+            drop(work(None));
+            work(Some(now)).done();
+            work(None).failed("internal", "broken");
+        });
+        let kinds: Vec<_> =
+            spans.iter().map(|span| attribute(span, attribute::ERROR_TYPE)).collect();
+        let kinds: Vec<_> = kinds.iter().map(Option::as_deref).collect();
+        assert_eq!(kinds, [Some("deadline_exceeded"), None, None, None, Some("internal")]);
+        assert_eq!(spans[0].status, Status::error("request deadline exceeded"));
     }
 
     #[test]

@@ -143,6 +143,15 @@ def pick() -> Graph:
     return graph
 
 
+def replaceable() -> Graph:
+    """Multiplies rows of 4 numbers by WEIGHTS, a constant (1, 2, 3, 4) that a request may replace."""
+    graph = Graph("replaceable", OPSET)
+    rows = graph.input("ROWS", TensorProto.FLOAT, ["batch", 4])
+    weights = graph.optional_input("WEIGHTS", TensorProto.FLOAT, [4], np.array([1, 2, 3, 4], np.float32))
+    graph.node("Mul", rows, weights, output=graph.output("PRODUCT", TensorProto.FLOAT, ["batch", 4]))
+    return graph
+
+
 def row_sum() -> Graph:
     """Sums rows of any width: FP32[batch, width] to FP32[batch, 1]."""
     graph = Graph("row_sum", OPSET)
@@ -190,6 +199,7 @@ MODELS: list[Callable[[], Graph]] = [
     no_batch,
     pick,
     ragged,
+    replaceable,
     row_sum,
     scalar,
     slow,

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use crate::fake::Fake;
+use crate::fake::{Fake, row};
 use crate::models::{fleet_of, options, ready_fleet, until};
 
 /// A cancelled call must be over there within this.
@@ -127,10 +127,11 @@ async fn a_deadline_that_passes_is_said_to_have_passed() {
 
 #[tokio::test]
 async fn errors_keep_their_code_and_name_the_service() {
-    let fake = Fake::start(&["fail", "inband", "midway"]);
+    let fake = Fake::start(&["fail", "full", "inband", "midway"]);
     let fleet = ready_fleet(&[&fake]).await;
     for (model, responses, code, text) in [
         ("fail", 0, Code::Overloaded, "queue is full"),
+        ("full", 0, Code::Overloaded, "Exceeds maximum queue size"),
         ("inband", 1, Code::Unknown, "it went wrong"),
         ("midway", 1, Code::InvalidInput, "unexpected inference input 'y'"),
     ] {
@@ -140,6 +141,33 @@ async fn errors_keep_their_code_and_name_the_service() {
         assert_eq!((came.len(), error.code()), (responses, code), "{error}");
         let expected = format!("service 'model' ({}): {text}", fake.address);
         assert_eq!(error.message(), expected);
+    }
+}
+
+#[tokio::test]
+async fn whoever_names_no_version_gets_what_is_left_when_the_newest_has_just_gone() {
+    let fake = Fake::start(&["left", "left_stream"]);
+    for model in ["left", "left_stream"] {
+        fake.state.index.lock().push(row(model, "2", "READY", ""));
+    }
+    let fleet = ready_fleet(&[&fake]).await;
+    for model in ["left", "left_stream"] {
+        let newest = fleet.get(model, None).unwrap();
+        assert_eq!(newest.version, 2, "as far as is known");
+        let answer = ask(&*newest.stage, 7).await.unwrap();
+        assert_eq!((values(&answer), answer.version), (vec![7], Some(1)), "{model}");
+        assert_eq!(fake.state.request.lock().model_version, "", "{model}");
+        let named = fleet.get(model, Some(2)).unwrap();
+        let refused = ask(&*named.stage, 7).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{model}: {refused}");
+        // Whoever holds on to it, as an ensemble does, goes on with what is left.
+        fake.state.index.lock().retain(|row| row.name != model || row.version == "1");
+        until(|| fleet.get(model, None).unwrap().version == 1).await;
+        let answer = ask(&*newest.stage, 8).await.unwrap();
+        assert_eq!((values(&answer), answer.version), (vec![8], Some(1)), "{model}");
+        assert_eq!(fake.state.request.lock().model_version, "1", "{model}");
+        let refused = ask(&*named.stage, 8).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{model}: {refused}");
     }
 }
 

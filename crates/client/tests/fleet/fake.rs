@@ -14,7 +14,7 @@ use consort_protocol::repository_index_response::ModelIndex;
 use consort_protocol::{
     DataType as WireType, InferStatistics, ModelConfig, ModelInferRequest, ModelInferResponse,
     ModelInput, ModelOutput, ModelStatistics, ModelStreamInferResponse, ModelTransactionPolicy,
-    StatisticDuration,
+    StatisticDuration, to_status,
 };
 use consort_protocol::{
     ModelConfigRequest, ModelConfigResponse, ModelStatisticsRequest, ModelStatisticsResponse,
@@ -22,7 +22,7 @@ use consort_protocol::{
     RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
     ServerReadyRequest, ServerReadyResponse,
 };
-use consort_stage::{Request as Asked, Response as Answer, Tensor};
+use consort_stage::{Code, Error, Request as Asked, Response as Answer, Tensor};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
@@ -165,7 +165,8 @@ pub(crate) fn row(name: &str, version: &str, state: &str, reason: &str) -> Model
 
 /// The configuration of a model that takes `x` and gives `x`, both INT32 of any length.
 pub(crate) fn config(name: &str) -> ModelConfig {
-    let decoupled = matches!(name, "count" | "stall" | "flood" | "inband" | "midway");
+    let decoupled =
+        matches!(name, "count" | "stall" | "flood" | "inband" | "midway" | "left_stream");
     ModelConfig {
         name: name.into(),
         backend: "identity".into(),
@@ -211,6 +212,11 @@ impl Service {
                 pending().await
             }
             "fail" => Err(Status::resource_exhausted("queue is full")),
+            "full" => Err(to_status(&Error::new(Code::Overloaded, "Exceeds maximum queue size"))),
+            // Its index still lists version 2.
+            "left" | "left_stream" if call.version == Some(2) => {
+                Err(Status::not_found("version 2 is not found"))
+            }
             _ => Ok(answer(state, call.model, call.request, call.wants_empty_final)),
         }
     }

@@ -1,6 +1,8 @@
 //! Compares the tensors that a configuration states with those in the model file.
 
-use consort_protocol::{DataType as WireType, ModelInput, ModelOutput, ModelTensorReshape};
+use consort_protocol::{
+    DataType as WireType, ModelConfig, ModelInput, ModelOutput, ModelTensorReshape,
+};
 use consort_stage::{ShapeText, TensorSpec, VARIABLE};
 
 use super::{File, wire_type};
@@ -10,18 +12,23 @@ use crate::report::Report;
 /// Completes the inputs that are stated, noting where they contradict the file.
 pub(super) fn inputs(file: &File<'_>, inputs: &mut [ModelInput], report: &mut Report) {
     for (index, input) in inputs.iter_mut().enumerate() {
-        let ModelInput { name, data_type, dims, reshape, .. } = input;
-        let mut stated = Stated { path: format!("input[{index}]"), name, data_type, dims, reshape };
+        let ModelInput { name, data_type, dims, reshape, allow_ragged_batch, .. } = input;
+        let ragged = allow_ragged_batch.then_some(Ragged::Joined).filter(|_| file.is_batching);
+        let path = format!("input[{index}]");
+        let mut stated = Stated { path, name, data_type, dims, reshape, ragged };
         stated.fit(file, &file.signature.inputs, report);
     }
 }
 
 /// Completes the outputs that are stated, noting where they contradict the file.
-pub(super) fn outputs(file: &File<'_>, outputs: &mut [ModelOutput], report: &mut Report) {
-    for (index, output) in outputs.iter_mut().enumerate() {
+pub(super) fn outputs(file: &File<'_>, config: &mut ModelConfig, report: &mut Report) {
+    let ModelConfig { output, batch_output, .. } = config;
+    for (index, output) in output.iter_mut().enumerate() {
         let ModelOutput { name, data_type, dims, reshape, .. } = output;
+        let is_cut = batch_output.iter().any(|cut| cut.target_name.contains(name));
+        let ragged = is_cut.then_some(Ragged::Cut).filter(|_| file.is_batching);
         let path = format!("output[{index}]");
-        let mut stated = Stated { path, name, data_type, dims, reshape };
+        let mut stated = Stated { path, name, data_type, dims, reshape, ragged };
         stated.fit(file, &file.signature.outputs, report);
     }
 }
@@ -33,6 +40,16 @@ struct Stated<'a> {
     data_type: &'a mut i32,
     dims: &'a mut Vec<i64>,
     reshape: &'a mut Option<ModelTensorReshape>,
+    ragged: Option<Ragged>,
+}
+
+/// How the server changes the shape of a tensor in whose rows batches may differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ragged {
+    /// The rows of an input come to the model in one dimension.
+    Joined,
+    /// An output is cut into rows, whatever shape the model gives it.
+    Cut,
 }
 
 impl Stated<'_> {
@@ -47,6 +64,10 @@ impl Stated<'_> {
         self.fit_type(file, spec, report);
         if !self.dims.is_empty() {
             self.fit_dims(file, spec, report);
+            return;
+        }
+        if self.ragged.is_some() {
+            // The file knows no shape of a row.
             return;
         }
         let (dims, reshape) = file.dims(spec);
@@ -79,13 +100,21 @@ impl Stated<'_> {
     fn fit_dims(&self, file: &File<'_>, spec: &TensorSpec, report: &mut Report) {
         let dims = self.reshape.as_ref().map_or(&*self.dims, |reshape| &reshape.shape);
         let batch = file.is_batching.then_some(VARIABLE);
-        let stated: Vec<i64> = batch.into_iter().chain(dims.iter().copied()).collect();
+        let stated: Vec<i64> = match self.ragged {
+            Some(Ragged::Cut) => return,
+            Some(Ragged::Joined) => vec![VARIABLE],
+            None => batch.into_iter().chain(dims.iter().copied()).collect(),
+        };
         let wanted = file.signature.full_shape(spec);
         let agrees = |(wanted, stated): (&i64, &i64)| *wanted == VARIABLE || wanted == stated;
         if wanted.len() == stated.len() && wanted.iter().zip(&stated).all(agrees) {
             return;
         }
-        let note = if file.is_batching { ", batch dimension included" } else { "" };
+        let note = match self.ragged {
+            Some(_) => ", the rows of a ragged batch behind one another",
+            None if file.is_batching => ", batch dimension included",
+            None => "",
+        };
         report.wrong(
             &format!("{}.dims", self.path),
             format!(

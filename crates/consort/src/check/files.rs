@@ -1,11 +1,16 @@
 //! The files of a model: whether they are there, and whether they are what its configuration says.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use consort_config::{Device, Draft, Model, OPTIONAL, Problems};
-use consort_repository::{Instance, Kind, ModelFile, ModelFolder, served_versions, versions_in};
+use consort_config::{Draft, Model, OPTIONAL, Problems};
+use consort_repository::{
+    ClassLabels, Kind, Loader, ModelFile, ModelFolder, check_warm_up, oddities, served_versions,
+    versions_in,
+};
+use consort_scheduler::Threads;
+use consort_server::cores;
 use consort_stage::{Code, Error};
+use consort_telemetry::Metrics;
 
 use super::finding::{Finding, about};
 use super::inspection::Inspected;
@@ -30,6 +35,10 @@ impl Files<'_> {
         if versions.is_empty() {
             self.no_version(&present);
         }
+        for oddity in oddities(self.folder, &draft.version_policy()) {
+            let name = &self.folder.name;
+            self.push(Finding::note(name, about(name, oddity)));
+        }
         let is_optional = draft.parameter(OPTIONAL) == Some("true");
         let known = self.findings.len();
         let model = match self.kinds.iter().find(|kind| kind.name == draft.backend()) {
@@ -42,7 +51,7 @@ impl Files<'_> {
                 self.findings.push(finding.into_note());
             }
         }
-        Inspected { versions, model, plan: None }
+        Inspected { folder: self.folder.path.clone(), versions, model, plan: None }
     }
 
     fn check_with(&mut self, kind: &Kind, draft: &Draft, versions: &[u64]) -> Option<Model> {
@@ -55,9 +64,9 @@ impl Files<'_> {
         }
         let model = newest?;
         if !is_heavy(kind) || self.loads {
-            for version in versions {
-                self.load(kind, &model, *version);
-            }
+            self.load(&model, versions);
+        } else {
+            self.check_beside(&model);
         }
         Some(model)
     }
@@ -121,20 +130,41 @@ impl Files<'_> {
         }
     }
 
-    /// Loads one instance, as serving it would.
-    fn load(&mut self, kind: &Kind, model: &Model, version: u64) {
-        let instance = Instance {
-            model,
-            version,
-            model_folder: &self.folder.path,
-            version_folder: &self.version_folder(version),
-            device: Device::Auto,
-            threads: NonZeroUsize::MIN,
+    /// Loads the versions as serving them would, with every instance and its warm-up.
+    fn load(&mut self, model: &Model, versions: &[u64]) {
+        let loader = Loader {
+            kinds: self.kinds.into(),
+            metrics: Metrics::new(),
+            cores: cores(),
+            cache: None,
+            limiter: None,
+            threads: Threads::default(),
         };
-        if let Err(error) = (kind.load)(&instance) {
-            let problem = model.problem("", error.message());
+        match loader.try_out(self.folder, model.clone(), versions) {
+            Ok(failures) => {
+                for (_, error) in failures {
+                    self.cannot_load(model, &error);
+                }
+            }
+            Err(error) => self.cannot_load(model, &error),
+        }
+    }
+
+    /// Checks what lies beside a model file that is not loaded: labels and warm-up requests.
+    fn check_beside(&mut self, model: &Model) {
+        if let Err(error) = ClassLabels::read(&model.wire, &self.folder.path) {
+            self.cannot_load(model, &error);
+        }
+        if let Err(error) = check_warm_up(model, &self.folder.path) {
+            let problem = model.problem("model_warmup", error.message());
             self.push(Finding::problem(&self.folder.name, problem));
         }
+    }
+
+    /// Says why a model would not be served, once where several versions have it in common.
+    fn cannot_load(&mut self, model: &Model, error: &Error) {
+        let problem = model.problem("", error.message());
+        self.push(Finding::problem(&self.folder.name, problem));
     }
 
     /// Checks what any server would of a model whose backend Consort does not have.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 use consort_config::{Draft, Model, Problems, Scheduling};
 use consort_ensemble::{Plan, Spec};
-use consort_repository::{Kind, ModelFolder, models_in, versions_in};
+use consort_repository::{Kind, ModelFolder, duplicate, models_in, versions_in};
 use consort_stage::Signature;
 
 use super::finding::{Finding, about};
@@ -24,6 +24,8 @@ pub(crate) struct Inspection {
 
 /// One model.
 pub(crate) struct Inspected {
+    /// Where it lies.
+    pub(crate) folder: PathBuf,
     /// The versions that would be served, ascending.
     pub(crate) versions: Vec<u64>,
     /// The checked configuration; `None` when it cannot be told because of a problem.
@@ -51,9 +53,8 @@ impl Inspection {
 
     fn add(&mut self, kinds: &[Kind], loads: bool, folder: &ModelFolder) {
         let name = &folder.name;
-        if self.models.contains_key(name) {
-            let mut problem = about(name, format!("model `{name}` appears in two repositories"));
-            problem.help = Some("rename one of them".into());
+        if let Some(first) = self.models.get(name).map(|first| first.folder.clone()) {
+            let problem = duplicate(&ModelFolder { name: name.clone(), path: first }, folder);
             self.findings.push(Finding::problem(name, problem));
             return;
         }
@@ -65,7 +66,8 @@ impl Inspection {
             }
             Err(problems) => {
                 self.report(name, problems);
-                Inspected { versions: versions_in(&folder.path), model: None, plan: None }
+                let versions = versions_in(&folder.path);
+                Inspected { folder: folder.path.clone(), versions, model: None, plan: None }
             }
         };
         self.models.insert(name.clone(), inspected);
@@ -80,7 +82,7 @@ impl Inspection {
         }
         let versions = vec![versions.unwrap_or(1)];
         let model = draft.check().map_err(|problems| self.report(&folder.name, problems)).ok();
-        Inspected { versions, model, plan: None }
+        Inspected { folder: folder.path.clone(), versions, model, plan: None }
     }
 
     fn report(&mut self, model: &str, problems: Problems) {

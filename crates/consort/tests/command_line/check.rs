@@ -185,13 +185,105 @@ fn one_name_in_two_repositories_is_a_problem() {
     let first = repository(&[("echo/config.pbtxt", ECHO), ("echo/1/", "")]);
     let second = repository(&[("echo/config.pbtxt", ECHO), ("echo/1/", "")]);
     let said = consort(&["check".as_ref(), first.path().as_os_str(), second.path().as_os_str()]);
+    let name = |repository: &Repository, name: &str, text: &str| {
+        let folder = repository.path().file_name().unwrap();
+        text.replace(folder.to_str().unwrap(), name)
+    };
     expect![[r#"
-        echo: model `echo` appears in two repositories; rename one of them
+        echo: model `echo` appears in two repositories, `FIRST` and `SECOND`; rename one of them
 
         1 problem in 1 of 1 models
     "#]]
-    .assert_eq(&said.stdout);
+    .assert_eq(&name(&second, "SECOND", &name(&first, "FIRST", &said.stdout)));
     assert_eq!(said.code, 1);
+}
+
+/// A model that joins rows of any length, with this appended.
+fn ragged(more: &str) -> Repository {
+    let config = format!(
+        r#"
+max_batch_size: 4
+input [ {{ name: "VALUES" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true }} ]
+output [ {{ name: "DOUBLED" data_type: TYPE_FP32 dims: [ -1 ] }}, {{ name: "SUM" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+batch_input [ {{ kind: BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO target_name: "BOUNDS"
+  data_type: TYPE_INT32 source_input: "VALUES" }} ]
+batch_output [ {{ target_name: "DOUBLED" kind: BATCH_SCATTER_WITH_INPUT_SHAPE source_input: "VALUES" }} ]
+{more}
+"#
+    );
+    let repository = repository(&[("ragged/config.pbtxt", &config), ("ragged/1/", "")]);
+    let graph = shipped().join("../crates/model/tests/graphs/ragged.onnx");
+    std::fs::copy(graph, repository.path().join("ragged/1/model.onnx")).unwrap();
+    repository
+}
+
+#[test]
+fn a_model_of_ragged_batches_is_good_as_it_is_served() {
+    for load in [&[][..], &["--load"]] {
+        let repository = ragged("");
+        let mut arguments = vec!["check".as_ref(), repository.path().as_os_str()];
+        arguments.extend(load.iter().map(AsRef::<std::ffi::OsStr>::as_ref));
+        let said = consort(&arguments);
+        assert_eq!((said.code, said.stdout.as_str()), (0, "1 model is good\n"), "{load:?}");
+    }
+}
+
+#[test]
+fn warm_up_requests_that_cannot_be_made_are_found_without_loading_the_model() {
+    let with_file = |file: &str| {
+        ragged(&format!(
+            r#"model_warmup [ {{ name: "first" batch_size: 1 inputs {{ key: "VALUES"
+                value {{ data_type: TYPE_FP32 dims: [ 3 ] input_data_file: "{file}" }} }} }} ]"#
+        ))
+    };
+    let expected = |repository: &Repository, part: &str| {
+        let said = consort(&["check".as_ref(), repository.path().as_os_str()]);
+        let is_so = said.stdout.starts_with("ragged/config.pbtxt:8:1: in warmup sample 'first': ")
+            && said.stdout.contains(part);
+        assert!(is_so && said.code == 1, "{}", said.stdout);
+    };
+    expected(&with_file("none"), "`warmup/none` cannot be read");
+    expected(&with_file("../1/model.onnx"), "is not inside the folder `warmup`");
+    let short = with_file("short");
+    std::fs::create_dir(short.path().join("ragged/warmup")).unwrap();
+    std::fs::write(short.path().join("ragged/warmup/short"), [0; 4]).unwrap();
+    expected(&short, "expects 12 bytes");
+}
+
+#[test]
+fn a_warm_up_that_fails_is_found_where_models_are_loaded() {
+    let config = r#"
+max_batch_size: 4
+input [ { name: "INDEX" data_type: TYPE_INT64 dims: [ 1 ] } ]
+output [ { name: "PICKED" data_type: TYPE_FP32 dims: [ 1 ] } ]
+model_warmup [ { name: "beyond" batch_size: 1 inputs { key: "INDEX"
+  value { data_type: TYPE_INT64 dims: [ 1 ] input_data_file: "nine" } } } ]
+"#;
+    let repository = repository(&[("pick/config.pbtxt", config), ("pick/1/", "")]);
+    let graph = shipped().join("../crates/model/tests/graphs/pick.onnx");
+    std::fs::copy(graph, repository.path().join("pick/1/model.onnx")).unwrap();
+    std::fs::create_dir(repository.path().join("pick/warmup")).unwrap();
+    std::fs::write(repository.path().join("pick/warmup/nine"), 9_i64.to_le_bytes()).unwrap();
+    let alone = consort(&["check".as_ref(), repository.path().as_os_str()]);
+    assert_eq!(alone.stdout, "1 model is good\n");
+    let said = consort(&["check".as_ref(), "--load".as_ref(), repository.path().as_os_str()]);
+    let found = "pick/config.pbtxt: failed to run warmup sample 'beyond': ";
+    assert!(said.stdout.starts_with(found) && said.code == 1, "{}", said.stdout);
+}
+
+#[test]
+fn versions_that_are_missing_and_folders_that_are_none_are_noted() {
+    let config = format!("{ECHO}version_policy {{ specific {{ versions: [ 1, 7 ] }} }}\n");
+    checks(
+        &repository(&[("echo/config.pbtxt", &config), ("echo/1/", ""), ("echo/02/", "")]),
+        0,
+        &expect![[r#"
+            note: echo: folder '02' is no version and is passed over: a version is a whole number above 0 without leading zeros
+            note: echo: version 7 is specified in `version_policy`, but there is no such folder
+
+            1 model is good
+        "#]],
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One call of a step's model that is under way.
 
 use consort_stage::Responses;
+use consort_telemetry::WorkSpan;
 
 use crate::plan::StepIndex;
 use crate::store::Iteration;
@@ -14,4 +15,6 @@ pub(super) struct Call {
     /// Whether no later iteration of this step will come.
     pub(super) is_last: bool,
     pub(super) responses: Responses,
+    /// Its span; the call is cut off by dropping it.
+    pub(super) span: WorkSpan,
 }

@@ -135,17 +135,18 @@ impl<'a> Assembly<'a> {
         let (found, away) = if let Some(entry) = self.done.get(model) {
             let reason = || entry.failures().into_iter().map(|(_, reason)| reason).next();
             let found = entry.newest_ready().cloned();
-            let away = reason().filter(|_| entry.is_away());
+            let away = entry.away().map(|(state, reason)| (state, reason.to_owned()));
             (found.ok_or_else(|| reason().unwrap_or_default()), away)
         } else {
             let found = self.parts.get(model, *version);
             let away = if found.is_err() { self.parts.listed.away(model, *version) } else { None };
+            let away = away.map(|reason| (State::Unavailable, reason));
             (found.map_err(|error| error.message().to_owned()), away)
         };
         found.map_err(|why| {
             let place = format!("in ensemble '{ensemble}', step {index} (model '{model}'): ");
-            if let Some(away) = away {
-                return Reason::away(State::Unavailable, format!("{place}{away}"));
+            if let Some((state, away)) = away {
+                return Reason::away(state, format!("{place}{away}"));
             }
             if self.parts.is_loading(model) {
                 return Reason::away(State::Loading, format!("{place}it is being loaded"));
@@ -154,6 +155,7 @@ impl<'a> Assembly<'a> {
                 Some(version) => format!("whose required version {version} is not loaded"),
                 None => "which has no loaded version".to_owned(),
             };
+            let why = if why.is_empty() { "nobody has loaded it" } else { &why };
             Reason::failed(format!(
                 "ensemble '{ensemble}' depends on '{model}' {required}. Model '{model}' loading \
                  failed with error: {why}"

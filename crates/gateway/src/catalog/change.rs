@@ -40,7 +40,9 @@ impl Catalog {
     ///
     /// All files are read here, on a thread where that holds up nobody.
     async fn find(&self, name: &Arc<str>, given: Option<Override>) -> Result<Option<Found>> {
-        if given.as_ref().is_some_and(|given| !is_ensemble(name, given)) {
+        // What cannot be read is meant for the ensemble that there is.
+        let is_ensemble = |given| is_ensemble(name, given).unwrap_or_else(|| self.is_stated(name));
+        if given.as_ref().is_some_and(|given| !is_ensemble(given)) {
             return Ok(None);
         }
         let (repositories, name) = (self.options.repositories.clone(), name.clone());
@@ -94,7 +96,10 @@ impl Catalog {
         let Found { stated, ensemble: statement } = found;
         if let Some(Err(problems)) = statement.wanted() {
             let refusal = stated.refusal(problems);
-            self.restate(name, statement);
+            // A configuration of a caller's own says nothing of an ensemble that nobody serves.
+            if !stated.is_given() || self.own.load().get(name, None).is_ok() {
+                self.restate(name, statement);
+            }
             return Err(refusal);
         }
         let steps = self.load_steps(&statement, &mut vec![name.clone()]).await;

@@ -10,14 +10,13 @@ use axum::extract::{Request, State};
 use consort_middleware::context_in;
 use consort_repository::{Labels, Served};
 use consort_stage::{Context, Error, Response, Responses, Result};
-use consort_telemetry::semconv::attribute;
 use futures::StreamExt;
 use tracing::Span;
 
 use super::compression::{self, Encoding};
 use super::error::{Failure, Outcome};
 use super::offload::offload;
-use super::target::Target;
+use super::target::{Target, identify};
 use super::{Front, body, deadline, reply};
 
 /// Answers with the model's only response.
@@ -117,7 +116,7 @@ async fn start(
     let parse = move || request::parse(&signature, &body, limit);
     let mut request = offload(body_size, parse).await?;
     let id = request.id.clone();
-    span.record(attribute::REQUEST_ID, &*id);
+    identify(span, target, &served, &id);
     request.context = context.clone();
     let responses = match wait {
         Wait::ForAll => served.stage.call(request),

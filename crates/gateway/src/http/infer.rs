@@ -15,7 +15,6 @@ use bytes::Bytes;
 use consort_middleware::context_in;
 use consort_repository::{Labels, Served};
 use consort_stage::{Context, Error, Response, Result, collect_one};
-use consort_telemetry::semconv::attribute;
 use tracing::Span;
 
 use self::request::Call;
@@ -23,7 +22,7 @@ use self::response::{Encoded, Form};
 use super::compression::{self, Encoding};
 use super::error::{Failure, Outcome};
 use super::offload::offload;
-use super::target::Target;
+use super::target::{Target, identify};
 use super::{Front, body};
 
 /// Where the JSON ends and the binary tensors begin, in requests and responses.
@@ -54,7 +53,7 @@ async fn answer(
     let body = receive(&head.headers, body, front.options.max_input_size).await?;
     let call = parse(&served, &head.headers, body, front.options.max_input_size).await;
     let Call { mut request, form } = call?;
-    span.record(attribute::REQUEST_ID, &*form.id);
+    identify(span, target, &served, &form.id);
     request.context = context.clone();
     let response = collect_one(served.stage.call(request)).await?;
     let encoding = compression::for_response(&head.headers);

@@ -3,8 +3,10 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use consort_protocol::parse_version;
+use consort_repository::Served;
 use consort_stage::{Error, Result};
-use consort_telemetry::{Protocol, request_span};
+use consort_telemetry::semconv::attribute;
+use consort_telemetry::{Protocol, request_span, version_chosen};
 use tracing::Span;
 
 use super::error::Failure;
@@ -23,6 +25,16 @@ impl Target {
     pub(super) fn span(&self) -> Span {
         let version = self.version.map(|version| version.to_string());
         request_span(Protocol::Http, &self.name, &version.unwrap_or_default(), "")
+    }
+}
+
+/// Notes on the span of a request which model answers it, and what its caller calls it.
+pub(super) fn identify(span: &Span, target: &Target, served: &Served, id: &str) {
+    if target.version.is_none() {
+        version_chosen(span, served.version);
+    }
+    if !id.is_empty() {
+        span.record(attribute::REQUEST_ID, id);
     }
 }
 

@@ -150,8 +150,7 @@ fn one_input(name: &str, datatype: DataType, dims: &[i64], max_batch_size: i64) 
 }
 
 fn echo_back(request: Request) -> Responses {
-    let response =
-        Response { outputs: request.inputs, parameters: request.parameters, is_last: true };
+    let response = Response { parameters: request.parameters, ..Response::only(request.inputs) };
     one(async { Ok(response) })
 }
 

@@ -61,6 +61,21 @@ fn a_graph_of_fixed_or_no_dimensions_is_no_batching_one() {
     assert_eq!(scalar.output("SHIFTED").unwrap().dims, [-1]);
 }
 
+#[test]
+fn a_request_may_replace_a_constant_that_is_an_input_of_the_graph() {
+    let signature = signature_of("replaceable");
+    assert_eq!(signature.max_batch_size, 0, "the constant has no row for each request");
+    let weights = signature.input("WEIGHTS").unwrap();
+    assert_eq!((weights.is_optional, &*weights.dims), (true, &[4][..]));
+    let mut backend = graph("replaceable");
+    let rows = Tensor::from_vec("ROWS", &[1, 4], vec![1.0_f32; 4]);
+    let weights = Tensor::from_vec("WEIGHTS", &[4], vec![5.0_f32, 6.0, 7.0, 8.0]);
+    let kept = run(&mut *backend, vec![rows.clone()]).unwrap();
+    assert_eq!(&*kept[0].to_slice::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0]);
+    let replaced = run(&mut *backend, vec![rows, weights]).unwrap();
+    assert_eq!(&*replaced[0].to_slice::<f32>().unwrap(), [5.0, 6.0, 7.0, 8.0]);
+}
+
 /// `VALUES` is ragged, `BOUNDS` is made of it, and `DOUBLED` is cut by it.
 fn ragged(bounds: DataType) -> Model {
     let values = TensorSpec { is_ragged: true, ..TensorSpec::new("VALUES", DataType::Fp32, &[-1]) };

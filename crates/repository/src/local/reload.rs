@@ -7,7 +7,7 @@ use consort_stage::{Error, Result};
 
 use super::{Loaded, Local};
 use crate::control::{Override, failed_to_poll, load_failed};
-use crate::folder::{served_versions, versions_in};
+use crate::folder::{oddities, served_versions, versions_in};
 use crate::instances::Running;
 use crate::load::{Blueprint, Kept, Version, misconfigured};
 use crate::models::{Served, State};
@@ -54,7 +54,12 @@ impl Local {
                 if !self.is_ours(&stated) && !self.keeps(&stated) {
                     return Err(failed_to_poll(name));
                 }
-                self.load(name, &stated)
+                match &stated.draft {
+                    Err(problems) if stated.is_given() => {
+                        Err(self.refuse_override(name, &stated, &misconfigured(problems)))
+                    }
+                    _ => self.load(name, &stated),
+                }
             }
             Task::Follow => match Stated::find(&self.options.repositories, name, None) {
                 Ok(stated) if self.is_ours(&stated) || self.keeps(&stated) => {
@@ -71,6 +76,18 @@ impl Local {
                 Ok(())
             }
         }
+    }
+
+    /// A configuration of a caller's own that cannot be read changes nothing but what the index
+    /// says of the model that is being served.
+    fn refuse_override(&self, name: &Arc<str>, stated: &Stated, problems: &Error) -> Error {
+        let reason = problems.message();
+        tracing::error!(model = &**name, "failed to load: {reason}");
+        let entry = self.snapshot.load().entry(name).cloned();
+        if let Some(entry) = entry.filter(|entry| entry.ready().next().is_some()) {
+            self.replace(name, &entry.with_note(reason.to_owned()));
+        }
+        stated.refusal(reason).logged()
     }
 
     /// Whether a model is served that has become somebody else's: whether anybody can load it is
@@ -106,7 +123,7 @@ impl Local {
                 let entry = kept.map(|entry| entry.with_note(reason.clone()));
                 let entry = entry.unwrap_or_else(|| failed().with_optional(stated.is_optional()));
                 self.replace(name, &entry);
-                Err(error)
+                Err(error.logged())
             }
         }
     }
@@ -126,6 +143,9 @@ impl Local {
         let draft = draft.map_err(|problems| refused(misconfigured(problems)))?;
         let present = versions_in(&stated.folder.path);
         let wanted = served_versions(&draft.version_policy(), &present);
+        for oddity in oddities(&stated.folder, &draft.version_policy()) {
+            tracing::warn!(model = &**name, "{oddity}");
+        }
         if wanted.is_empty() {
             let error = no_version(&stated.folder, &present);
             return Err(Refused { reason: error.message().to_owned(), error });
@@ -177,7 +197,7 @@ impl Local {
             log_new(name, &shown, &gone);
         }
         self.forget_meters(name, gone.versions(), &shown);
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), |error| Err(error.logged()))
     }
 
     /// Notes what is served from now on; whoever unloads the model waits for what was served until

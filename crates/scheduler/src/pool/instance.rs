@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use consort_stage::{BatchBackend, Response, Result, Spent, Tensor};
-use consort_telemetry::PendingGuard;
+use consort_telemetry::{PendingGuard, WorkSpan};
 
 use crate::Counting;
 use crate::assembly::Layout;
@@ -28,8 +28,8 @@ struct Boarded {
     answer: Answer,
     pending: PendingGuard,
     spent: Option<Arc<Spent>>,
-    /// The span of the wait; closed when it is dropped.
-    _span: tracing::Span,
+    /// The span of the wait.
+    span: WorkSpan,
 }
 
 impl Instance {
@@ -52,7 +52,7 @@ impl Instance {
             let Queued { request, ticket, answer, pending, span } = queued;
             if ticket.board(&run) {
                 let spent = request.context.spent.clone();
-                boarded.push(Boarded { answer, pending, spent, _span: span });
+                boarded.push(Boarded { answer, pending, spent, span });
                 requests.push(request);
             }
         }
@@ -78,7 +78,8 @@ impl Instance {
 }
 
 impl Boarded {
-    fn begin(self) -> Caller {
+    fn begin(mut self) -> Caller {
+        self.span.done();
         let wait = Wait { waited: self.pending.waited(), spent: self.spent };
         Caller { answer: self.answer, wait }
     }

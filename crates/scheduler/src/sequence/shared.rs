@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use consort_stage::{Code, CorrelationId, Error, Interrupt, Request, Response, Result};
-use consort_telemetry::{PendingGuard, queue_span};
+use consort_telemetry::{PendingGuard, WorkSpan};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
@@ -25,8 +25,8 @@ pub(super) struct Queued {
     ticket: Ticket,
     pub(super) reply: oneshot::Sender<Result<Response>>,
     pub(super) pending: PendingGuard,
-    /// The span of the wait; closed when it is dropped.
-    span: tracing::Span,
+    /// The span of the wait.
+    span: WorkSpan,
 }
 
 /// The sequences of a model, and what callers and instances need beside them.
@@ -108,7 +108,7 @@ impl Shared {
         reply: oneshot::Sender<Result<Response>>,
     ) -> Queued {
         let pending = self.counting.meter.pending();
-        let span = queue_span(request.context.span.as_ref(), &self.counting.model);
+        let span = self.counting.queue_span(&request.context);
         Queued { request, ticket, reply, pending, span }
     }
 
@@ -207,22 +207,23 @@ impl Shared {
 impl Queued {
     /// Leaves the queue: how long it waited there and where its answer goes.
     pub(super) fn depart(
-        self,
+        mut self,
     ) -> (Request, std::time::Duration, oneshot::Sender<Result<Response>>) {
-        drop(self.span);
+        self.span.done();
         (self.request, self.pending.waited(), self.reply)
     }
 }
 
 fn answer_lapsed(lapsed: Vec<(Queued, Lapse)>) {
-    for (queued, lapse) in lapsed {
+    for (mut queued, lapse) in lapsed {
         let error = match lapse {
             Lapse::Deadline => Error::deadline_exceeded(),
             Lapse::NoSlot => Error::new(
-                Code::Unavailable,
+                Code::Overloaded,
                 "timeout of the corresponding sequence has been expired",
             ),
         };
+        queued.span.failed(error.code().name(), error.message());
         // A caller that has gone does not want it.
         drop(queued.reply.send(Err(error)));
     }

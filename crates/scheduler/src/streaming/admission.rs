@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use consort_telemetry::{Meter, PendingGuard};
+use consort_telemetry::{Meter, PendingGuard, WorkSpan};
 use parking_lot::Mutex;
 
 /// The wait of one request, which counts as pending until it is admitted or its caller has gone.
@@ -12,20 +12,29 @@ pub(super) struct Admission(Mutex<Wait>);
 
 #[derive(Debug)]
 enum Wait {
-    Pending(PendingGuard),
+    Pending(PendingGuard, WorkSpan),
     Over(Duration),
 }
 
 impl Admission {
     /// A wait that begins now.
-    pub(super) fn awaited(meter: &Arc<Meter>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Wait::Pending(meter.pending()))))
+    pub(super) fn awaited(meter: &Arc<Meter>, span: WorkSpan) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Wait::Pending(meter.pending(), span))))
+    }
+
+    /// Pending → Over, of a request that was given up; what was over stays as it was.
+    pub(super) fn give_up(&self) {
+        let mut wait = self.0.lock();
+        if let Wait::Pending(pending, _) = &*wait {
+            *wait = Wait::Over(pending.waited());
+        }
     }
 
     /// Pending → Over; what was over stays as it was.
     pub(super) fn happen(&self) {
         let mut wait = self.0.lock();
-        if let Wait::Pending(pending) = &*wait {
+        if let Wait::Pending(pending, span) = &mut *wait {
+            span.done();
             *wait = Wait::Over(pending.waited());
         }
     }
@@ -33,7 +42,7 @@ impl Admission {
     /// How long the request has waited, or had when it was admitted.
     pub(super) fn waited(&self) -> Duration {
         match &*self.0.lock() {
-            Wait::Pending(pending) => pending.waited(),
+            Wait::Pending(pending, _) => pending.waited(),
             Wait::Over(waited) => *waited,
         }
     }

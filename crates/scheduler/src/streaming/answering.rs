@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use consort_stage::{Enough, Response, Responses, Result, Spent};
-use consort_telemetry::Execution;
+use consort_telemetry::{Execution, WorkSpan};
 use futures::{Stream, StreamExt};
 
 use super::admission::Admission;
@@ -21,7 +21,7 @@ pub(super) struct Answering {
     counting: Counting,
     started_at: Instant,
     /// What the request occupies until its end.
-    held: Option<(InFlight, tracing::Span)>,
+    held: Option<(InFlight, WorkSpan)>,
 }
 
 /// What is counted of a request.
@@ -39,7 +39,7 @@ impl Answering {
         responses: Responses,
         asked: Asked,
         counting: Counting,
-        held: (InFlight, tracing::Span),
+        held: (InFlight, WorkSpan),
     ) -> Self {
         Self { responses, asked, started_at: Instant::now(), counting, held: Some(held) }
     }
@@ -60,10 +60,13 @@ impl Answering {
 impl Drop for Answering {
     /// Whoever has gone waits no longer, whether the backend knows it yet or not.
     fn drop(&mut self) {
-        self.asked.admission.happen();
-        if self.asked.enough.as_ref().is_some_and(Enough::is_said) && self.held.take().is_some() {
+        let has_enough = self.asked.enough.as_ref().is_some_and(Enough::is_said);
+        if let Some((_, work)) = self.held.as_mut().filter(|_| has_enough) {
+            work.done();
+            self.asked.admission.happen();
             self.count_execution();
         }
+        self.asked.admission.give_up();
     }
 }
 
@@ -78,8 +81,13 @@ impl Stream for Answering {
             None | Some(Err(_)) => true,
             Some(Ok(response)) => response.is_last,
         };
-        if is_over && self.held.take().is_some() && !matches!(item, Some(Err(_))) {
-            self.count_execution();
+        if is_over && let Some((_in_flight, mut span)) = self.held.take() {
+            if let Some(Err(error)) = &item {
+                span.failed(error.code().name(), error.message());
+            } else {
+                span.done();
+                self.count_execution();
+            }
         }
         Poll::Ready(item)
     }

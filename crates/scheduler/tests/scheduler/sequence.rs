@@ -207,7 +207,7 @@ async fn a_sequence_without_a_slot_gives_up_when_its_time_is_over() {
     let mut impatient = request(2, "s", 2);
     impatient.parameters.insert("timeout".into(), Parameter::Uint(1));
     let error = answer(works.stage.call(impatient)).await.unwrap_err();
-    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!(error.code(), Code::Overloaded);
     assert_eq!(error.message(), "timeout of the corresponding sequence has been expired");
     works.go.send(()).unwrap();
 }

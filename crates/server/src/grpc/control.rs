@@ -19,9 +19,9 @@ use consort_protocol::{
     SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
     SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
     SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse, parse_version,
-    repository_index_response,
+    repository_index_response, to_status,
 };
-use consort_repository::{Change, IndexEntry, Labels, Served, State};
+use consort_repository::{Change, IndexEntry, Labels, Served, State, log_failure};
 use consort_stage::{Code, Context, Enough, Error};
 use consort_telemetry::{Protocol, request_span};
 use futures::Stream;
@@ -257,6 +257,10 @@ impl Grpc {
     fn find(&self, name: &str, version: &str) -> Result<Arc<Served>, Status> {
         let version = parse_version(version);
         let found = version.and_then(|version| self.models.get(name, version));
-        found.map_err(|error| refused(&error, &Labels::of_model(name)))
+        // The state of a model is said where it changes, not wherever somebody asks.
+        found.map_err(|error| {
+            log_failure(&error, true, &Labels::of_model(name));
+            to_status(&error)
+        })
     }
 }

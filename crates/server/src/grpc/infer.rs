@@ -6,7 +6,7 @@ use consort_middleware::{context, context_in};
 use consort_protocol::{Call, ModelInferRequest, ModelInferResponse, to_status};
 use consort_repository::{Labels, Models, Served, classify_outputs, log_failure};
 use consort_stage::{Context, Error, Response as Answer, Result, Spent, collect_one};
-use consort_telemetry::{Protocol, failed, request_span};
+use consort_telemetry::{Protocol, failed, request_span, version_chosen};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -35,6 +35,9 @@ pub(super) fn admit(
 ) -> Result<Admitted> {
     let mut call = message.into_call()?;
     let served = models.get(&call.model, call.version)?;
+    if let Some(span) = context.span.as_ref().filter(|_| call.version.is_none()) {
+        version_chosen(span, served.version);
+    }
     call.request.context = context;
     Ok(Admitted { served, call })
 }

@@ -10,10 +10,12 @@ use std::task::{Context as TaskContext, Poll};
 use consort_protocol::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use consort_repository::{Labels, Models, Served, classify_outputs};
 use consort_stage::{Context, Enough, Error, Response, Responses, Result, Spent, collect_one, one};
+use consort_telemetry::failed;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, SelectAll};
 use futures::{Stream, StreamExt};
 use tonic::{Status, Streaming};
+use tracing::Span;
 
 use super::infer::{Admitted, admit, refused};
 
@@ -54,6 +56,8 @@ struct Named {
     id: String,
     /// The same for the log, with the trace.
     labels: Labels,
+    /// The span of the request, where it is recorded.
+    span: Option<Span>,
 }
 
 type Item = std::result::Result<ModelStreamInferResponse, Status>;
@@ -117,6 +121,7 @@ impl InferStream {
             version: message.model_version.clone(),
             id: message.id.clone(),
             labels: Labels::new(&message.model_name, &message.id, &context),
+            span: context.span.clone(),
         };
         match admit(&*self.models, message, context) {
             Err(error) => self.single.push_back(Box::pin(async { Err((error, named)) })),
@@ -140,12 +145,15 @@ impl InferStream {
     }
 
     fn item(&mut self, answer: Answer) -> Item {
+        if let Err((error, Named { span: Some(span), .. })) = &answer {
+            failed(span, error.code().name(), error.message());
+        }
         match answer {
             Ok(response) => Ok(ModelStreamInferResponse::of(response)),
             Err((error, named)) if self.ends_with_error => Err(refused(&error, &named.labels)),
             Err((error, named)) => {
                 // Logged here as elsewhere; the stream itself goes on.
-                let Named { model, version, id, labels } = named;
+                let Named { model, version, id, labels, .. } = named;
                 drop(refused(&error, &labels));
                 Ok(ModelStreamInferResponse::failed(&error, model, version, id))
             }

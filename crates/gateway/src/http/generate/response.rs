@@ -18,7 +18,8 @@ pub(super) fn encode(caller: &Caller, response: &Response) -> Result<Vec<u8>> {
         add("id", caller.id.as_str().into());
     }
     add("model_name", (&*caller.served.name).into());
-    add("model_version", caller.served.version.to_string().into());
+    let version = response.version.unwrap_or(caller.served.version);
+    add("model_version", version.to_string().into());
     for (key, parameter) in &response.parameters {
         add(key, parameters::to_json(parameter));
     }

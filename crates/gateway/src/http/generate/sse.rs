@@ -3,7 +3,6 @@
 use axum::http::StatusCode;
 use bytes::Bytes;
 use consort_stage::{Code, Responses, Result};
-use consort_telemetry::first_response;
 use futures::{StreamExt, stream};
 
 use super::{Caller, response};
@@ -23,7 +22,6 @@ pub(super) async fn reply(caller: Caller, mut responses: Responses) -> Outcome {
     let responses = Box::pin(stream::iter(first).chain(responses));
     let mut events = Events { caller, responses: Some(responses) };
     let first = events.next().await;
-    first_response(&events.caller.span);
     let status = first.as_ref().map_or(StatusCode::OK, |event| event.status);
     let rest = stream::unfold(events, |mut events| async move {
         let event = events.next().await?;
@@ -34,7 +32,8 @@ pub(super) async fn reply(caller: Caller, mut responses: Responses) -> Outcome {
 }
 
 fn is_the_requests_fault(first: &Result<consort_stage::Response>) -> bool {
-    first.as_ref().is_err_and(|error| error.code() == Code::InvalidInput)
+    let codes = [Code::InvalidInput, Code::Unsupported, Code::NotFound];
+    first.as_ref().is_err_and(|error| codes.contains(&error.code()))
 }
 
 struct Event {

@@ -58,7 +58,8 @@ pub(super) fn encode(served: &Served, form: &Form, response: Response) -> Result
     }
     bytes.extend_from_slice(br#""model_name":"#);
     write(&mut bytes, &*served.name);
-    append(&mut bytes, format_args!(r#","model_version":"{}""#, served.version));
+    let version = response.version.unwrap_or(served.version);
+    append(&mut bytes, format_args!(r#","model_version":"{version}""#));
     write_parameters(&mut bytes, &response.parameters);
     bytes.extend_from_slice(br#","outputs":["#);
     let mut is_first = true;

@@ -8,6 +8,7 @@ use consort_middleware::{Deadline, context_in};
 use consort_repository::{Labels, Served};
 use consort_stage::{Context, Enough, Responses, Stage};
 use consort_telemetry::semconv::attribute;
+use consort_telemetry::version_chosen;
 use tracing::Span;
 
 use super::adapters::{self, Named};
@@ -55,13 +56,16 @@ impl Caller {
         let named = adapters::find(&*front.models, &self.model);
         let Named { served, adapter } =
             named.map_err(|error| Refusal::from(error).about("model"))?;
+        version_chosen(&self.span, served.version);
         Ok(models::text(&served)?.with_adapter(adapter))
     }
 
     /// The model, as it is served.
     pub(super) fn find(&self, front: &Front) -> Result<Arc<Served>, Refusal> {
         let found = front.models.get(&self.model, None);
-        found.map_err(|error| Refusal::from(error).about("model"))
+        let found = found.map_err(|error| Refusal::from(error).about("model"))?;
+        version_chosen(&self.span, found.version);
+        Ok(found)
     }
 
     /// Calls the model; the responses end with an error when the request's time is over. By

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use consort_stage::{Parameter, Tensor};
+use consort_stage::{Code, Parameter, Tensor};
 use futures::StreamExt;
 use serde_json::json;
 use tokio::time::Instant;
@@ -195,11 +195,13 @@ async fn the_first_response_decides_the_status_of_a_stream() {
 #[tokio::test]
 async fn a_question_that_the_model_cannot_take_gets_a_plain_error_from_a_stream() {
     let text = "expected 1 inputs but got 0 inputs";
-    let router = language_model(move |_| all(vec![Err(Error::invalid(text))]));
-    let reply = post(router, "/generate_stream", "{}").await;
-    assert_eq!(reply.status, 400);
-    assert_eq!(reply.headers["content-type"], "application/json");
-    assert_eq!(reply.error(), text);
+    for (code, status) in [(Code::InvalidInput, 400), (Code::Unsupported, 501)] {
+        let router = language_model(move |_| all(vec![Err(Error::new(code, text))]));
+        let reply = post(router, "/generate_stream", "{}").await;
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.headers["content-type"], "application/json");
+        assert_eq!(reply.error(), text);
+    }
 }
 
 #[tokio::test]
