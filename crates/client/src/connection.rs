@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use consort_middleware::Gathered;
+use consort_middleware::{Coalesced, LARGEST_FRAME};
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_fn};
 use h2::client::{Builder, SendRequest};
@@ -36,9 +36,6 @@ const STREAM_WINDOW: u32 = 4 << 20;
 /// All streams together may bring this much. It is far more than a few streams, because a caller
 /// that does not read must not stop the others.
 const CONNECTION_WINDOW: u32 = 1 << 30;
-
-/// A frame may have this much, so that a tensor of the usual size is one.
-const FRAME: u32 = 1 << 20;
 
 /// So many cancelled streams are remembered, so that what still comes for them is not taken for a
 /// mistake of the server.
@@ -161,9 +158,9 @@ async fn open(address: SocketAddr, lost: Arc<Notify>) -> Result<SendRequest<Byte
             .max_concurrent_reset_streams(CANCELLED_STREAMS)
             // Otherwise a burst of cancelled calls would end the connection and all other calls.
             .max_local_error_reset_streams(None)
-            .max_frame_size(FRAME)
+            .max_frame_size(LARGEST_FRAME)
             .enable_push(false)
-            .handshake(Gathered::new(stream));
+            .handshake(Coalesced::new(stream));
         Ok::<_, BoxError>(handshake.await?)
     };
     let opened = timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| {

@@ -1,5 +1,5 @@
 //! Tower layers that cut across every server: traces, deadlines and load shedding; and connections
-//! that gather what is written to them.
+//! that coalesce what is written to them.
 //!
 //! Each is generic over the bodies, so the gRPC and the HTTP server share it; what a refusal looks
 //! like on the wire is the business of [`Edge`]. A stack reads in the order a request meets it:
@@ -17,17 +17,17 @@
 //! ```
 
 mod body;
+mod coalesced;
 mod context;
 mod deadline;
 mod edge;
-mod gathered;
 mod load_shed;
 mod trace;
 
 pub use body::Refusable;
+pub use coalesced::{Coalesced, LARGEST_FRAME};
 pub use context::{context, context_in};
 pub use deadline::{Deadline, DeadlineBody, DeadlineFuture, DeadlineService, EnforceDeadline};
 pub use edge::{Edge, HTTP_TIMEOUT_HEADER};
-pub use gathered::Gathered;
 pub use load_shed::{LoadShed, LoadShedService, ShedBody, ShedFuture};
 pub use trace::{JoinTrace, JoinTraceService};

@@ -8,6 +8,7 @@ mod stream;
 
 use std::sync::Arc;
 
+use consort_middleware::LARGEST_FRAME;
 use consort_protocol::FILE_DESCRIPTOR_SET;
 use consort_protocol::grpc_inference_service_server::GrpcInferenceServiceServer;
 use consort_repository::Models;
@@ -24,9 +25,6 @@ const MAX_MESSAGE: usize = i32::MAX as usize;
 /// the default of 64 KB.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-
-/// A frame may have this much, so that a tensor of the usual size is one.
-const FRAME: u32 = 1 << 20;
 
 /// The calls that a client may cancel in one burst; h2's default of 20 would end the connection
 /// and every other call on it when an ensemble's client goes away with all it had under way.
@@ -51,7 +49,7 @@ pub(crate) fn builder() -> Server {
         .http2_keepalive_timeout(Some(PING_LIMIT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(Some(FRAME))
+        .max_frame_size(Some(LARGEST_FRAME))
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
         .http2_max_local_error_reset_streams(Some(MAX_RESETS))
 }

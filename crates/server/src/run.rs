@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use axum::Router;
-use consort_middleware::{Edge, EnforceDeadline, Gathered, JoinTrace, LoadShed};
+use consort_middleware::{Coalesced, Edge, EnforceDeadline, JoinTrace, LoadShed};
 use consort_repository::{Models, State};
 use consort_telemetry::{Metrics, Sampler};
 use futures::{FutureExt, StreamExt};
@@ -173,7 +173,7 @@ async fn serve_grpc(
         .into_inner();
     let arrivals = Arrivals::default();
     let connections =
-        incoming(listener, arrivals.clone()).map(|stream| io::Result::Ok(Gathered::new(stream)));
+        incoming(listener, arrivals.clone()).map(|stream| io::Result::Ok(Coalesced::new(stream)));
     grpc::builder()
         .layer(layers)
         .add_routes(routes)

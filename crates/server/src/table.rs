@@ -12,8 +12,8 @@ const STATUS_WIDTH: usize = 72;
 /// The most lines that a status has: enough for a sentence or two, and every model still in view.
 const STATUS_LINES: usize = 4;
 
-/// The last of them where there is more to say; whoever failed has logged the whole.
-const CUT: &str = "… (in full in the log above, and in the index)";
+/// The last of them where there is more to say.
+const CUT: &str = "… (in full in the repository index)";
 
 /// A version of a model, with its status in lines.
 struct Row {

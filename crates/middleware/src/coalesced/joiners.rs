@@ -33,6 +33,12 @@ impl Joiners {
         self.spared == 0
     }
 
+    /// Whether the connection has been looked at since the flush began that waits, which its task does
+    /// once others have had their turn.
+    pub(super) fn have_had_their_turn(&self) -> bool {
+        self.reads != self.flushed_after
+    }
+
     /// Notes that the connection is read from.
     pub(super) fn note_read(&mut self) {
         self.reads = self.reads.wrapping_add(1);
@@ -40,7 +46,7 @@ impl Joiners {
 
     /// Notes that something is written while a flush waits.
     pub(super) fn note_write(&mut self) {
-        if self.reads != self.flushed_after {
+        if self.have_had_their_turn() {
             self.credit = CREDIT;
         }
     }

@@ -2,104 +2,72 @@
 //!
 //! HTTP/2 writes every frame as soon as it is there. When a batch of requests is answered, each
 //! answer would be a system call, a wake-up of whoever reads it, and the next step's call another.
-//! Here a flush waits until whatever else is ready to run on its thread has run and put its frames
-//! beside it, as long as there are others who do.
+//! Here the task of the connection lets those run first that are ready to run before it, and they put
+//! their frames beside its own, as long as there are others who do.
 
 mod joiners;
 
 use std::io::{ErrorKind, IoSlice, Result};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::yield_now;
 use tonic::transport::server::Connected;
 
 use self::joiners::Joiners;
 
-/// What is gathered at most, in bytes; more than that does not wait.
-const LIMIT: usize = 128 << 10;
+/// The largest frame of HTTP/2 on these connections, and the most that is held, in bytes: more than
+/// that leaves at once. A larger frame would keep the streams beside it waiting for longer.
+pub const LARGEST_FRAME: u32 = 128 << 10;
+
+const LIMIT: usize = LARGEST_FRAME as usize;
 
 /// The memory that a connection keeps for what comes next, in bytes.
-const KEPT: usize = 16 << 10;
+const KEPT: usize = 32 << 10;
 
-/// A connection that gathers what is written to it, for a task that flushes whenever it is woken, as
-/// the connections of HTTP/2 do: a flush may say that it is done although it is only arranged. The
-/// task is woken then, and its next flush writes.
+/// A connection that coalesces what is written to it, for a task that reads, writes and flushes
+/// whenever it is woken, as the connections of HTTP/2 do: a flush may say that it is done although it
+/// is only arranged. The task is woken then, and its next flush writes.
 #[derive(Debug)]
-pub struct Gathered<S> {
+pub struct Coalesced<S> {
     connection: S,
     held: Vec<u8>,
     /// How much of it is written.
     written: usize,
     phase: Phase,
     joiners: Joiners,
-    turn: Arc<Turn>,
-    /// Says that the turn is over.
-    waker: Waker,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Nobody has flushed what is held.
-    Gathering,
-    /// It leaves when the turn is over.
+    Held,
+    /// It leaves when the task looks at the connection again.
     Waiting,
     /// It leaves as fast as the connection takes it.
     Leaving,
 }
 
-/// The wait for whatever else is ready to run.
-#[derive(Debug, Default)]
-struct Turn {
-    is_over: AtomicBool,
-    task: AtomicWaker,
-}
-
-impl Wake for Turn {
-    fn wake(self: Arc<Self>) {
-        self.is_over.store(true, Release);
-        self.task.wake();
-    }
-}
-
-impl<S> Gathered<S> {
-    /// Gathers what is written to `connection`.
+impl<S> Coalesced<S> {
+    /// Coalesces what is written to `connection`.
     pub fn new(connection: S) -> Self {
-        let turn = Arc::<Turn>::default();
-        Self {
-            connection,
-            held: Vec::new(),
-            written: 0,
-            phase: Phase::Gathering,
-            joiners: Joiners::default(),
-            waker: turn.clone().into(),
-            turn,
-        }
+        let (held, phase, joiners) = (Vec::new(), Phase::Held, Joiners::default());
+        Self { connection, held, written: 0, phase, joiners }
     }
 
-    /// Whether what is held may leave now; else the task is woken when it may.
+    /// Whether what is held may leave now; else the task is woken to flush again.
     fn may_leave(&mut self, context: &Context<'_>) -> bool {
         match self.phase {
             Phase::Leaving => true,
-            Phase::Waiting => {
-                self.turn.task.register(context.waker());
-                self.turn.is_over.load(Acquire)
-            }
-            Phase::Gathering => {
-                if !self.joiners.are_likely() {
-                    return true;
+            Phase::Waiting => self.joiners.have_had_their_turn(),
+            Phase::Held => {
+                let is_worth_it = self.joiners.are_likely();
+                if is_worth_it {
+                    self.phase = Phase::Waiting;
+                    // A task that wakes itself comes behind those that are ready to run.
+                    context.waker().wake_by_ref();
                 }
-                self.phase = Phase::Waiting;
-                self.turn.is_over.store(false, Release);
-                self.turn.task.register(context.waker());
-                // Whatever is ready on this thread runs before, and no other thread is woken for it.
-                let turn = &mut Context::from_waker(&self.waker);
-                pin!(yield_now()).poll(turn).is_ready()
+                !is_worth_it
             }
         }
     }
@@ -112,7 +80,7 @@ impl<S> Gathered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gathered<S> {
+impl<S: AsyncWrite + Unpin> Coalesced<S> {
     /// Writes what is held to the connection.
     fn write_held(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.phase = Phase::Leaving;
@@ -126,7 +94,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
         self.held.clear();
         self.held.shrink_to(KEPT);
         self.written = 0;
-        self.phase = Phase::Gathering;
+        self.phase = Phase::Held;
         Poll::Ready(Ok(()))
     }
 
@@ -139,7 +107,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Coalesced<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -150,7 +118,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesced<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -198,7 +166,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     }
 }
 
-impl<S: Connected> Connected for Gathered<S> {
+impl<S: Connected> Connected for Coalesced<S> {
     type ConnectInfo = S::ConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
