@@ -144,24 +144,31 @@ fn the_same_seed_gives_the_same_text_and_another_seed_another() {
     assert_ne!(sample(7), sample(8));
 }
 
+/// Whole or in pieces, over either API, and whether the word begins a token or stands within one.
 #[test]
-fn a_stop_word_ends_the_text_and_does_not_appear() {
-    let system = System::start_text(Layout::OneProcess);
+fn a_stop_word_ends_the_text_and_nothing_else_of_it_is_missing() {
     let first = &references()[0];
-    assert!(first.greedy_text.contains("memory"));
-    let body = json!({"text_input": first.prompt, "max_tokens": 64, "stop_words": [" memory"]});
-    let answer = system.post("/generate", &body.to_string()).json();
-    let text = answer["text_output"].as_str().expect("it has text");
-    let expected = first.greedy_text.split(" memory").next().expect("it has a beginning");
-    assert_eq!(text, expected);
-    // A word of the prompt is none of the text's, as the model of a step tells of itself.
-    let config = system.get("/v2/models/generate/config").json();
-    assert_eq!(config["parameters"]["exclude_input_in_output"]["string_value"], "true");
-    let word = first.prompt.split_whitespace().next().expect("it has a word");
-    assert!(!first.greedy_text.contains(word), "{word}");
-    let body = json!({"text_input": first.prompt, "max_tokens": 64, "stop_words": [word]});
-    let answer = system.post("/generate", &body.to_string()).json();
-    assert_eq!(answer["text_output"], first.greedy_text);
+    for layout in Layout::ALL {
+        let system = System::start(layout, &shipped());
+        for word in [" memory", "memory", "emor", "he", " the", "."] {
+            let expected = first.greedy_text.split(word).next().expect("it has a beginning");
+            assert_ne!(expected, first.greedy_text, "it has `{word}`");
+            let body = json!({"text_input": first.prompt, "max_tokens": 64, "stop_words": [word]});
+            let answer = system.post("/generate", &body.to_string()).json();
+            assert_eq!(answer["text_output"], expected, "{layout:?}: `{word}`");
+            let stream = system.post("/generate_stream", &body.to_string()).text;
+            let pieces = stream.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
+            let piece = |event: &str| serde_json::from_str::<Value>(event).expect("it is JSON");
+            let pieces =
+                pieces.map(|event| piece(event)["text_output"].as_str().map(str::to_owned));
+            let text: String = pieces.map(|text| text.expect("it has text")).collect();
+            assert_eq!(text, expected, "{layout:?}: `{word}`");
+            let body = json!({"model": "generate", "prompt": first.prompt, "max_tokens": 64,
+                "stop": word});
+            let answer = system.post("/v1/completions", &body.to_string()).json();
+            assert_eq!(answer["choices"][0]["text"], expected, "{layout:?}: `{word}`");
+        }
+    }
 }
 
 #[test]
@@ -173,7 +180,11 @@ fn what_cannot_be_generated_is_refused_by_name() {
         (text_of("temperature", json!(-1.0)), "", "`temperature` must be 0 or more, not -1"),
         (text_of("top_p", json!(2.5)), "input 'top_p', ", "`runtime_top_p` must be above 0 and"),
         (text_of("beam_width", json!(4)), "", "`beam_width` is 4; beam search"),
-        (json!({"text_input": "word ".repeat(2000)}), "", "tokens; the context of"),
+        (
+            json!({"text_input": "word ".repeat(2000)}),
+            "input 'text_input', ",
+            "tokens; the context of",
+        ),
     ];
     for layout in Layout::ALL {
         let system = System::start_text(layout);

@@ -1,9 +1,10 @@
 //! Statistics and metrics agree with each other and with what was sent, in both layouts.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::repository::{INFER, Repository};
-use crate::system::{Layout, System};
+use crate::lifecycle::{counted, counters};
+use crate::repository::{INFER, Repository, shipped};
+use crate::system::{Layout, System, wait_until};
 
 /// What load generators refuse statistics without.
 const MEMBERS: [&str; 8] = [
@@ -116,4 +117,38 @@ fn what_the_operator_says_of_the_metrics_is_followed() {
     assert!((system.metric("nv_inference_request_summary_us_count") - 1.0).abs() < 0.1);
     assert!(system.metric("nv_inference_request_duration_us") < 0.1);
     assert!(system.metric("nv_cpu_memory_total_bytes") < 0.1);
+}
+
+/// The word begins within a token, so that the gateway ends the text while the model goes on.
+#[test]
+fn a_text_that_ends_at_a_stop_word_counts_as_answered() {
+    const TEXTS: u32 = 6;
+    for layout in Layout::ALL {
+        let mut system = System::start(layout, &shipped());
+        let metrics = counters(&mut system);
+        let fields = json!({"text_input": "Ownership is", "max_tokens": 200,
+            "stop_words": ["out fea"], "end_id": -1});
+        let openai = json!({"model": "generate", "prompt": "Ownership is", "max_tokens": 200,
+            "stop": "out fea", "ignore_eos": true});
+        for _ in 0..TEXTS / 2 {
+            let streamed = system.post("/generate_stream", &fields.to_string());
+            assert_eq!(streamed.status, 200, "{layout:?}: {}", streamed.text);
+            assert!(!streamed.text.contains("fea"), "{layout:?}: {}", streamed.text);
+            let answer = system.post("/v1/completions", &openai.to_string()).json();
+            assert_eq!(answer["choices"][0]["text"], " the break", "{layout:?}: {answer}");
+        }
+        let texts = f64::from(TEXTS) - 0.5;
+        let answered = |name: &str| format!("{name}{{model=\"ferris\"");
+        let succeeded = answered("nv_inference_request_success");
+        wait_until("the model's count", || counted(&metrics, &succeeded) > texts);
+        let executed = answered("nv_inference_exec_count");
+        assert!(counted(&metrics, &executed) > texts, "{layout:?}");
+        let tokens = r#"gen_ai_client_token_usage_count{gen_ai_operation_name="text_completion",gen_ai_request_model="ferris",gen_ai_token_type="output""#;
+        assert!(counted(&metrics, tokens) > texts, "{layout:?}");
+        let step = r#"consort_step_duration_seconds_count{ensemble="generate",step="1""#;
+        assert!(system.metric(step) > texts, "{layout:?}");
+        for name in ["nv_inference_request_failure", "consort_step_failures"] {
+            assert!(counted(&metrics, name) + system.metric(name) < 0.5, "{layout:?}: {name}");
+        }
+    }
 }

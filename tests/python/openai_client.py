@@ -281,7 +281,7 @@ def check_refusals(client):
     )
     refused(
         openai.BadRequestError,
-        None,
+        "prompt",
         lambda: complete(model="generate", prompt="word " * 2000),
     )
     refused(

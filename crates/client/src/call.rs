@@ -8,7 +8,7 @@ use consort_telemetry::{Outcome, UpstreamCall};
 use tonic::{Status, Streaming};
 
 use crate::failure;
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Open, Outgoing};
 use crate::replica::Replica;
 
 /// Calls a model that answers once. Dropping the future resets the stream, which cancels the call
@@ -43,6 +43,8 @@ pub(crate) struct Call {
     /// The last answer, kept until the server has ended the stream: whoever has the last answer
     /// may drop the call, and a stream must not be reset for its trailers.
     held: Option<Result<Response>>,
+    /// Kept until then, where the caller may want to hear no more.
+    open: Option<Open>,
 }
 
 impl Call {
@@ -50,13 +52,15 @@ impl Call {
     pub(crate) async fn open(replica: &Arc<Replica>, outgoing: &Outgoing) -> Result<Self> {
         let guard = replica.meter.call();
         let mut client = replica.client();
-        match client.model_stream_infer(outgoing.streamed()).await {
+        let (request, open) = outgoing.streamed();
+        match client.model_stream_infer(request).await {
             Ok(response) => Ok(Self {
                 replica: Arc::clone(replica),
                 context: outgoing.context.clone(),
                 messages: response.into_inner(),
                 guard: Some(guard),
                 held: None,
+                open,
             }),
             Err(status) => Err(failed(replica, outgoing, guard, &status)),
         }
@@ -75,12 +79,18 @@ impl Call {
                 continue;
             }
             if !message.error_message.is_empty() {
+                self.open = None;
                 self.held = Some(Err(Error::new(Code::Unknown, message.error_message)));
                 continue;
             }
             let mut response = message.infer_response.unwrap_or_default();
             note_spent(&self.context, &mut response);
-            match response.into_response() {
+            let response = response.into_response();
+            if response.as_ref().is_ok_and(|response| response.is_last) {
+                // The server ends the stream once we have.
+                self.open = None;
+            }
+            match response {
                 // This only says that the model has sent everything.
                 Ok(response) if response.outputs.is_empty() => {}
                 Ok(response) => {

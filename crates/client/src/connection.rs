@@ -15,17 +15,19 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use consort_middleware::{Coalesced, LARGEST_FRAME};
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, poll_fn};
 use h2::client::{Builder, SendRequest};
 use h2::{PingPong, Reason, RecvStream};
 use http::{Request, Response};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tower::Service;
+
+use crate::sending::{Rest, next_chunk};
 
 /// A stream may bring this much that its caller has not read, so that a large tensor is not held
 /// up by one round trip for each 64 KiB.
@@ -49,7 +51,7 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// A connection that has not answered a ping for so long is dead, and its calls with it.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection to one address; its clones share it.
 #[derive(Clone, Debug)]
@@ -109,21 +111,25 @@ impl Connection {
         let mut sender = self.ready().await?;
         let (head, mut body) = request.into_parts();
         // Encoded before anything is sent, so that head and body leave in one write.
-        let mut chunk = next_chunk(&mut body).await?.unwrap_or_default();
+        let chunk = next_chunk(&mut body).await?.unwrap_or_default();
         let ended = mem::take(&mut *self.0.ended.lock());
-        let (response, mut stream) = sender.send_request(Request::from_parts(head, ()), false)?;
+        let (mut response, stream) = sender.send_request(Request::from_parts(head, ()), false)?;
         drop(ended);
-        loop {
-            let next = next_chunk(&mut body).await?;
-            // Why a stream takes no more is for its response to say.
-            let is_taken = stream.send_data(chunk, next.is_none()).is_ok();
-            match next {
-                Some(next) if is_taken => chunk = next,
-                _ => break,
-            }
-        }
+        let mut rest = Rest::of(stream, chunk, body).await?;
+        let response = poll_fn(|context| {
+            send_more(&mut rest, context);
+            response.poll_unpin(context)
+        });
         let response = response.await?;
-        Ok(response.map(|body| Answer { body: Some(body), has_ended: false, shared: self.0 }))
+        Ok(response.map(|body| Answer { body: Some(body), has_ended: false, rest, shared: self.0 }))
+    }
+}
+
+/// Sends what has come to be sent.
+fn send_more(rest: &mut Option<Rest>, context: &mut Context<'_>) {
+    // Why it ends is for the response to say.
+    if rest.as_mut().is_some_and(|rest| rest.poll(context).is_ready()) {
+        *rest = None;
     }
 }
 
@@ -136,19 +142,10 @@ impl Service<Request<tonic::body::Body>> for Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends a request whose messages are all there: it is sent to its end before it is answered.
+    /// Sends a request; messages that are not there yet are sent while it is answered.
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         Box::pin(self.clone().send(request))
     }
-}
-
-async fn next_chunk(body: &mut tonic::body::Body) -> Result<Option<Bytes>, BoxError> {
-    while let Some(frame) = body.frame().await {
-        if let Ok(chunk) = frame?.into_data() {
-            return Ok(Some(chunk));
-        }
-    }
-    Ok(None)
 }
 
 async fn open(address: SocketAddr, lost: Arc<Notify>) -> Result<SendRequest<Bytes>, BoxError> {
@@ -200,11 +197,12 @@ async fn answered_no_ping(pings: Option<PingPong>) {
 }
 
 /// The body of a response, as it comes.
-#[derive(Debug)]
 pub(crate) struct Answer {
     /// There until this is dropped.
     body: Option<RecvStream>,
     has_ended: bool,
+    /// What the request has still to say.
+    rest: Option<Rest>,
     shared: Arc<Shared>,
 }
 
@@ -225,6 +223,7 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         let this = &mut *self;
+        send_more(&mut this.rest, context);
         let Some(stream) = &mut this.body else {
             return Poll::Ready(None);
         };

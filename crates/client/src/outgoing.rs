@@ -5,8 +5,9 @@ use std::sync::{Arc, LazyLock};
 use consort_protocol::ModelInferRequest;
 use consort_stage::Context;
 use consort_telemetry::inject;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
 /// Asks a server to end a stream with a real gRPC status when the request fails.
@@ -17,6 +18,13 @@ static REAL_STATUS: LazyLock<MetadataKey<Ascii>> =
 /// and pass it over.
 static DURATIONS: LazyLock<MetadataKey<Ascii>> =
     LazyLock::new(|| MetadataKey::from_static("consort-durations"));
+
+/// Says that a caller may want less than the whole answer, and then says when it has enough.
+static ENOUGH: LazyLock<MetadataKey<Ascii>> =
+    LazyLock::new(|| MetadataKey::from_static("consort-enough"));
+
+/// Keeps the way to the server open, for the word that nothing more is wanted.
+pub(crate) type Open = oneshot::Sender<()>;
 
 /// A request that may have been sent or not.
 pub(crate) struct Outgoing {
@@ -38,8 +46,15 @@ impl Outgoing {
 
     /// The one message and the end, for a call that is answered once.
     pub(crate) fn single(&self) -> tonic::Request<impl Stream<Item = ModelInferRequest> + use<>> {
+        self.with_metadata(self.messages())
+    }
+
+    fn messages(&self) -> impl Stream<Item = ModelInferRequest> + Send + use<> {
         let message = Arc::clone(&self.message);
-        let messages = stream::iter(std::iter::from_fn(move || message.lock().take()));
+        stream::iter(std::iter::from_fn(move || message.lock().take()))
+    }
+
+    fn with_metadata<T>(&self, messages: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(messages);
         let Context { span, traceparent, tracestate, .. } = &self.context;
         let metadata = request.metadata_mut();
@@ -53,11 +68,28 @@ impl Outgoing {
         request
     }
 
-    /// The same for a call that is answered by a stream.
-    pub(crate) fn streamed(&self) -> tonic::Request<impl Stream<Item = ModelInferRequest> + use<>> {
-        let mut request = self.single();
+    /// The same for a call that is answered by a stream. Where the caller may have enough before the
+    /// end, the messages end only with what is returned beside them.
+    pub(crate) fn streamed(
+        &self,
+    ) -> (tonic::Request<impl Stream<Item = ModelInferRequest> + Send + use<>>, Option<Open>) {
+        let (open, closed) = oneshot::channel::<()>();
+        let enough = self.context.enough.clone();
+        let may_have_enough = enough.is_some();
+        let word = async move {
+            let enough = enough?;
+            tokio::select! {
+                () = enough.said() => Some(ModelInferRequest::enough()),
+                _ = closed => None,
+            }
+        };
+        let word = stream::once(word).filter_map(std::future::ready);
+        let mut request = self.with_metadata(self.messages().chain(word));
         let metadata = request.metadata_mut();
         metadata.insert(REAL_STATUS.clone(), MetadataValue::from_static("true"));
-        request
+        if may_have_enough {
+            metadata.insert(ENOUGH.clone(), MetadataValue::from_static("true"));
+        }
+        (request, may_have_enough.then_some(open))
     }
 }

@@ -14,6 +14,7 @@ use consort_stage::{
 
 use crate::affinity::weight;
 use crate::call::{Call, ask};
+use crate::leaving::Leaving;
 use crate::outgoing::Outgoing;
 use crate::replica::Replica;
 use crate::report::Description;
@@ -252,6 +253,17 @@ async fn open(
 
 impl Stage for RemoteStage {
     fn call(&self, request: Request) -> Responses {
+        let enough = request.context.enough.clone();
+        let responses = self.responses(request);
+        match enough {
+            Some(enough) => Box::pin(Leaving::new(responses, enough)),
+            None => responses,
+        }
+    }
+}
+
+impl RemoteStage {
+    fn responses(&self, request: Request) -> Responses {
         let (mut remote, newest) = (self.remote.clone(), self.newest.clone());
         if !remote.signature.is_decoupled {
             return one(async move {

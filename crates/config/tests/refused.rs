@@ -298,6 +298,15 @@ sequence_batching {{
             m/config.pbtxt:6:12: sequence batching minimum slot utilization must be in range [0.0, 1.0] for m
         "#]],
     );
+    let sequence = format!(
+        "backend: 'python' {output} sequence_batching {{ oldest {{ max_candidate_sequences: -3 }} }}"
+    );
+    check(
+        &sequence,
+        &expect![[r#"
+            m/config.pbtxt:1:98: 'max_candidate_sequences' must be positive for m
+        "#]],
+    );
 }
 
 #[test]

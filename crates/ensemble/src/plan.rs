@@ -115,12 +115,25 @@ impl Plan {
         group_outputs(&outputs, &self.tensors).into()
     }
 
-    /// The input of the ensemble that a step is given as its `input`; `None` where that comes from
-    /// another step.
-    pub fn sent_as(&self, step: StepIndex, input: &str) -> Option<&Arc<str>> {
-        let given = self.steps[step].inputs.iter().find(|given| &*given.spec.name == input)?;
-        let tensor = &self.tensors[given.tensor];
-        (tensor.source == Source::Input).then_some(&tensor.name)
+    /// The input of the ensemble that a step is given as its `input`, or that another step made
+    /// this of alone; `None` where that made it of several of those that were `given`.
+    pub fn sent_as(
+        &self,
+        step: StepIndex,
+        input: &str,
+        given: impl Fn(TensorIndex) -> bool,
+    ) -> Option<&Arc<str>> {
+        let mut taken = self.steps[step].inputs.iter();
+        let mut tensor = taken.find(|taken| &*taken.spec.name == input)?.tensor;
+        // Ends, for a plan has no cycle.
+        while let Source::Step(maker) = self.tensors[tensor].source {
+            let is_there = |taken: &&PlannedInput| {
+                self.tensors[taken.tensor].source != Source::Input || given(taken.tensor)
+            };
+            let mut taken = self.steps[maker].inputs.iter().filter(is_there);
+            tensor = taken.next().filter(|_| taken.next().is_none())?.tensor;
+        }
+        Some(&self.tensors[tensor].name)
     }
 
     /// For each step, whether it is needed to make the outputs of `groups`.

@@ -17,7 +17,7 @@ use futures::{FutureExt, Stream, StreamExt};
 
 use self::call::Call;
 use crate::edge::deliver;
-use crate::plan::{OutputGroup, Plan, Source, StepIndex};
+use crate::plan::{OutputGroup, Plan, Source, StepIndex, TensorIndex};
 use crate::store::{Iteration, Store};
 
 /// One request on its way through the graph.
@@ -27,6 +27,8 @@ pub(crate) struct Run {
     /// Id, parameters and context, as every step gets them.
     request: Request,
     store: Store,
+    /// For each tensor, whether the caller gave it.
+    given: Box<[bool]>,
     /// For each step, where it stands; `None` when the wanted outputs do not need it.
     steps: Vec<Option<StepState>>,
     /// The output groups that are wanted.
@@ -90,6 +92,7 @@ impl Run {
         let inputs = std::mem::take(&mut request.inputs);
         let mut run = Self {
             store: Store::new(plan.clone(), &needed, &groups),
+            given: vec![false; plan.tensors.len()].into(),
             steps: needed.iter().map(|needed| needed.then(StepState::default)).collect(),
             sent: vec![None; groups.len()],
             groups,
@@ -115,7 +118,9 @@ impl Run {
                 let given = inputs.iter_mut().find(|tensor| {
                     tensor.as_ref().is_some_and(|tensor| tensor.name == planned.name)
                 });
-                self.store.put(index, &held, given.and_then(Option::take), true);
+                let given = given.and_then(Option::take);
+                self.given[index] = given.is_some();
+                self.store.put(index, &held, given, true);
             }
         }
     }
@@ -309,7 +314,8 @@ impl Run {
     fn locate(&self, step: StepIndex, error: Error) -> Error {
         let Plan { name: ensemble, steps, .. } = &*self.plan;
         let model = &steps[step].model;
-        let sent = error.input().and_then(|input| self.plan.sent_as(step, input)).cloned();
+        let given = |tensor: TensorIndex| self.given[tensor];
+        let sent = error.input().and_then(|input| self.plan.sent_as(step, input, given)).cloned();
         let input = match &sent {
             // The step's own text has it already.
             Some(sent) if error.input() != Some(&**sent) => format!(", input '{sent}'"),

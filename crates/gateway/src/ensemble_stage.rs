@@ -44,7 +44,8 @@ impl Stage for EnsembleStage {
         // Where the ensemble is itself a step, its caller hears of the sum.
         let outer = request.context.spent.replace(spent.clone());
         let mut unanswered = Some(meter.unanswered());
-        let responses = at_end(self.ensemble.call(request), move |end| {
+        let enough = request.context.enough.clone();
+        let responses = at_end(self.ensemble.call(request), enough, move |end| {
             if end.is_ok() {
                 let durations = spent.durations();
                 if let Some(outer) = outer {

@@ -26,6 +26,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
 use consort_repository::Models;
 use consort_telemetry::Metrics;
@@ -74,9 +76,25 @@ pub fn router(models: Arc<dyn Models>, options: Options) -> Router {
         .merge(openai::routes())
         .merge(repository_control())
         .merge(not_offered())
-        .fallback(error::not_found)
-        .method_not_allowed_fallback(error::method_not_allowed)
+        .fallback(unrouted)
+        .method_not_allowed_fallback(wrong_verb)
         .with_state(front)
+}
+
+/// The answer to a path that is no route, in the shape of the API that it is under.
+async fn unrouted(method: Method, uri: Uri) -> Response {
+    if openai::is_under(uri.path()) {
+        return openai::no_route(&method, &uri, StatusCode::NOT_FOUND);
+    }
+    error::not_found().into_response()
+}
+
+/// The answer to a route asked with the wrong verb, likewise.
+async fn wrong_verb(method: Method, uri: Uri) -> Response {
+    if openai::is_under(uri.path()) {
+        return openai::no_route(&method, &uri, StatusCode::METHOD_NOT_ALLOWED);
+    }
+    error::method_not_allowed()
 }
 
 fn about_the_server() -> Router<Front> {

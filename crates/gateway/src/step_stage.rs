@@ -25,7 +25,8 @@ impl Stage for StepStage {
         let spent = Arc::new(Spent::default());
         let whole = request.context.spent.replace(spent.clone());
         let mut counted = self.meter.call();
-        at_end(self.model.call(request), move |end| match end {
+        let enough = request.context.enough.clone();
+        at_end(self.model.call(request), enough, move |end| match end {
             Ok(()) => {
                 let durations = spent.durations();
                 if let Some(whole) = whole {

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use consort_stage::{Request, Response, Responses, Result, Signature, Stage, Tensor};
+use consort_stage::{
+    Enough, Parameter, Request, Response, Responses, Result, Signature, Stage, Tensor,
+};
 use futures::{StreamExt, stream};
 
 use crate::stop::{Stop, Words};
@@ -14,34 +16,53 @@ use crate::text_tensors::{EXCLUDE_PROMPT, STOP_WORDS, TEXT_INPUT, TEXT_OUTPUT, i
 const TEXTS: &str = "num_return_sequences";
 const INDEX: &str = "sequence_index";
 
+/// The parameter by which a model is asked for the tokens of the word at which it ends.
+const KEEPS_STOP: &str = "consort_keep_stop_word";
+
+/// The inputs that ask to be told something of each token.
+const TOLD: [&str; 2] = ["return_log_probs", "return_generation_logits"];
+
 /// An ensemble whose texts end before their stop words.
 struct StopWords {
     ensemble: Arc<dyn Stage>,
     is_decoupled: bool,
-    /// Whether a text begins without the prompt where the request does not say.
-    excludes_prompt: bool,
+    texts: Texts,
+}
+
+/// What the texts of an ensemble are like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Texts {
+    /// Whether they begin without the prompt where the request does not say.
+    pub(crate) exclude_prompts: bool,
+    /// Whether each word at which a model ends is one of the request's, so that it is found in the
+    /// text where the model gives it out. Its first token may begin before the word, with a space
+    /// that belongs to the text.
+    pub(crate) have_every_word: bool,
 }
 
 /// The ensemble with texts that end before their stop words, if it has texts and takes such words.
 pub(crate) fn ended(
     ensemble: Arc<dyn Stage>,
     signature: &Signature,
-    excludes_prompt: bool,
+    texts: Texts,
 ) -> Arc<dyn Stage> {
     if !is_text(signature.input(STOP_WORDS)) || !is_text(signature.output(TEXT_OUTPUT)) {
         return ensemble;
     }
-    Arc::new(StopWords { ensemble, is_decoupled: signature.is_decoupled, excludes_prompt })
+    Arc::new(StopWords { ensemble, is_decoupled: signature.is_decoupled, texts })
 }
 
 impl Stage for StopWords {
-    fn call(&self, request: Request) -> Responses {
-        let ending = Ending::of(&request, self);
-        let responses = self.ensemble.call(request);
-        match ending {
-            Some(ending) => ending.over(responses),
-            None => responses,
+    fn call(&self, mut request: Request) -> Responses {
+        let Some(mut ending) = Ending::of(&request, self) else {
+            return self.ensemble.call(request);
+        };
+        // What is told of each token cannot be cut where the text is.
+        if self.texts.have_every_word && !TOLD.iter().any(|input| asks(&request, input)) {
+            request.parameters.insert(KEEPS_STOP.into(), Parameter::Bool(true));
         }
+        ending.enough = request.context.enough();
+        ending.over(self.ensemble.call(request))
     }
 }
 
@@ -59,6 +80,8 @@ struct Ending {
     ready: VecDeque<Result<Response>>,
     /// `None` once nothing more is wanted of the ensemble.
     responses: Option<Responses>,
+    /// Tells it that this is no failure.
+    enough: Enough,
 }
 
 /// One text.
@@ -88,7 +111,7 @@ impl Ending {
         let excludes = request.input(EXCLUDE_PROMPT).and_then(|tensor| tensor.to_bools().ok());
         let excludes = excludes.and_then(|flags| flags.first().copied());
         let prompts =
-            request.input(TEXT_INPUT).filter(|_| !excludes.unwrap_or(stage.excludes_prompt));
+            request.input(TEXT_INPUT).filter(|_| !excludes.unwrap_or(stage.texts.exclude_prompts));
         let prompts = prompts.and_then(|prompts| prompts.to_strings().ok()).unwrap_or_default();
         Some(Self {
             words,
@@ -98,6 +121,7 @@ impl Ending {
             texts: BTreeMap::new(),
             ready: VecDeque::new(),
             responses: None,
+            enough: Enough::default(),
         })
     }
 
@@ -182,6 +206,7 @@ impl Ending {
             response.is_last = are_over >= self.count;
             if response.is_last {
                 // Which stops the model.
+                self.enough.say();
                 self.responses = None;
             }
             self.ready.push_back(Ok(with_texts(response, &[shown])));
@@ -238,6 +263,12 @@ impl Text {
         prompt.extend(shown);
         (prompt, is_over)
     }
+}
+
+/// Whether a request sets a switch.
+fn asks(request: &Request, input: &str) -> bool {
+    let flags = request.input(input).and_then(|tensor| tensor.to_bools().ok());
+    flags.is_some_and(|flags| flags.contains(&true))
 }
 
 /// The words of each row; `None` when they are none.

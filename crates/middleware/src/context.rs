@@ -19,6 +19,7 @@ pub fn context(extensions: &Extensions) -> Context {
         traceparent: parent.map(|parent| Arc::clone(&parent.traceparent)),
         tracestate: parent.and_then(|parent| parent.tracestate.clone()),
         spent: None,
+        enough: None,
     }
 }
 

@@ -3,6 +3,7 @@
 mod agreement;
 mod gpus;
 mod llm;
+mod memory;
 mod onnxruntime;
 mod onnxruntime_llm;
 mod provider;

@@ -7,11 +7,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use consort_config::{Device, Priorities, Scheduling};
+use consort_config::{Device, Priorities, Scheduling, Settings};
 use consort_repository::{
     ADAPTERS, Backend, EXCLUDE_PROMPT, Instance, Kind, ModelFile, Told, VersionFiles,
 };
-use consort_stage::{Error, Interrupt, Jobs, Result, Signature, StreamingBackend, TensorSpec};
+use consort_stage::{
+    DataType, Error, Interrupt, Jobs, Result, Signature, StreamingBackend, TensorSpec,
+};
 use ort::session::Session;
 
 use crate::llm::{
@@ -90,7 +92,7 @@ fn tells(files: &VersionFiles<'_>) -> Result<Told> {
 
 fn load(instance: &Instance<'_>) -> Result<Backend> {
     let model = instance.model;
-    check_names(&model.signature)?;
+    check_tensors(&model.signature)?;
     let opened = match open(instance)? {
         opened if opened.is_well_placed() => opened,
         _ if instance.device == Device::Auto => {
@@ -105,7 +107,7 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
     };
     let tokenizer = tokenizer(instance)?;
     let shares_threads = session::shares_threads(model, opened.provider);
-    let mut decoder = placement::decoder(model, opened, (&limits, &runs))?;
+    let mut decoder = placement::decoder(instance, opened, (&limits, &runs))?;
     try_adapters(&mut *decoder, &runs)?;
     let threads = instance.threads.get().min(MOST_GUIDE_THREADS);
     let texts = decoder.slots() + MOST_WAITING;
@@ -224,21 +226,45 @@ fn tokenizer(instance: &Instance<'_>) -> Result<Result<PathBuf>> {
     }))
 }
 
-/// Refuses tensors that the loop neither takes nor gives; inputs that a request may leave out are
-/// refused only when one does not.
-fn check_names(signature: &Signature) -> Result<()> {
-    let is_input = |spec: &&TensorSpec| INPUTS.iter().any(|(name, ..)| *name == &*spec.name);
-    let is_output = |spec: &&TensorSpec| OUTPUTS.iter().any(|(name, ..)| *name == &*spec.name);
-    let inputs = signature.inputs.iter().filter(|spec| !spec.is_optional);
-    if let Some(unknown) = inputs.clone().find(|spec| !is_input(spec)) {
-        let known: Vec<_> = INPUTS.iter().map(|(name, ..)| format!("`{name}`")).collect();
-        return Err(unknown_tensor("takes", &unknown.name, &known));
+/// Refuses tensors that the loop neither takes nor gives, or not in that type: every request with
+/// one would fail. An input that may be left out is not missed.
+fn check_tensors(signature: &Signature) -> Result<()> {
+    for spec in &signature.inputs {
+        let Some((_, own, ..)) = INPUTS.iter().find(|(name, ..)| *name == &*spec.name) else {
+            if spec.is_optional {
+                // TensorRT-LLM's configurations have many; who sends one is told.
+                continue;
+            }
+            let known: Vec<_> = INPUTS.iter().map(|(name, ..)| format!("`{name}`")).collect();
+            return Err(unknown_tensor("takes", &spec.name, &known));
+        };
+        // Whole numbers are read in whichever size they come.
+        if spec.datatype != *own && !(is_whole(spec.datatype) && is_whole(*own)) {
+            return Err(wrong_type("takes", spec, *own));
+        }
     }
-    if let Some(unknown) = signature.outputs.iter().find(|spec| !is_output(spec)) {
-        let known: Vec<_> = OUTPUTS.iter().map(|(name, ..)| format!("`{name}`")).collect();
-        return Err(unknown_tensor("gives", &unknown.name, &known));
+    for spec in &signature.outputs {
+        let Some((_, own, _)) = OUTPUTS.iter().find(|(name, ..)| *name == &*spec.name) else {
+            let known: Vec<_> = OUTPUTS.iter().map(|(name, ..)| format!("`{name}`")).collect();
+            return Err(unknown_tensor("gives", &spec.name, &known));
+        };
+        if spec.datatype != *own {
+            return Err(wrong_type("gives", spec, *own));
+        }
     }
     Ok(())
+}
+
+fn is_whole(datatype: DataType) -> bool {
+    use DataType::{Int32, Int64, Uint32, Uint64};
+    matches!(datatype, Int32 | Int64 | Uint32 | Uint64)
+}
+
+fn wrong_type(verb: &str, spec: &TensorSpec, own: DataType) -> Error {
+    Error::invalid(format!(
+        "the backend `onnxruntime_llm` {verb} `{}` as {own}, not as {}",
+        spec.name, spec.datatype
+    ))
 }
 
 fn unknown_tensor(verb: &str, name: &str, known: &[String]) -> Error {
@@ -261,7 +287,13 @@ fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Lim
     let context = match settings.get("max_sequence_length") {
         Some(_) => {
             let asked = settings.parse_or("max_sequence_length", NonZeroUsize::MIN)?.get();
-            config.context.map_or(asked, |context| context.min(asked))
+            if let Some(context) = config.context.filter(|context| asked > *context) {
+                return Err(Error::invalid(format!(
+                    "parameter `max_sequence_length` is {asked}, more than the context of {context} \
+                     that the model has"
+                )));
+            }
+            asked
         }
         None => config
             .context
@@ -270,7 +302,7 @@ fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Lim
     let vocabulary =
         graph.vocabulary.or(config.vocabulary).ok_or_else(|| unknown("vocabulary", "add one"))?;
     let end_ids = match settings.get("end_id") {
-        Some(_) => vec![settings.parse_or("end_id", 0)?],
+        Some(_) => vec![end_id(settings, vocabulary)?],
         None => config.end_ids.clone(),
     };
     let max_tokens = settings.parse_or("default_max_tokens", DEFAULT_MAX_TOKENS)?;
@@ -284,6 +316,18 @@ fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Lim
         adapters: Vec::new(),
         priorities: priorities(&model.scheduling),
     })
+}
+
+/// The token that ends a text, as the configuration says it.
+fn end_id(settings: &Settings, vocabulary: usize) -> Result<u32> {
+    let id: u32 = settings.parse_or("end_id", 0)?;
+    if id as usize >= vocabulary {
+        let last = vocabulary.saturating_sub(1);
+        return Err(Error::invalid(format!(
+            "parameter `end_id` is {id}; the model's tokens are 0 to {last}"
+        )));
+    }
+    Ok(id)
 }
 
 /// The levels of priority that a configuration has.

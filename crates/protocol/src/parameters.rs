@@ -12,6 +12,8 @@ pub(crate) type WireParameters = BTreeMap<String, InferParameter>;
 
 /// Whether an empty last response should mark the end of a decoupled model's responses.
 pub(crate) const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+/// The parameter of a message that asks for nothing and says that its sender has enough.
+pub(crate) const ENOUGH: &str = "consort_enough";
 
 /// Whether a response on a stream is the last one of its request.
 pub(crate) const FINAL: &str = "triton_final_response";

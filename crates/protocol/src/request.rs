@@ -6,8 +6,9 @@ use bytes::Bytes;
 use consort_stage::{Context, DataType, Error, Parameter, Request, Result, Tensor};
 
 use crate::contents::{self, Misfit};
+use crate::infer_parameter::ParameterChoice;
 use crate::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use crate::{ModelInferRequest, parameters};
+use crate::{InferParameter, ModelInferRequest, parameters};
 
 /// A request and what it says beside what the stage needs to know.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +40,18 @@ pub fn parse_version(text: &str) -> Result<Option<u64>> {
 }
 
 impl ModelInferRequest {
+    /// What a gateway sends behind its request when it wants no more of the answer.
+    pub fn enough() -> Self {
+        let parameter_choice = Some(ParameterChoice::BoolParam(true));
+        let parameters = [(parameters::ENOUGH.to_owned(), InferParameter { parameter_choice })];
+        Self { parameters: parameters.into(), ..Self::default() }
+    }
+
+    /// Whether it is that, and no request.
+    pub fn says_enough(&self) -> bool {
+        self.model_name.is_empty() && self.parameters.contains_key(parameters::ENOUGH)
+    }
+
     /// Reads the request. Raw tensors are slices of the message, not copies.
     pub fn into_call(self) -> Result<Call> {
         let version = parse_version(&self.model_version)?;

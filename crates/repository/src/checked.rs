@@ -85,7 +85,7 @@ impl Stage for Checked {
             signature: self.signature.clone(),
             reshapes_outputs: self.reshapes_outputs,
             generation,
-            has_failed: false,
+            has_ended: false,
         })
     }
 }
@@ -107,7 +107,8 @@ struct Counted {
     signature: Arc<Signature>,
     reshapes_outputs: bool,
     generation: Option<Generation>,
-    has_failed: bool,
+    /// Whether it is known how the request ended.
+    has_ended: bool,
 }
 
 impl Stream for Counted {
@@ -120,12 +121,7 @@ impl Stream for Counted {
         let item = ready!(self.responses.poll_next_unpin(context));
         Poll::Ready(match item {
             None => {
-                if !self.has_failed {
-                    self.timer.succeeded();
-                    if let Some(generation) = &mut self.generation {
-                        generation.answered();
-                    }
-                }
+                self.answered();
                 None
             }
             Some(Ok(mut response)) => {
@@ -140,7 +136,7 @@ impl Stream for Counted {
                 Some(Ok(response))
             }
             Some(Err(error)) => {
-                self.has_failed = true;
+                self.has_ended = true;
                 self.timer.failed(reason(error.code()));
                 if let Some(generation) = &mut self.generation {
                     generation.failed(error.code().name());
@@ -151,7 +147,27 @@ impl Stream for Counted {
     }
 }
 
+impl Drop for Counted {
+    /// A caller that goes before the end has cancelled the request, unless it says otherwise.
+    fn drop(&mut self) {
+        if self.context.has_enough() {
+            self.answered();
+        }
+    }
+}
+
 impl Counted {
+    /// Counts the request as answered, unless it has ended.
+    fn answered(&mut self) {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return;
+        }
+        self.timer.succeeded();
+        if let Some(generation) = &mut self.generation {
+            generation.answered(self.context.has_enough());
+        }
+    }
+
     /// Puts the outputs in the configuration's order and leaves out what nobody asked for.
     fn tidy(&self, response: &mut Response) {
         let place = |name: &str| {

@@ -101,6 +101,7 @@ impl Shared {
         }
         let inferences = self.counting.inferences(&request);
         let spent = request.context.spent.clone();
+        let enough = request.context.enough.clone();
         let Counting { model, version, meter, .. } = &self.counting;
         let queue = self.counting.queue_span(&request.context);
         let span = compute_span(request.context.span.as_ref(), model, *version);
@@ -118,7 +119,7 @@ impl Shared {
             return fail(error);
         }
         let held = (in_flight, work);
-        let asked = Asked { inferences, spent, admission };
+        let asked = Asked { inferences, spent, enough, admission };
         Box::pin(Answering::new(responses, asked, self.counting.clone(), held))
     }
 }

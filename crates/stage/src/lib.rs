@@ -6,6 +6,7 @@ mod backend;
 mod datatype;
 mod directives;
 mod element;
+mod enough;
 mod error;
 mod parameters;
 mod request;
@@ -22,6 +23,7 @@ pub use backend::{
 pub use datatype::DataType;
 pub use directives::{CorrelationId, SequencePlace, is_directive};
 pub use element::Element;
+pub use enough::Enough;
 pub use error::{Code, Error, Result};
 pub use parameters::{Parameter, Parameters};
 pub use request::{Context, Request, Response};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{Parameters, Spent, Tensor};
+use crate::{Enough, Parameters, Spent, Tensor};
 
 /// What travels with a request through every stage, whatever the model.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,8 @@ pub struct Context {
     pub tracestate: Option<Arc<str>>,
     /// Where everything that works for the request adds its durations, when somebody wants them.
     pub spent: Option<Arc<Spent>>,
+    /// Where a caller that may want less than everything says that it has enough.
+    pub enough: Option<Enough>,
 }
 
 impl Context {
@@ -29,6 +31,18 @@ impl Context {
     /// Whether the deadline has passed.
     pub fn is_expired(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Whether the caller has what it wanted, whatever it has read.
+    pub fn has_enough(&self) -> bool {
+        self.enough.as_ref().is_some_and(Enough::is_said)
+    }
+
+    /// What the caller of this very call says it by.
+    pub fn enough(&mut self) -> Enough {
+        let own = Enough::within(self.enough.as_ref());
+        self.enough = Some(own.clone());
+        own
     }
 }
 

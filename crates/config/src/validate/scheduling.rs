@@ -134,6 +134,12 @@ fn check_strategy(batching: &ModelSequenceBatching, config: &ModelConfig, report
         }
         Some(StrategyChoice::Oldest(oldest)) => {
             let path = "sequence_batching.oldest";
+            // Without a word of it, it is 0, which is taken for 1.
+            if oldest.max_candidate_sequences < 0 {
+                let message =
+                    format!("'max_candidate_sequences' must be positive for {}", config.name);
+                report.wrong(&format!("{path}.max_candidate_sequences"), message);
+            }
             check_preferred(path, &oldest.preferred_batch_size, config, report);
         }
         _ => {}

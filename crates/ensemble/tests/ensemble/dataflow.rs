@@ -232,11 +232,22 @@ async fn an_error_over_an_input_names_the_one_that_the_caller_sent() {
     let text = "in ensemble 'outer', input 'x', step 0 (model 'inner'): in ensemble 'e', input \
                 'p', step 1 (model 'bad'): must be 1";
     assert_eq!(answers_of(&graph).await, [text]);
-    // What comes from another step, the caller did not send.
+    // What another step made of one input alone is that.
     let graph = inner("bad", "IN=t P=p -> OUT=q", wrong("IN"));
-    let text = "in ensemble 'outer', step 0 (model 'inner'): in ensemble 'e', step 1 (model \
-                'bad'): must be 1";
     assert_eq!(answers_of(&graph).await, [text]);
+    // Of two, nobody knows which was wrong, unless only one was sent.
+    let of_two = |inputs: Vec<Tensor>| {
+        let graph = ensemble("p INT32[1], o INT32[1]? -> q INT32[1]")
+            .runs("a", "IN INT32[1] MORE INT32[1]? -> OUT INT32[1]", adding(1))
+            .runs("bad", ONE, wrong("IN"))
+            .step("a", "IN=p MORE=o -> OUT=t")
+            .step("bad", "IN=t -> OUT=q");
+        async move { answers(&graph.build(), inputs).await }
+    };
+    let text = "in ensemble 'e', input 'p', step 1 (model 'bad'): must be 1";
+    assert_eq!(of_two(vec![number("p", 1)]).await, [text]);
+    let text = "in ensemble 'e', step 1 (model 'bad'): must be 1";
+    assert_eq!(of_two(vec![number("p", 1), number("o", 1)]).await, [text]);
 }
 
 #[tokio::test]

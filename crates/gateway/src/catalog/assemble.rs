@@ -16,11 +16,11 @@ use consort_stage::Stage;
 use consort_telemetry::Metrics;
 
 use super::reveal::reveal;
-use super::served_config::{excludes_prompt, served_config};
+use super::served_config::{excludes_prompt, lists_plain_words, served_config};
 use super::statement::{Statement, Wanted};
 use crate::ensemble_stage::EnsembleStage;
 use crate::step_stage::StepStage;
-use crate::stop_words;
+use crate::stop_words::{self, Texts};
 
 /// What ensembles are made of.
 pub(super) struct Parts<'a> {
@@ -173,9 +173,13 @@ impl<'a> Assembly<'a> {
         };
         let steps = models.iter().enumerate().map(step).collect();
         let ensemble = Arc::new(Ensemble::new(Arc::new(plan), steps));
-        let steps = models.iter().map(|served| &*served.config);
-        let config = served_config(&model.wire, &signature, steps);
-        let ensemble = stop_words::ended(ensemble, &signature, excludes_prompt(&config));
+        let steps = || models.iter().map(|served| &*served.config);
+        let config = served_config(&model.wire, &signature, steps());
+        let texts = Texts {
+            exclude_prompts: excludes_prompt(&config),
+            have_every_word: lists_plain_words(steps()),
+        };
+        let ensemble = stop_words::ended(ensemble, &signature, texts);
         let stage = EnsembleStage::new(ensemble, signature.clone(), meter.clone());
         let stage: Arc<dyn Stage> = match self.cache.filter(|_| model.caches_responses) {
             Some(cache) => Arc::new(Cached::new(Arc::new(stage), cache.clone(), meter.clone())),

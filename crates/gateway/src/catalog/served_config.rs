@@ -5,6 +5,12 @@ use consort_stage::Signature;
 
 use crate::text_tensors::EXCLUDE_PROMPT;
 
+/// The backend that makes tokens of words, and its parameters for that.
+const TOKENIZER: &str = "tokenizer";
+const WORD_LISTS: &str = "word_lists";
+const WORD_LIST_FORMAT: &str = "word_list_format";
+const PLAIN: &str = "plain";
+
 /// The configuration for callers and for ensembles that call this one.
 ///
 /// Whether texts begin without the prompt is what the ensemble says itself, and else what the first
@@ -33,9 +39,41 @@ pub(super) fn excludes_prompt(config: &ModelConfig) -> bool {
     config.parameters.get(EXCLUDE_PROMPT).is_some_and(is_true)
 }
 
+/// Whether stop words become tokens in these steps as they are, so that whoever looks for them in
+/// the text finds each at which a model ends: the tokenizer may also take lines of several words.
+pub(super) fn lists_plain_words<'a>(steps: impl IntoIterator<Item = &'a ModelConfig>) -> bool {
+    steps.into_iter().any(|step| {
+        let parameter = |name| step.parameters.get(name).map(|value| value.string_value.trim());
+        step.backend == TOKENIZER
+            && parameter(WORD_LISTS).is_some()
+            && parameter(WORD_LIST_FORMAT).is_none_or(|format| format == PLAIN)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_plain_unless_the_tokenizer_says_otherwise() {
+        let tokenizer = |parameters: &[(&str, &str)]| ModelConfig {
+            backend: TOKENIZER.into(),
+            parameters: parameters
+                .iter()
+                .map(|(name, value)| {
+                    ((*name).into(), ModelParameter { string_value: (*value).into() })
+                })
+                .collect(),
+            ..ModelConfig::default()
+        };
+        let lists = (WORD_LISTS, "a:b");
+        assert!(lists_plain_words([&ModelConfig::default(), &tokenizer(&[lists])]));
+        assert!(lists_plain_words([&tokenizer(&[lists, (WORD_LIST_FORMAT, "plain")])]));
+        assert!(!lists_plain_words([&tokenizer(&[lists, (WORD_LIST_FORMAT, "csv")])]));
+        assert!(!lists_plain_words([&tokenizer(&[])]));
+        let other = ModelConfig { backend: "python".into(), ..tokenizer(&[lists]) };
+        assert!(!lists_plain_words([&other]));
+    }
 
     fn saying(value: &str) -> ModelConfig {
         let parameter = ModelParameter { string_value: value.to_owned() };

@@ -107,12 +107,12 @@ fn body(message: &str) -> String {
 }
 
 /// The answer to a path that is no route.
-pub(super) async fn not_found() -> Failure {
+pub(super) fn not_found() -> Failure {
     Error::not_found("Not Found").into()
 }
 
 /// The answer to a route asked with the wrong verb.
-pub(super) async fn method_not_allowed() -> Response {
+pub(super) fn method_not_allowed() -> Response {
     json_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
 }
 

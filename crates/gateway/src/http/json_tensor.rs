@@ -161,7 +161,14 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
         match self.datatype {
-            DataType::Fp32 => self.push_number(&(value as f32).to_le_bytes()),
+            DataType::Fp32 => {
+                let narrow = value as f32;
+                if narrow.is_infinite() {
+                    self.elements.is_out_of_range = true;
+                    return Err(E::custom("out of range"));
+                }
+                self.push_number(&narrow.to_le_bytes());
+            }
             DataType::Fp64 => self.push_number(&value.to_le_bytes()),
             _ => return Err(E::invalid_type(de::Unexpected::Float(value), &self)),
         }

@@ -30,12 +30,16 @@ mod vllm;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use consort_stage::Error;
 
 use self::error::Refusal;
 use self::fields::Fields;
 pub(super) use self::templates::Templates;
 use super::compression::{self, Encoding};
+use super::error::Failure;
 use super::offload::offload;
 use super::{Front, body};
 
@@ -47,6 +51,17 @@ pub(super) fn routes() -> Router<Front> {
         .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/models", get(models::all))
         .route("/v1/models/{model}", get(models::one))
+}
+
+/// Whether a path is one of this API, route or not.
+pub(super) fn is_under(path: &str) -> bool {
+    path.strip_prefix("/v1").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The answer to a path that is no route here, or not for this verb.
+pub(super) fn no_route(method: &Method, uri: &Uri, status: StatusCode) -> Response {
+    let text = format!("Invalid URL ({method} {})", uri.path());
+    Refusal::from(Failure::from(Error::invalid(text)).with_status(status)).into_response()
 }
 
 /// The fields of a request's body.

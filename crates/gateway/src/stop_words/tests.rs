@@ -12,6 +12,8 @@ use super::*;
 const TALKER: &str = "1: text_input BYTES[1], stop_words BYTES[-1]?, num_return_sequences INT32[1]?, \
      exclude_input_in_output BOOL[1]? ->> text_output BYTES[1], sequence_index INT32[1]";
 
+const PLAIN: Texts = Texts { exclude_prompts: true, have_every_word: true };
+
 /// An ensemble that gives these responses, and counts those that were taken from it.
 struct Talker {
     responses: Vec<Result<Response>>,
@@ -60,7 +62,7 @@ fn all(responses: Responses) -> Vec<Result<Response>> {
 fn answer_to(responses: Vec<Result<Response>>, request: Request) -> (Vec<Result<Response>>, usize) {
     let taken = Arc::new(AtomicUsize::new(0));
     let talker = Talker { responses, taken: Arc::clone(&taken) };
-    let stage = ended(Arc::new(talker), &signature(TALKER), true);
+    let stage = ended(Arc::new(talker), &signature(TALKER), PLAIN);
     let answer = all(stage.call(request));
     (answer, taken.load(Ordering::Relaxed))
 }
@@ -154,7 +156,7 @@ fn each_row_of_a_batch_has_words_of_its_own() {
     let row = Tensor::from_strings(TEXT_OUTPUT, &[2, 1], &["a b", "a b"]);
     let talker = Talker { responses: vec![Ok(Response::only(vec![row]))], taken: Arc::default() };
     let takes = "8: text_input BYTES[1], stop_words BYTES[-1] -> text_output BYTES[1]";
-    let stage = ended(Arc::new(talker), &signature(takes), true);
+    let stage = ended(Arc::new(talker), &signature(takes), PLAIN);
     let words = Tensor::from_strings(STOP_WORDS, &[2, 2], &["b", "", "a", ""]);
     let prompt = Tensor::from_strings(TEXT_INPUT, &[2, 1], &["", ""]);
     let request = Request { inputs: vec![prompt, words], ..Request::default() };

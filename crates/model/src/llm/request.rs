@@ -63,6 +63,10 @@ const PROMPT: &str = "prompt_logprobs";
 const CONTEXT_LOGITS: &str = "return_context_logits";
 const GENERATION_LOGITS: &str = "return_generation_logits";
 
+/// The parameter by which a gateway that finds stop words in the text asks for the tokens of the
+/// one at which it ends: its first may begin before the word.
+const KEEPS_STOP: &str = "consort_keep_stop_word";
+
 /// How many of the likeliest tokens a request may want to know: as many as clients of
 /// `OpenAI`'s protocol may ask for.
 const MOST_ALTERNATIVES: i64 = 20;
@@ -164,6 +168,7 @@ impl Generation {
             end_ids: fields.end_ids(limits)?,
             words: Words {
                 stop: fields.words("stop_words_list", limits)?,
+                keeps_stop: request.parameters.get(KEEPS_STOP) == Some(&Parameter::Bool(true)),
                 bad: fields.words("bad_words_list", limits)?,
             },
             sampling: fields.sampling(limits)?,
@@ -180,6 +185,19 @@ impl Generation {
         };
         generation.check_logits(limits)?;
         Ok(generation)
+    }
+
+    /// The error when every token is impossible: whoever forbids some is to blame.
+    pub(crate) fn no_token(&self) -> Error {
+        let bad = (!self.words.bad.is_empty()).then_some("bad_words_list");
+        match self.sampling.forbidding_input().or(bad) {
+            Some(input) => {
+                wrong(input, "leaves no token to pick: every other is forbidden or impossible")
+            }
+            None => Error::internal(
+                "the model left no token to pick: every logit is infinite or not a number",
+            ),
+        }
     }
 
     /// Refuses more logits than may be kept for a request: all of the prompt, and those of the
@@ -311,6 +329,7 @@ impl Fields<'_> {
             top_p: top_p.unwrap_or(1.0),
             min_p: min_p.unwrap_or(0.0),
             typical_p: typical_p.unwrap_or(1.0),
+            bias_input: bias_input(self.0),
             bias: self.bias(limits)?,
             temperature: temperature.unwrap_or(if is_greedy { 0.0 } else { 1.0 }),
             penalties: Penalties {
@@ -333,6 +352,9 @@ impl Fields<'_> {
                 format!("has {count} numbers; the model has {vocabulary} tokens"),
             ));
         }
+        if !every.is_empty() && every.iter().all(|bias| *bias == f32::NEG_INFINITY) {
+            return Err(wrong("embedding_bias", "forbids every token"));
+        }
         let weights = self.floats("logit_bias_weights")?;
         let ids = self.0.input("logit_bias_ids").map_or(Ok(Vec::new()), integers)?;
         if ids.len() != weights.len() {
@@ -350,6 +372,14 @@ impl Fields<'_> {
             bias.push((token("logit_bias_ids", id, limits.vocabulary)?, weight));
         }
         Ok(bias.into())
+    }
+}
+
+/// The input that a bias is said by: the one of every token where a request has both.
+fn bias_input(request: &Request) -> &'static str {
+    match request.input("embedding_bias") {
+        Some(_) => "embedding_bias",
+        None => "logit_bias_ids",
     }
 }
 

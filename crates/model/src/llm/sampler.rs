@@ -26,6 +26,8 @@ pub(crate) struct Sampling {
     pub(crate) penalties: Penalties,
     /// What is added to the logits of some tokens.
     pub(crate) bias: Arc<[(Token, f32)]>,
+    /// The input that says it.
+    pub(crate) bias_input: &'static str,
     /// Where the random numbers start.
     pub(crate) seed: u64,
 }
@@ -40,12 +42,19 @@ impl Default for Sampling {
             temperature: 0.0,
             penalties: Penalties::default(),
             bias: Arc::default(),
+            bias_input: "",
             seed: 0,
         }
     }
 }
 
 impl Sampling {
+    /// The input that forbids tokens, if one does.
+    pub(crate) fn forbidding_input(&self) -> Option<&'static str> {
+        let forbids = self.bias.iter().any(|(_, bias)| *bias == f32::NEG_INFINITY);
+        forbids.then_some(self.bias_input)
+    }
+
     /// That of one of several texts: the first is drawn as it would be alone.
     pub(crate) fn of_text(&self, index: usize) -> Self {
         let seed = match index {

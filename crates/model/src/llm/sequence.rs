@@ -330,7 +330,7 @@ impl Sequence {
         }
         let is_whole = self.guide.as_mut().map_or(Ok(false), |guide| guide.advance(token))?;
         let stop = words.stop_length(self.generated());
-        if stop > 0 {
+        if stop > 0 && !words.keeps_stop {
             self.text.truncate(self.text.len() - stop);
         }
         if stop > 0 || is_whole {
@@ -350,7 +350,7 @@ impl Sequence {
             );
             return wrong(GUIDE, how);
         }
-        Error::internal("the model left no token to pick: every logit is infinite or not a number")
+        self.generation.no_token()
     }
 
     /// Which of its tokens comes next, counted from 1.

@@ -7,6 +7,8 @@ use super::decoder::Token;
 pub(crate) struct Words {
     /// A text ends before any of these.
     pub(crate) stop: Vec<Vec<Token>>,
+    /// Whether the word at which it ends is given out, for one who cuts it out of the text.
+    pub(crate) keeps_stop: bool,
     /// None of these comes up.
     pub(crate) bad: Vec<Vec<Token>>,
 }
@@ -18,8 +20,11 @@ impl Words {
         found.map(Vec::len).max().unwrap_or(0)
     }
 
-    /// How many tokens at the end of `generated` may yet become a stop word.
+    /// How many tokens at the end of `generated` wait because they may yet become a stop word.
     pub(crate) fn held_length(&self, generated: &[Token]) -> usize {
+        if self.keeps_stop {
+            return 0;
+        }
         let begun = self.stop.iter().map(|word| begun_length(word, generated));
         begun.max().unwrap_or(0)
     }
@@ -52,7 +57,7 @@ mod tests {
 
     fn words(stop: &[&[Token]], bad: &[&[Token]]) -> Words {
         let own = |words: &[&[Token]]| words.iter().map(|word| word.to_vec()).collect();
-        Words { stop: own(stop), bad: own(bad) }
+        Words { stop: own(stop), bad: own(bad), keeps_stop: false }
     }
 
     #[test]
@@ -76,6 +81,13 @@ mod tests {
         assert_eq!(words(&[], &[&[1, 2]]).longest_wait(), 1);
         let words = words(&[&[1, 1, 2], &[7]], &[]);
         assert_eq!(words.longest_wait(), words.held_length(&[1, 1]) + 1);
+    }
+
+    #[test]
+    fn nothing_is_held_back_of_a_word_that_is_kept() {
+        let words = Words { keeps_stop: true, ..words(&[&[1, 1, 2]], &[]) };
+        assert_eq!(words.held_length(&[1, 1]), 0);
+        assert_eq!(words.stop_length(&[1, 1, 2]), 3);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use consort_config::{Model, Settings};
+use consort_repository::Instance;
 use consort_stage::{Error, Result};
 
 use super::Opened;
@@ -12,6 +12,7 @@ use crate::llm::{
     Carrying, Decoder, Graph, Grown, GrownSessions, Home, Limits, Memory, Padded, Parts, Runs,
     Serial, Shared, Size,
 };
+use crate::memory;
 use crate::provider::Provider;
 
 /// How many sequences are worked on at once on a processor, where a step over so many costs about
@@ -51,12 +52,12 @@ enum Way {
 
 /// The decoder that a graph needs where its session runs.
 pub(super) fn decoder(
-    model: &Model,
+    instance: &Instance<'_>,
     opened: Opened,
     (limits, runs): (&Limits, &Arc<Runs>),
 ) -> Result<Box<dyn Decoder>> {
     let Opened { session, provider, graph, captures, finders, pads, joiner, .. } = opened;
-    let settings = &model.settings;
+    let settings = &instance.model.settings;
     let is_on_card = provider != Provider::Cpu;
     let way = match graph.carrying {
         Carrying::SharedBuffer if !is_on_card || graph.chooses => Way::InPlace,
@@ -64,11 +65,11 @@ pub(super) fn decoder(
         _ if is_on_card || !pads => Way::InTurn,
         _ => Way::Padded,
     };
-    let slots = slots(settings, (&graph, limits.context), provider, way)?;
+    let slots = slots(instance, (&graph, limits.context), provider, way)?;
     let chunk = if is_on_card { PREFILL_CHUNK_SIZE_ON_CARD } else { PREFILL_CHUNK_SIZE };
     let prefill_tokens = settings.parse_or("prefill_chunk_size", chunk)?.get();
     let prefill_tokens = prefill_tokens.min(limits.context);
-    let name = Arc::clone(&model.name);
+    let name = Arc::clone(&instance.model.name);
     let vocabulary = limits.vocabulary;
     let size = Size { slots, context: limits.context, prefill_tokens, vocabulary };
     let home = match provider {
@@ -97,32 +98,65 @@ pub(super) fn decoder(
 /// How many sequences have a cache at once: as many as the configuration says, else as many as
 /// are worth it and fit the memory that nobody would mind.
 fn slots(
-    settings: &Settings,
+    instance: &Instance<'_>,
     (graph, context): (&Graph, usize),
     provider: Provider,
     way: Way,
 ) -> Result<usize> {
-    let (usual, free) = match provider {
+    let settings = &instance.model.settings;
+    let free = free_memory(provider);
+    let (usual, share) = match provider {
         Provider::Cpu => (MAX_ACTIVE_REQUESTS, None),
         Provider::Cuda(_) if way == Way::InTurn => (MAX_ACTIVE_REQUESTS_IN_TURN, None),
-        Provider::Cuda(index) => (MAX_ACTIVE_REQUESTS_ON_CARD, gpus::free_memory(index)),
+        Provider::Cuda(_) => (MAX_ACTIVE_REQUESTS_ON_CARD, free.map(|free| free / SHARE_OF_CARD)),
     };
     let times = if way == Way::ToAndFro { 2 } else { 1 };
     let each = graph.cache_bytes(context).saturating_mul(times).max(1);
-    let most = free.map_or(MOST_CACHE, |free| free / SHARE_OF_CARD);
-    let most = settings.parse_or("max_cache_bytes", most)?;
-    let fitting = NonZeroUsize::new(usual.get().min(most / each)).unwrap_or(NonZeroUsize::MIN);
+    // A card gives its memory out when it is asked; the processor's counts as free until texts
+    // reach it, so that all instances count on the same.
+    let sharers = if provider == Provider::Cpu { sharers(instance) } else { 1 };
+    let free = free.map(|free| free / sharers);
+    let most = settings.parse_or("max_cache_bytes", share.unwrap_or(MOST_CACHE))?;
+    let room = most.min(free.unwrap_or(most));
+    let fitting = NonZeroUsize::new(usual.get().min(room / each)).unwrap_or(NonZeroUsize::MIN);
     let slots = settings.parse_or("max_active_requests", fitting)?.get();
     if slots > MOST_ACTIVE_REQUESTS {
         return Err(Error::invalid(format!(
             "`max_active_requests` is {slots}, more than {MOST_ACTIVE_REQUESTS}"
         )));
     }
-    if settings.get("max_cache_bytes").is_some() && slots.saturating_mul(each) > most {
+    let wanted = slots.saturating_mul(each);
+    if settings.get("max_cache_bytes").is_some() && wanted > most {
         return Err(Error::invalid(format!(
             "`max_active_requests` is {slots}, and each takes {each} bytes of cache, more than \
              `max_cache_bytes` together; lower it or `max_sequence_length`"
         )));
     }
-    Ok(slots)
+    match free.filter(|free| wanted > *free) {
+        None => Ok(slots),
+        Some(free) => Err(Error::unavailable(format!(
+            "`max_active_requests` is {slots} and `max_sequence_length` {context}, for which the \
+             caches need {} MB of memory, and {} MB are free for each instance; make either smaller",
+            wanted >> 20,
+            free >> 20
+        ))),
+    }
+}
+
+/// How much memory is free where the caches go, where anyone tells.
+fn free_memory(provider: Provider) -> Option<usize> {
+    match provider {
+        Provider::Cpu => memory::free(),
+        Provider::Cuda(index) => gpus::free_memory(index),
+    }
+}
+
+/// How many instances of the model there are in the memory of this one.
+fn sharers(instance: &Instance<'_>) -> usize {
+    let groups = instance.model.instances.iter();
+    let counts = groups.map(|group| {
+        let devices = group.devices.iter().filter(|device| **device == instance.device);
+        group.count.get().saturating_mul(devices.count())
+    });
+    counts.fold(0, usize::saturating_add).max(1)
 }

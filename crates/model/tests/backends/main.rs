@@ -11,6 +11,7 @@ mod leaving;
 mod loaded;
 mod onnxruntime;
 mod onnxruntime_llm;
+mod plain;
 mod prompt_scores;
 mod quantized;
 mod reference;

@@ -1,10 +1,12 @@
 //! The backend `onnxruntime_llm`: the tokens of both conventions, one by one or all at once, and
 //! what a caller may and may not ask for.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consort_stage::{Code, Request, Response, Responses, Result, Tensor};
+use consort_config::{Device, InstanceGroup, Model, RateLimiter};
+use consort_stage::{Code, DataType, Request, Response, Responses, Result, Tensor, TensorSpec};
 
 use crate::asking::{
     NAME, configured, ferris, finish, flag, float, ids, int, seed, signature, streaming, tiny,
@@ -388,6 +390,20 @@ fn tensors_that_the_loop_does_not_have_are_refused_at_load() {
     model.signature = Arc::new(signature);
     let error = Folder::of("add_sub").load(&model).err().unwrap();
     assert!(error.message().contains("gives no `text`"), "{error}");
+    // An unknown one that a request may leave out is left out; of a known one the type counts too.
+    for (name, is_optional, part) in [
+        ("lora_nam", false, "takes no `lora_nam`"),
+        ("lora_nam", true, "unknown decoder layout"),
+        ("temperature", true, "takes `temperature` as FP32, not as BYTES"),
+    ] {
+        let mut signature = self::signature();
+        signature.inputs.retain(|spec| &*spec.name != name);
+        let spec = TensorSpec { is_optional, ..TensorSpec::new(name, DataType::Bytes, &[1]) };
+        signature.inputs.push(spec);
+        model.signature = Arc::new(signature);
+        let error = Folder::of("add_sub").load(&model).err().unwrap();
+        assert!(error.message().contains(part), "{error}");
+    }
 }
 
 #[test]
@@ -400,7 +416,9 @@ fn wrong_settings_are_refused_by_name() {
         ("default_max_tokens", "-1"),
         ("max_sequence_length", "none"),
         ("past_present_share_buffer", "perhaps"),
+        ("max_sequence_length", "65"),
         ("end_id", "<eos>"),
+        ("end_id", "64"),
     ] {
         let message = refused(&folder, &[(key, value)]);
         assert!(message.contains(&format!("`{key}`")), "{message}");
@@ -417,9 +435,39 @@ fn slots_that_the_machine_has_no_memory_for_are_refused_with_both_parameters() {
     let larger = config.replace("\"context_length\": 64", &endless);
     assert_ne!(larger, config);
     std::fs::write(&file, larger).unwrap();
-    let message = refused(&folder, &[("max_active_requests", "65536")]);
-    assert!(message.contains("`max_active_requests` is 65536"), "{message}");
-    assert!(message.contains("`max_sequence_length`"), "{message}");
+    lacks_memory(&folder, &configured(&[("max_active_requests", "65536")]));
+}
+
+/// Each text's memory is taken when it gets there, so that nothing but the sum tells.
+#[test]
+fn memory_that_only_full_slots_would_take_counts() {
+    let growing = Folder::with(&[graphs().join("llama_optimum/model.onnx")]);
+    let endless = format!("{{ \"max_position_embeddings\": {} }}", 1_u64 << 40);
+    std::fs::write(growing.version().join("config.json"), endless).unwrap();
+    lacks_memory(&growing, &configured(&[]));
+    let most = i64::MAX.to_string();
+    lacks_memory(&growing, &configured(&[("max_cache_bytes", &*most)]));
+
+    let folder = Folder::with(&[root().join("model_repository/ferris/1/model.onnx")]);
+    let config = root().join("model_repository/ferris/1/genai_config.json");
+    std::fs::copy(config, folder.version().join("genai_config.json")).unwrap();
+    let mut model = configured(&[]);
+    assert!(folder.load(&model).is_ok());
+    model.instances = vec![InstanceGroup {
+        name: "many".into(),
+        count: NonZeroUsize::MAX,
+        devices: vec![Device::Cpu],
+        rate_limiter: RateLimiter::default(),
+        is_passive: false,
+    }];
+    lacks_memory(&folder, &model);
+}
+
+fn lacks_memory(folder: &Folder, model: &Model) {
+    let error = folder.load(model).err().unwrap();
+    for part in ["`max_active_requests` is ", "`max_sequence_length`", " MB of memory"] {
+        assert!(error.message().contains(part), "{error}");
+    }
 }
 
 #[test]
@@ -458,6 +506,27 @@ fn log_probabilities_come_with_each_token_when_they_are_asked_for() {
     }
     let silent = ferris.answer(request(&case.input_ids, 1)).unwrap();
     assert!(silent[0].output("output_log_probs").is_none());
+}
+
+#[test]
+fn one_that_forbids_every_token_is_the_callers_mistake() {
+    let tiny = tiny("llama_gqa", &[]);
+    let none = || f32::NEG_INFINITY;
+    let every = Tensor::from_vec("embedding_bias", &[1, 64], vec![none(); 64]);
+    let by_name = [
+        Tensor::from_vec("logit_bias_ids", &[1, 64], (0..64).collect::<Vec<i32>>()),
+        Tensor::from_vec("logit_bias_weights", &[1, 64], vec![none(); 64]),
+    ];
+    let words: Vec<i32> = (0..64).chain(1..=64).collect();
+    let words = Tensor::from_vec("bad_words_list", &[1, 2, 64], words);
+    for (input, tensors) in [
+        ("embedding_bias", vec![every]),
+        ("logit_bias_ids", by_name.into()),
+        ("bad_words_list", vec![words]),
+    ] {
+        let error = tiny.answer(with(request(&[5, 6], 3), tensors)).unwrap_err();
+        assert_eq!((error.code(), error.input()), (Code::InvalidInput, Some(input)), "{error}");
+    }
 }
 
 #[test]

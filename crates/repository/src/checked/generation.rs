@@ -74,8 +74,11 @@ impl Generation {
         }
     }
 
-    /// Notes that it was answered.
-    pub(super) fn answered(&mut self) {
+    /// Notes that it was answered, in full or as far as its caller wanted it.
+    pub(super) fn answered(&mut self, is_cut: bool) {
+        if is_cut {
+            self.reason.get_or_insert("stop");
+        }
         self.generating.succeeded(self.tokens);
         if let Some(pace) = self.pace.take() {
             pace.ended();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use consort_stage::{Response, Responses, Result, Spent};
+use consort_stage::{Enough, Response, Responses, Result, Spent};
 use consort_telemetry::{Execution, WorkSpan};
 use futures::{Stream, StreamExt};
 
@@ -29,6 +29,8 @@ pub(super) struct Asked {
     pub(super) inferences: u64,
     /// Who asked what it spends.
     pub(super) spent: Option<Arc<Spent>>,
+    /// Who may want less than everything.
+    pub(super) enough: Option<Enough>,
     pub(super) admission: Arc<Admission>,
 }
 
@@ -58,6 +60,12 @@ impl Answering {
 impl Drop for Answering {
     /// Whoever has gone waits no longer, whether the backend knows it yet or not.
     fn drop(&mut self) {
+        let has_enough = self.asked.enough.as_ref().is_some_and(Enough::is_said);
+        if let Some((_, work)) = self.held.as_mut().filter(|_| has_enough) {
+            work.done();
+            self.asked.admission.happen();
+            self.count_execution();
+        }
         self.asked.admission.give_up();
     }
 }

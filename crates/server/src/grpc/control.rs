@@ -22,13 +22,13 @@ use consort_protocol::{
     repository_index_response, to_status,
 };
 use consort_repository::{Change, IndexEntry, Labels, Served, State, log_failure};
-use consort_stage::{Code, Context, Error};
+use consort_stage::{Code, Context, Enough, Error};
 use consort_telemetry::{Protocol, request_span};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Grpc;
-use super::infer::{TELLS_DURATIONS, infer, refused, says_true};
+use super::infer::{MAY_HAVE_ENOUGH, TELLS_DURATIONS, infer, refused, says_true};
 use super::repository;
 use super::stream::InferStream;
 use crate::identity::{EXTENSIONS, NAME, VERSION};
@@ -51,6 +51,7 @@ impl GrpcInferenceService for Grpc {
     ) -> Reply<Self::ModelStreamInferStream> {
         let ends_with_error = says_true(request.metadata(), "triton_grpc_error");
         let wants_durations = says_true(request.metadata(), TELLS_DURATIONS);
+        let may_have_enough = says_true(request.metadata(), MAY_HAVE_ENOUGH);
         let (_, extensions, incoming) = request.into_parts();
         let make_context = Box::new(move |message: &ModelInferRequest| {
             let (model, version) = (&message.model_name, &message.model_version);
@@ -59,7 +60,10 @@ impl GrpcInferenceService for Grpc {
             Context { spent, ..context_in(&extensions, span) }
         });
         let models = self.models.clone();
-        let answers = InferStream::new(models, incoming, make_context, ends_with_error);
+        let mut answers = InferStream::new(models, incoming, make_context, ends_with_error);
+        if may_have_enough {
+            answers.enough = Some(Enough::default());
+        }
         Ok(Response::new(Box::pin(answers)))
     }
 

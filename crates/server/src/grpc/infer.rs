@@ -13,6 +13,9 @@ use tonic::{Request, Response, Status};
 /// The metadata by which a gateway asks to be told what its request spent in queues and instances.
 pub(super) const TELLS_DURATIONS: &str = "consort-durations";
 
+/// The metadata by which a gateway says that it may send [`ModelInferRequest::enough`].
+pub(super) const MAY_HAVE_ENOUGH: &str = "consort-enough";
+
 /// Whether a caller says `true` under a name.
 pub(super) fn says_true(metadata: &MetadataMap, name: &str) -> bool {
     metadata.get(name).is_some_and(|value| value == "true")

@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use consort_protocol::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use consort_repository::{Labels, Models, Served, classify_outputs};
-use consort_stage::{Context, Error, Response, Responses, Result, Spent, collect_one, one};
+use consort_stage::{Context, Enough, Error, Response, Responses, Result, Spent, collect_one, one};
 use consort_telemetry::failed;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, SelectAll};
@@ -37,6 +37,8 @@ pub(super) struct InferStream {
     single: FuturesOrdered<BoxFuture<'static, Answer>>,
     /// Requests to decoupled models.
     decoupled: SelectAll<Answers>,
+    /// Tells the models of a client that has enough, where it says that it may.
+    pub(super) enough: Option<Enough>,
     is_over: bool,
 }
 
@@ -75,6 +77,7 @@ impl InferStream {
             ends_with_error,
             single: FuturesOrdered::new(),
             decoupled: SelectAll::new(),
+            enough: None,
             is_over: false,
         }
     }
@@ -86,7 +89,16 @@ impl InferStream {
                 break;
             }
             match incoming.poll_next_unpin(context) {
-                Poll::Ready(Some(message)) => self.start(message?),
+                Poll::Ready(Some(message)) => {
+                    let message = message?;
+                    match &self.enough {
+                        Some(enough) if message.says_enough() => {
+                            enough.say();
+                            self.leave();
+                        }
+                        _ => self.start(message),
+                    }
+                }
                 Poll::Ready(None) => self.incoming = None,
                 Poll::Pending => break,
             }
@@ -94,8 +106,16 @@ impl InferStream {
         Ok(())
     }
 
+    /// Stops everything that is in progress; nothing more is wanted.
+    fn leave(&mut self) {
+        self.incoming = None;
+        self.single = FuturesOrdered::new();
+        self.decoupled = SelectAll::new();
+    }
+
     fn start(&mut self, message: ModelInferRequest) {
         let context = (self.make_context)(&message);
+        let context = Context { enough: self.enough.clone(), ..context };
         let named = Named {
             model: message.model_name.clone(),
             version: message.model_version.clone(),

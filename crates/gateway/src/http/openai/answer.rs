@@ -25,6 +25,14 @@ impl Kind {
             Self::Chat => Operation::Chat,
         }
     }
+
+    /// The field that its prompt is made of.
+    pub(super) fn prompt(self) -> &'static str {
+        match self {
+            Self::Completion => "prompt",
+            Self::Chat => "messages",
+        }
+    }
 }
 
 /// What all objects of one answer have in common.

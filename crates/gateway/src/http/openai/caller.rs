@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use consort_middleware::{Deadline, context_in};
 use consort_repository::{Labels, Served};
-use consort_stage::{Context, Responses, Stage};
+use consort_stage::{Context, Enough, Responses, Stage};
 use consort_telemetry::semconv::attribute;
 use consort_telemetry::version_chosen;
 use tracing::Span;
@@ -68,10 +68,16 @@ impl Caller {
         Ok(found)
     }
 
-    /// Calls the model; the responses end with an error when the request's time is over.
-    pub(super) fn call(&self, stage: &dyn Stage, mut request: consort_stage::Request) -> Responses {
+    /// Calls the model; the responses end with an error when the request's time is over. By
+    /// `enough` it hears of one who goes because nothing more is wanted.
+    pub(super) fn call(
+        &self,
+        stage: &dyn Stage,
+        mut request: consort_stage::Request,
+        enough: Option<Enough>,
+    ) -> Responses {
         request.id.clone_from(&self.id);
-        request.context = self.context.clone();
+        request.context = Context { enough, ..self.context.clone() };
         deadline::limit(stage.call(request), self.deadline.as_ref())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use consort_stage::{Error, Response, Responses};
+use consort_stage::{Enough, Error, Response, Responses};
 use consort_telemetry::Pace;
 use futures::{Stream, StreamExt, stream};
 
@@ -27,6 +27,7 @@ pub(super) enum Event {
 pub(super) struct Choice {
     /// `None` once it is over.
     responses: Option<Responses>,
+    enough: Enough,
     characters: Characters,
     stop: Stop,
     log_probs: Option<LogProbs>,
@@ -48,11 +49,17 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// A choice of these responses, which come for a request like `sampling`.
-    /// It begins with `echo`.
-    pub(super) fn new(responses: Responses, sampling: &Sampling, echo: Echo, pace: Pace) -> Self {
+    /// A choice of these responses, which come for a request like `sampling` that is told when the
+    /// choice has enough of them. It begins with `echo`.
+    pub(super) fn new(
+        (responses, enough): (Responses, Enough),
+        sampling: &Sampling,
+        echo: Echo,
+        pace: Pace,
+    ) -> Self {
         Self {
             responses: Some(responses),
+            enough,
             characters: Characters::default(),
             stop: Stop::new(Arc::new(Words::new(&sampling.stop))),
             log_probs: sampling.log_probs.map(|_| LogProbs::default()),
@@ -165,6 +172,7 @@ impl Choice {
         }
         let (text, is_over) = self.before_stop(text);
         if is_over {
+            self.enough.say();
             self.responses = None;
             self.is_cut = true;
             self.ends_with("stop");

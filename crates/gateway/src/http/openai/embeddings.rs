@@ -106,7 +106,7 @@ impl Embedder {
             outputs,
             ..consort_stage::Request::default()
         };
-        let response = collect_one(caller.call(&*self.served.stage, request)).await?;
+        let response = collect_one(caller.call(&*self.served.stage, request, None)).await?;
         let vectors = response.output(&self.vector.name).ok_or_else(|| self.unfit())?;
         let values = vectors.to_slice::<f32>()?;
         let length = values.len() / texts.len();

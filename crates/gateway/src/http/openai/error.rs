@@ -10,6 +10,10 @@ use tracing::Span;
 
 use super::inputs::Setting;
 use crate::http::error::{self, Failure};
+use crate::text_tensors::TEXT_INPUT;
+
+/// The inputs that a prompt becomes, of ensembles and of the models of tokens in them.
+const PROMPT: [&str; 3] = [TEXT_INPUT, "prompt_token_ids", "input_ids"];
 
 /// An error on its way to a client of OpenAI's API.
 #[derive(Debug)]
@@ -36,14 +40,20 @@ impl Refusal {
         self
     }
 
-    /// The same refusal, about the field whose input it names.
-    pub(super) fn traced_to(self, settings: &[Setting]) -> Self {
-        if self.param.is_some() || self.failure.error().code() != Code::InvalidInput {
+    /// The same refusal, about the field whose input it names, which may be that of the prompt.
+    pub(super) fn traced_to(self, settings: &[Setting], prompt: &str) -> Self {
+        let error = self.failure.error();
+        let is_of_a_field = matches!(error.code(), Code::InvalidInput | Code::Unsupported);
+        if self.param.is_some() || !is_of_a_field {
             return self;
         }
-        let message = self.failure.error().message();
-        let is_named = |setting: &&Setting| message.contains(&format!("`{}`", setting.input));
-        match settings.iter().find(is_named).map(|setting| setting.field.clone()) {
+        let names = |input: &str| {
+            error.input() == Some(input) || error.message().contains(&format!("`{input}`"))
+        };
+        let set = settings.iter().find(|setting| names(&setting.input));
+        let set = set.map(|setting| setting.field.clone());
+        let of_prompt = || PROMPT.into_iter().any(names).then(|| prompt.to_owned());
+        match set.or_else(of_prompt) {
             Some(field) => self.about(&field),
             None => self,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use consort_stage::Error;
+use consort_stage::{Enough, Error};
 use futures::{StreamExt, future};
 
 use super::answer::{Answer, Whole};
@@ -22,6 +22,9 @@ use super::text_model::TextModel;
 use super::vllm;
 use crate::http::{Front, reply};
 
+/// The input by which one call has several texts, which are choices here, each with a call of its own.
+const TEXTS: &str = "num_return_sequences";
+
 /// What is to be generated.
 pub(super) struct Generation {
     /// The model that does it.
@@ -38,6 +41,10 @@ impl Generation {
     /// Hands the model what is left of the fields, by the names of its inputs; refuses the others.
     pub(super) fn take_rest(&mut self, fields: Fields) -> Result<(), Refusal> {
         for (name, value) in fields.rest() {
+            if name == TEXTS {
+                let text = format!("`{name}` is `n` in this API");
+                return Err(Refusal::of(&name, text));
+            }
             let setting = if self.model.takes(&name) {
                 let wrong = mismatch(&name, "a value or a list of strings", &value);
                 Some(Setting::new(&name, &name, Input::from_json(value).ok_or(wrong)?))
@@ -57,6 +64,7 @@ impl Generation {
         caller: &Caller,
         answer: Answer,
     ) -> Result<Response, Refusal> {
+        let prompt = answer.kind.prompt();
         let mut record =
             Record::begin(front, caller, answer.kind.operation(), Some(&self.sampling));
         let choices = match self.choices(caller, &record) {
@@ -70,7 +78,8 @@ impl Generation {
                     record,
                 };
                 let response = stream.reply(choices).await;
-                return response.map_err(|refusal| refusal.traced_to(&self.sampling.settings));
+                return response
+                    .map_err(|refusal| refusal.traced_to(&self.sampling.settings, prompt));
             }
             choices => choices,
         };
@@ -83,7 +92,7 @@ impl Generation {
         };
         let whole = whole.map_err(|refusal| {
             record.failed(refusal.kind());
-            refusal.traced_to(&self.sampling.settings)
+            refusal.traced_to(&self.sampling.settings, prompt)
         })?;
         let usages = whole.iter().enumerate();
         let usages = usages.map(|(index, (_, usage))| self.usage_of(index, *usage));
@@ -124,8 +133,10 @@ impl Generation {
             requests.extend(all.into_iter().map(with_echo));
         }
         let call = |(request, echo)| {
-            let responses = caller.call(&*self.model.served().stage, request);
-            Choice::new(responses, &self.sampling, echo, record.pace())
+            let enough = Enough::default();
+            let hears = (!stop.is_empty()).then(|| enough.clone());
+            let responses = caller.call(&*self.model.served().stage, request, hears);
+            Choice::new((responses, enough), &self.sampling, echo, record.pace())
         };
         Ok(requests.into_iter().map(call).collect())
     }

@@ -117,6 +117,7 @@ async fn data_that_does_not_fit_is_refused() {
     }
     refused_input(&data("UINT8", "[1]", "[256]"), 500, "out of the range of UINT8").await;
     refused_input(&data("UINT8", "[1]", "[-1]"), 500, "out of the range of UINT8").await;
+    refused_input(&data("FP32", "[1]", "[1e39]"), 500, "out of the range of FP32").await;
     for datatype in ["FP16", "BF16"] {
         let text = format!(
             "receiving {datatype} data via JSON is not supported. Please use the binary data \

@@ -30,6 +30,11 @@ pub(super) struct Compiled {
     pub(super) mask: Mask,
 }
 
+/// What the parser says of a grammar that no text can follow to its end, and what that means.
+const NO_TEXT: &str = "NoExtensionBias";
+const NEVER_WHOLE: &str =
+    "no text can ever be whole by it; does a part of it lead to nothing but itself?";
+
 impl Clone for Compiled {
     /// One that learns for itself: what a matcher learns of its grammar counts against its limits.
     fn clone(&self) -> Self {
@@ -76,7 +81,13 @@ impl Compiler {
             self.factory.limits().clone(),
         );
         let mut matcher = Matcher::new(parser);
-        let mask = Mask::next(&mut matcher).map_err(|error| source.not_compiled(&error))?;
+        let mask = Mask::next(&mut matcher).map_err(|error| {
+            if error.contains(NO_TEXT) {
+                source.refused(NEVER_WHOLE)
+            } else {
+                source.not_compiled(&error)
+            }
+        })?;
         let compiled = Compiled { matcher, mask };
         self.compiled.truncate(REMEMBERED - 1);
         self.compiled.push_front((source.clone(), compiled.clone()));

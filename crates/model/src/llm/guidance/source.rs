@@ -168,7 +168,7 @@ impl Source {
     }
 
     /// The error for a guide that cannot be followed.
-    fn refused(&self, reason: &str) -> Error {
+    pub(super) fn refused(&self, reason: &str) -> Error {
         let what = match self.kind {
             Kind::Json | Kind::JsonObject | Kind::JsonSchema => "a JSON schema",
             Kind::Regex => "a regular expression",

@@ -152,6 +152,11 @@ fn what_cannot_be_followed_is_refused_and_says_which_input_it_was() {
         ("json_schema", r##"{"$ref": "#/nowhere"}"##),
         ("json_schema", r#"{"$ref": "https://example.com/schema"}"#),
         ("json_schema", r#"{"allOf": [{"type": "string"}, {"type": "number"}]}"#),
+        ("json_schema", r##"{"$ref": "#"}"##),
+        (
+            "json_schema",
+            r##"{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}"##,
+        ),
         ("lark", "start: nothing"),
         ("lark", "no grammar"),
         ("lark", "start: /(/"),
@@ -164,6 +169,7 @@ fn what_cannot_be_followed_is_refused_and_says_which_input_it_was() {
         let error = compiled(&mut guidance, kind, text).err();
         let error = error.unwrap_or_else(|| panic!("{kind} {text} is taken"));
         assert!(error.message().contains("`guided_decoding_guide` is not"), "{error}");
+        assert!(!error.message().contains("NoExtensionBias"), "{error}");
         assert_eq!(error.code(), consort_stage::Code::InvalidInput, "{text}");
         assert!(asked_at.elapsed() < Duration::from_secs(10), "{text}");
     }

@@ -324,6 +324,12 @@ fn what_is_wrong_is_refused_by_the_name_of_its_field() {
         ]],
     );
     refused(
+        r#""prompt":"p","num_return_sequences":2"#,
+        &expect![[
+            r#"400 {"error":{"message":"`num_return_sequences` is `n` in this API","type":"invalid_request_error","param":"num_return_sequences","code":null}}"#
+        ]],
+    );
+    refused(
         r#""prompt":"p","text_input":"mine""#,
         &expect![[
             r#"400 {"error":{"message":"Unrecognized request argument supplied: text_input","type":"invalid_request_error","param":"text_input","code":null}}"#
@@ -341,6 +347,53 @@ fn what_is_wrong_is_refused_by_the_name_of_its_field() {
             r#"400 {"error":{"message":"Unrecognized request argument supplied: stream_options.x","type":"invalid_request_error","param":"stream_options.x","code":null}}"#
         ]],
     );
+}
+
+/// Steps speak of the inputs that they have.
+#[test]
+fn what_a_step_refuses_is_told_of_the_field_that_it_came_from() {
+    let refusing = |input: &'static str, error: fn(String) -> Error| {
+        let refuse = move |_| {
+            consort_stage::fail(error(format!("`{input}` is wrong")).of_input(Some(input)))
+        };
+        front(vec![model("generate", signature(TALKER), refuse)])
+    };
+    let refused = |input, error, body: &str, expected: &Expect| {
+        check(refusing(input, error), PATH, &format!(r#"{{"model":"generate",{body}}}"#), expected);
+    };
+    refused(
+        "input_ids",
+        Error::invalid,
+        r#""prompt":"""#,
+        &expect![[
+            r#"400 {"error":{"message":"`input_ids` is wrong","type":"invalid_request_error","param":"prompt","code":null}}"#
+        ]],
+    );
+    refused(
+        "top_k",
+        Error::unsupported,
+        r#""prompt":"p","stream":true,"top_k":-4"#,
+        &expect![[
+            r#"400 {"error":{"message":"`top_k` is wrong","type":"invalid_request_error","param":"top_k","code":null}}"#
+        ]],
+    );
+}
+
+#[test]
+fn a_path_that_is_no_route_is_refused_in_the_same_shape() {
+    let reply = |path: &str| {
+        let reply = block_on(get(front(vec![echo()]), path));
+        format!("{} {}", reply.status.as_u16(), reply.text())
+    };
+    expect![[
+        r#"404 {"error":{"message":"Invalid URL (GET /v1/foo)","type":"invalid_request_error","param":null,"code":null}}"#
+    ]]
+    .assert_eq(&reply("/v1/foo"));
+    expect![[
+        r#"405 {"error":{"message":"Invalid URL (GET /v1/completions)","type":"invalid_request_error","param":null,"code":null}}"#
+    ]]
+    .assert_eq(&reply(PATH));
+    expect![[r#"404 {"error":"Not Found"}"#]].assert_eq(&reply("/v10"));
 }
 
 #[test]
