@@ -1,6 +1,7 @@
 //! What a program without a server does: tokenize, run the session, pool, all in one loop.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{env, iter};
 
 use anyhow::{Context, Result, anyhow};
@@ -43,9 +44,9 @@ impl Direct {
         tokenizer.with_padding(None);
         let cut = TruncationParams { max_length: MAX_LENGTH, ..TruncationParams::default() };
         tokenizer.with_truncation(Some(cut)).map_err(|error| anyhow!("{error}"))?;
-        let environment = ort::init_from(library()?)?.with_telemetry(false).build()?;
+        let environment = environment()?;
         let open = |_| {
-            let session = session(&environment, &models.join("minilm/1/model.onnx"), threads)?;
+            let session = session(environment, &models.join("minilm/1/model.onnx"), threads)?;
             Ok(Self { tokenizer: tokenizer.clone(), session })
         };
         (0..count).map(open).collect()
@@ -115,6 +116,16 @@ fn session(environment: &Environment, file: &Path, threads: usize) -> Result<Ses
         .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
         .and_then(|mut builder| builder.commit_from_file(file));
     opened.with_context(|| format!("`{}`; build it with `cargo xtask models`", file.display()))
+}
+
+/// ONNX Runtime, which a process may set up only once however many cases call it.
+fn environment() -> Result<&'static Environment> {
+    static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+    if let Some(environment) = ENVIRONMENT.get() {
+        return Ok(environment);
+    }
+    let environment = ort::init_from(library()?)?.with_telemetry(false).build()?;
+    Ok(ENVIRONMENT.get_or_init(|| environment))
 }
 
 fn library() -> Result<PathBuf> {
