@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use consort_protocol::ModelInferRequest;
-use consort_stage::Context;
+use consort_stage::{Context, Enough, Spent};
 use consort_telemetry::inject;
 use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
@@ -17,11 +17,11 @@ static REAL_STATUS: LazyLock<MetadataKey<Ascii>> =
 /// Asks a service to tell on the last response what the request spent there; others do not know it
 /// and pass it over.
 static DURATIONS: LazyLock<MetadataKey<Ascii>> =
-    LazyLock::new(|| MetadataKey::from_static("consort-durations"));
+    LazyLock::new(|| MetadataKey::from_static(Spent::METADATA));
 
 /// Says that a caller may want less than the whole answer, and then says when it has enough.
 static ENOUGH: LazyLock<MetadataKey<Ascii>> =
-    LazyLock::new(|| MetadataKey::from_static("consort-enough"));
+    LazyLock::new(|| MetadataKey::from_static(Enough::METADATA));
 
 /// Keeps the way to the server open, for the word that nothing more is wanted.
 pub(crate) type Open = oneshot::Sender<()>;

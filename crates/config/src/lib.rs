@@ -24,8 +24,8 @@ mod yaml;
 pub use draft::Draft;
 pub use folder::read;
 pub use model::{
-    BATCHING, Device, InstanceGroup, MAX_BATCH_TOKENS, Model, OPTIONAL, PADDING_MASK, Settings,
-    VersionPolicy, WIDE_INSTANCE,
+    BATCHING, Device, InstanceGroup, MAX_BATCH_TOKENS, Model, OPTIONAL, PADDING_MASK, Setting,
+    Settings, VersionPolicy, WIDE_INSTANCE,
 };
 pub use nearest::did_you_mean;
 pub use problem::{Place, Problem, Problems};

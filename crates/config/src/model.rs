@@ -212,13 +212,12 @@ impl Settings {
     }
 
     /// The value under `key` read as `T`, or `default` when it is absent.
-    pub fn parse_or<T: FromStr>(&self, key: &str, default: T) -> Result<T> {
+    pub fn parse_or<T: Setting>(&self, key: &str, default: T) -> Result<T> {
         let Some(text) = self.get(key) else {
             return Ok(default);
         };
         text.trim().parse().map_err(|_| {
-            let wanted = in_words(std::any::type_name::<T>());
-            self.wrong(key, format!("parameter `{key}` must be {wanted}, not `{text}`"))
+            self.wrong(key, format!("parameter `{key}` must be {}, not `{text}`", T::IN_WORDS))
         })
     }
 
@@ -252,18 +251,24 @@ impl Settings {
     }
 }
 
-/// What a person calls the values of a type, given its name.
-fn in_words(type_name: &str) -> &'static str {
-    let number = type_name.rsplit("::").next().unwrap_or_default().trim_end_matches('>');
-    match number {
-        _ if type_name.contains("NonZero") => "a whole number above 0",
-        "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number that is not negative",
-        "isize" | "i64" | "i32" | "i16" | "i8" => "a whole number",
-        "f64" | "f32" => "a number",
-        "bool" => "`true` or `false`",
-        _ => "something else",
-    }
+/// What a parameter may hold.
+pub trait Setting: FromStr {
+    /// What a person calls it.
+    const IN_WORDS: &'static str;
 }
+
+macro_rules! settings {
+    ($($type:ty)*, $words:literal) => {
+        $(impl Setting for $type {
+            const IN_WORDS: &'static str = $words;
+        })*
+    };
+}
+
+settings!(NonZeroUsize, "a whole number above 0");
+settings!(usize u64 u32 u8, "a whole number that is not negative");
+settings!(i64, "a whole number");
+settings!(f64, "a number");
 
 #[cfg(test)]
 mod tests {

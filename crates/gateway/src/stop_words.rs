@@ -10,14 +10,13 @@ use consort_stage::{
 use futures::{StreamExt, stream};
 
 use crate::stop::{Stop, Words};
-use crate::text_tensors::{EXCLUDE_PROMPT, STOP_WORDS, TEXT_INPUT, TEXT_OUTPUT, is_text};
+use crate::text_tensors::{
+    EXCLUDE_PROMPT, KEEPS_STOP, STOP_WORDS, TEXT_INPUT, TEXT_OUTPUT, is_text,
+};
 
 /// How many texts there are, and the output that tells them apart.
 const TEXTS: &str = "num_return_sequences";
 const INDEX: &str = "sequence_index";
-
-/// The parameter by which a model is asked for the tokens of the word at which it ends.
-const KEEPS_STOP: &str = "consort_keep_stop_word";
 
 /// The inputs that ask to be told something of each token.
 const TOLD: [&str; 2] = ["return_log_probs", "return_generation_logits"];

@@ -1,7 +1,7 @@
 //! The tensors of ensembles that continue text, by the names that TensorRT-LLM's ensembles have.
 
 /// Whether the prompt is kept out of the text.
-pub(crate) use consort_repository::EXCLUDE_PROMPT;
+pub(crate) use consort_repository::{EXCLUDE_PROMPT, KEEPS_STOP};
 use consort_stage::{DataType, TensorSpec};
 
 /// What is continued, and what comes of it.

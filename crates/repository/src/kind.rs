@@ -15,6 +15,10 @@ pub const ADAPTERS: &str = "adapters";
 /// which a model tells what they do where no request says; models of TensorRT-LLM have both, too.
 pub const EXCLUDE_PROMPT: &str = "exclude_input_in_output";
 
+/// The parameter by which whoever finds stop words in a text asks its model for the tokens of the one at
+/// which it ends: the first may begin before the word.
+pub const KEEPS_STOP: &str = "consort_keep_stop_word";
+
 /// One kind of backend; each service lists its kinds in one visible place.
 #[derive(Clone, Copy)]
 pub struct Kind {

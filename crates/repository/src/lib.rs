@@ -37,7 +37,9 @@ pub use control::{
 pub use failure::{Labels, log_failure};
 pub use folder::{ModelFolder, models_in, oddities, served_versions, versions_in};
 pub use identity::IDENTITY;
-pub use kind::{ADAPTERS, Backend, EXCLUDE_PROMPT, Instance, Kind, ModelFile, Told, VersionFiles};
+pub use kind::{
+    ADAPTERS, Backend, EXCLUDE_PROMPT, Instance, KEEPS_STOP, Kind, ModelFile, Told, VersionFiles,
+};
 pub use load::Loader;
 pub use local::{Foreign, LOAD_THREADS, Local, LocalOptions};
 pub use models::{IndexEntry, Leaves, Models, Served, State};

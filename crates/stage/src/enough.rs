@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 pub struct Enough(CancellationToken);
 
 impl Enough {
+    /// The gRPC metadata by which a caller says that it may send this word.
+    pub const METADATA: &str = "consort-enough";
+
     /// One for a call within another, for which the outer caller's word counts as well.
     pub fn within(outer: Option<&Self>) -> Self {
         outer.map_or_else(Self::default, |outer| Self(outer.0.child_token()))

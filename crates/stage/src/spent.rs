@@ -26,6 +26,9 @@ pub struct Durations {
 }
 
 impl Spent {
+    /// The gRPC metadata by which a caller asks to be told of it.
+    pub const METADATA: &str = "consort-durations";
+
     /// Adds what one execution took.
     pub fn add(&self, durations: &Durations) {
         let Durations { queue, compute_input, compute_infer, compute_output } = durations;

@@ -1,6 +1,6 @@
 //! The seam between the generation loop and the model: who feeds tokens, and who computes logits.
 
-use consort_stage::Result;
+use consort_stage::{Error, Result};
 
 use super::adapters::AdapterId;
 
@@ -33,6 +33,16 @@ pub(crate) struct Drawn {
     pub(crate) probability: f32,
     /// How probable those together are that are likelier, or as likely and of a smaller number.
     pub(crate) cumulative: f32,
+}
+
+/// The error for a slot that is fed and was not begun.
+pub(crate) fn not_begun() -> Error {
+    Error::internal("a slot was fed before it was begun")
+}
+
+/// The error for scores of a row that the last run did not have.
+pub(crate) fn not_run() -> Error {
+    Error::internal("the scores of a row were asked for that had no run")
 }
 
 /// Some tokens of a prompt, one behind the other.

@@ -22,7 +22,9 @@ use self::rows::{BatchRow, Single};
 use self::step::{Stepper, TOLD_ROWS};
 use super::adapters::AdapterId;
 use super::buffers::{BlockId, Buffers};
-use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Uniforms, Wants};
+use super::decoder::{
+    Decoder, Piece, Row, Scores, Slot, Token, Uniforms, Wants, not_begun, not_run,
+};
 use super::graph::Graph;
 use super::runs::Runs;
 use super::shared::finders::Finders;
@@ -272,21 +274,16 @@ impl Decoder for Grown {
     fn prefill(&mut self, slot: Slot, piece: Piece<'_>) -> Result<()> {
         let Piece { tokens, wants, tells_each } = piece;
         self.single_out(slot)?;
-        let single = self.single.as_mut().ok_or_else(not_begun)?;
-        let past = Held {
-            block: self.single_sides[0],
-            is_alone: true,
-            rows: 1,
-            width: single.tokens.len(),
-        };
+        let held = self.single.as_ref().ok_or_else(not_begun)?.tokens.len();
+        let past = Held { width: held, ..self.alone() };
         let present =
             Held { block: self.single_sides[1], width: past.width + tokens.len(), ..past };
-        self.stepper.write_prompt(&mut self.buffers, &self.graph, tokens, past.width);
+        self.stepper.write_prompt(&mut self.buffers, &self.graph, tokens, held);
         let places = (&self.graph, &self.places);
         let run =
             self.stepper.run(&mut self.buffers, places, self.size, (past, present, tells_each));
-        run.map_err(|error| RunError::from(&error).with_own_inputs().within(&self.model))?;
-        single.tokens.extend_from_slice(tokens);
+        run.map_err(|error| self.failed(&error))?;
+        self.single.iter_mut().for_each(|single| single.tokens.extend_from_slice(tokens));
         self.single_sides.swap(0, 1);
         self.asked.clear();
         self.asked.extend(wants.map(|wants| (0, wants)));
@@ -347,11 +344,9 @@ impl Decoder for Grown {
     fn draw(&mut self, index: usize, uniforms: Uniforms) -> Result<Option<Scores<'_>>> {
         let logits = self.stepper.logits(&self.graph, self.size);
         let asked = (self.asked.as_slice(), (0, self.count));
-        let Some(finders) = &mut self.finders else {
-            return Ok(None);
-        };
-        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, uniforms));
-        Ok(is_drawn.then(|| finders.drawn()))
+        let drawn =
+            |finders| Finders::draw(finders, &mut self.buffers, logits, asked, (index, uniforms));
+        Ok(self.finders.as_mut().and_then(drawn))
     }
 
     fn logits(&mut self, index: usize) -> Result<Scores<'_>> {
@@ -366,12 +361,4 @@ impl Decoder for Grown {
             held.take_if(|held| *held == slot);
         }
     }
-}
-
-fn not_begun() -> Error {
-    Error::internal("a slot was fed before it was begun")
-}
-
-fn not_run() -> Error {
-    Error::internal("the scores of a row were asked for that had no run")
 }

@@ -17,7 +17,7 @@ use self::gather::Source;
 use self::kept::{Kept, Text};
 use super::adapters::AdapterId;
 use super::cache::{Cache, Step};
-use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token};
+use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, not_begun};
 use super::logits;
 use super::rows::{FEWEST_REUSED, common};
 use super::serial::Parts;
@@ -238,7 +238,6 @@ impl Decoder for Padded {
     }
 
     fn prefill(&mut self, slot: Slot, piece: Piece<'_>) -> Result<()> {
-        self.told.clear();
         let tokens = piece.tokens;
         let Parts { graph, memory, runs, vocabulary, .. } = &self.parts;
         let prompt = self.prompts[slot].as_mut().ok_or_else(not_begun)?;
@@ -266,7 +265,6 @@ impl Decoder for Padded {
     }
 
     fn decode(&mut self, rows: &[Row]) -> Result<()> {
-        self.told.clear();
         self.arrange(rows)?;
         let token = |row: &BatchRow| {
             let asked = rows.iter().find(|asked| Some(asked.slot) == row.slot);
@@ -305,8 +303,4 @@ impl Decoder for Padded {
         }
         self.kept.shrink_to(self.prompts.len() - self.taken());
     }
-}
-
-fn not_begun() -> Error {
-    Error::internal("a slot was fed before it was begun")
 }

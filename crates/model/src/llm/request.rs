@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use consort_config::Priorities;
+use consort_repository::KEEPS_STOP;
 use consort_stage::{DataType, Error, Parameter, Request, Result, Tensor};
 
 use super::adapters::{self, AdapterId};
@@ -62,10 +63,6 @@ const PROMPT: &str = "prompt_logprobs";
 /// The inputs that ask for the logits behind each token, named as in TensorRT-LLM's ensembles.
 const CONTEXT_LOGITS: &str = "return_context_logits";
 const GENERATION_LOGITS: &str = "return_generation_logits";
-
-/// The parameter by which a gateway that finds stop words in the text asks for the tokens of the
-/// one at which it ends: its first may begin before the word.
-const KEEPS_STOP: &str = "consort_keep_stop_word";
 
 /// How many of the likeliest tokens a request may want to know: as many as clients of
 /// `OpenAI`'s protocol may ask for.

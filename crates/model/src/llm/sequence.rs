@@ -290,9 +290,10 @@ impl Sequence {
     /// What the next token is picked from: whatever changes the logits, or asks for them, needs
     /// those of all tokens.
     fn wants(&self) -> Wants {
-        let is_free = self.generation.words.bad.is_empty() && !self.is_too_short();
-        let is_free = is_free && self.guide.is_none() && self.logits.is_none();
-        if is_free && !self.log_probs.are_wanted() { self.sampler.wants() } else { Wants::Logits }
+        let is_held = !self.generation.words.bad.is_empty() || self.is_too_short();
+        let is_told = self.logits.is_some() || self.log_probs.are_wanted();
+        let is_free = !is_held && !is_told && self.guide.is_none();
+        if is_free { self.sampler.wants() } else { Wants::Logits }
     }
 
     /// Whether nothing may end it yet.

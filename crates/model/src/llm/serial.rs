@@ -61,7 +61,6 @@ impl Serial {
 
     /// Feeds tokens to a slot and gives the logits of the run.
     fn feed(&mut self, slot: Slot, tokens: &[Token]) -> Result<DynValue> {
-        self.told.clear();
         let Parts { model, graph, memory, runs, vocabulary, .. } = &self.parts;
         let cache = match &mut self.caches[slot] {
             Some(cache) => cache,
@@ -120,7 +119,6 @@ impl Decoder for Serial {
     }
 
     fn release(&mut self, slot: Slot) {
-        self.told.clear();
         let cache = &mut self.caches[slot];
         if cache.as_mut().is_some_and(|cache| cache.clear(&self.parts.graph).is_err()) {
             *cache = None;

@@ -14,6 +14,7 @@ pub(super) mod finders;
 mod inputs;
 mod packed;
 pub(super) mod picker;
+pub(super) mod prepared;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,14 +24,16 @@ use consort_stage::{Error, Result};
 use ort::session::Session;
 
 use self::capture::Capture;
-use self::drawer::Logits;
 pub(crate) use self::finders::FinderSessions;
 use self::finders::Finders;
 use self::inputs::{Blocked, Blocks, Shapes};
 pub(super) use self::inputs::{at_home, no_memory};
+use self::prepared::Logits;
 use super::adapters::AdapterId;
 use super::buffers::{Buffers, CallId, Part};
-use super::decoder::{Decoder, Piece, Row, Scores, Slot, Token, Uniforms, Wants};
+use super::decoder::{
+    Decoder, Piece, Row, Scores, Slot, Token, Uniforms, Wants, not_begun, not_run,
+};
 use super::graph::Graph;
 use super::logits;
 use super::rows::{Copy, Rows};
@@ -261,7 +264,7 @@ impl Shared {
     }
 
     fn row_of(&self, slot: Slot) -> Result<usize> {
-        self.rows.row(slot).ok_or_else(|| Error::internal("a slot was fed before it was begun"))
+        self.rows.row(slot).ok_or_else(not_begun)
     }
 }
 
@@ -359,11 +362,9 @@ impl Decoder for Shared {
     fn draw(&mut self, index: usize, uniforms: Uniforms) -> Result<Option<Scores<'_>>> {
         let logits = self.logits_part();
         let asked = (self.asked.as_slice(), self.places);
-        let Some(finders) = &mut self.finders else {
-            return Ok(None);
-        };
-        let is_drawn = finders.draw(&mut self.buffers, logits, asked, (index, uniforms));
-        Ok(is_drawn.then(|| finders.drawn()))
+        let drawn =
+            |finders| Finders::draw(finders, &mut self.buffers, logits, asked, (index, uniforms));
+        Ok(self.finders.as_mut().and_then(drawn))
     }
 
     fn logits(&mut self, index: usize) -> Result<Scores<'_>> {
@@ -374,8 +375,4 @@ impl Decoder for Shared {
     fn release(&mut self, slot: Slot) {
         self.rows.release(slot);
     }
-}
-
-fn not_run() -> Error {
-    Error::internal("the scores of a row were asked for that had no run")
 }

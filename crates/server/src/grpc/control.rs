@@ -22,13 +22,13 @@ use consort_protocol::{
     repository_index_response, to_status,
 };
 use consort_repository::{Change, IndexEntry, Labels, Served, State, log_failure};
-use consort_stage::{Code, Context, Enough, Error};
+use consort_stage::{Code, Context, Enough, Error, Spent};
 use consort_telemetry::{Protocol, request_span};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Grpc;
-use super::infer::{MAY_HAVE_ENOUGH, TELLS_DURATIONS, infer, refused, says_true};
+use super::infer::{infer, refused, says_true};
 use super::repository;
 use super::stream::InferStream;
 use crate::identity::{EXTENSIONS, NAME, VERSION};
@@ -50,8 +50,8 @@ impl GrpcInferenceService for Grpc {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Reply<Self::ModelStreamInferStream> {
         let ends_with_error = says_true(request.metadata(), "triton_grpc_error");
-        let wants_durations = says_true(request.metadata(), TELLS_DURATIONS);
-        let may_have_enough = says_true(request.metadata(), MAY_HAVE_ENOUGH);
+        let wants_durations = says_true(request.metadata(), Spent::METADATA);
+        let may_have_enough = says_true(request.metadata(), Enough::METADATA);
         let (_, extensions, incoming) = request.into_parts();
         let make_context = Box::new(move |message: &ModelInferRequest| {
             let (model, version) = (&message.model_name, &message.model_version);

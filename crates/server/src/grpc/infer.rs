@@ -10,12 +10,6 @@ use consort_telemetry::{Protocol, failed, request_span, version_chosen};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-/// The metadata by which a gateway asks to be told what its request spent in queues and instances.
-pub(super) const TELLS_DURATIONS: &str = "consort-durations";
-
-/// The metadata by which a gateway says that it may send [`ModelInferRequest::enough`].
-pub(super) const MAY_HAVE_ENOUGH: &str = "consort-enough";
-
 /// Whether a caller says `true` under a name.
 pub(super) fn says_true(metadata: &MetadataMap, name: &str) -> bool {
     metadata.get(name).is_some_and(|value| value == "true")
@@ -50,7 +44,7 @@ pub(super) async fn infer(
     let (metadata, extensions, message) = request.into_parts();
     let span =
         request_span(Protocol::Grpc, &message.model_name, &message.model_version, &message.id);
-    let spent = says_true(&metadata, TELLS_DURATIONS).then(Arc::<Spent>::default);
+    let spent = says_true(&metadata, Spent::METADATA).then(Arc::<Spent>::default);
     let in_trace = context_in(&extensions, span.clone());
     // The model's stage is given the message, and with it its names.
     let (model, id) = (message.model_name.clone(), message.id.clone());

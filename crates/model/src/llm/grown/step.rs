@@ -13,7 +13,7 @@ use crate::llm::decoder::Token;
 use crate::llm::graph::{Graph, Integers};
 use crate::llm::logits;
 use crate::llm::runs::Runs;
-use crate::llm::shared::drawer::Logits;
+use crate::llm::shared::prepared::Logits;
 use crate::llm::shared::{Size, at_home, no_memory};
 
 /// The session and the blocks beside the cache.

@@ -380,8 +380,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A character within a class of the matcher's expressions.
-fn escaped(character: char) -> String {
+/// A character of the matcher's expressions, within a class or by itself.
+pub(super) fn escaped(character: char) -> String {
     format!("\\x{{{:X}}}", u32::from(character))
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ebnf::escaped;
 use super::limits;
 
 /// How many triggers a text may have, and how many structures: each trigger is compared with all of
@@ -113,11 +114,7 @@ fn schema(schema: Value, index: usize, with_layout: impl Fn(&mut Value)) -> Resu
 
 /// A text as an expression that matches it.
 fn expression(text: &str) -> String {
-    let mut expression = String::new();
-    for character in text.chars() {
-        let _ = write!(expression, "\\x{{{:X}}}", u32::from(character));
-    }
-    expression
+    text.chars().map(escaped).collect()
 }
 
 fn quoted(text: &str) -> String {

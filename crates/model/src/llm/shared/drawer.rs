@@ -2,8 +2,6 @@
 //! likeliest tokens are not enough. A graph of its own, which is run only after steps that have such
 //! rows.
 
-use std::collections::BTreeMap;
-
 use consort_stage::Result;
 use ort::session::Session;
 use ort::value::TensorElementType;
@@ -11,7 +9,8 @@ use ort::value::TensorElementType;
 use super::Size;
 use super::finders::Asked;
 use super::inputs::no_memory;
-use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
+use super::prepared::{Logits, Prepared, rows_of};
+use crate::llm::buffers::{BlockId, Buffers, Part};
 use crate::llm::choosing::{INVERSE_TEMPERATURES, SCORES};
 use crate::llm::decoder::{Drawn, Token, Uniforms, Wants};
 use crate::llm::drawing::{self, CUMULATIVE, DRAWN, DRAWN_PROBABILITIES, UNIFORMS};
@@ -23,9 +22,6 @@ const MOST_NUMBERS: usize = 1 << 25;
 const RESTED: usize = 256;
 /// How many random numbers a row has at most.
 const MOST_UNIFORMS: usize = size_of::<Uniforms>() / size_of::<f32>();
-
-/// Where the logits of a run's rows lie: the block, their type, and how many tokens there are.
-pub(in crate::llm) type Logits = (BlockId, TensorElementType, usize);
 
 /// The graph's session, and what was drawn.
 pub(in crate::llm) struct Drawer {
@@ -40,9 +36,9 @@ pub(in crate::llm) struct Drawer {
     cumulative: BlockId,
     /// How many numbers it works with at once at most.
     most_numbers: usize,
-    /// The prepared runs: from which place of the blocks on, over how many rows, and with how many
-    /// random numbers; and the first of the rows.
-    calls: BTreeMap<(usize, usize, usize), (CallId, usize)>,
+    /// The runs: from which place of the blocks on, over how many rows, and with how many random
+    /// numbers.
+    calls: Prepared<(usize, usize, usize)>,
     /// The random numbers of each row of the last run, and what they fell on; how many of each.
     asked: Vec<Uniforms>,
     count: usize,
@@ -69,7 +65,7 @@ impl Drawer {
             probabilities: allocate(size_of::<Uniforms>())?,
             cumulative: allocate(size_of::<Uniforms>())?,
             most_numbers: MOST_NUMBERS,
-            calls: BTreeMap::new(),
+            calls: Prepared::new(),
             asked: Vec::with_capacity(size.slots),
             count: 0,
             drawn: Vec::with_capacity(MOST_UNIFORMS),
@@ -221,19 +217,14 @@ impl Drawer {
     fn run(
         &mut self,
         buffers: &mut Buffers,
-        (block, element, vocabulary): Logits,
+        logits: Logits,
         (first, rows): (usize, usize),
         (row, count): (usize, usize),
     ) -> ort::Result<()> {
-        let offset = element.byte_size(first * vocabulary).unwrap_or(usize::MAX);
-        let scores = Part::new((block, offset), element, &[rows, vocabulary]);
+        let scores = rows_of(logits, (first, rows));
         let key = (row, rows, count);
-        if let Some((call, before)) = self.calls.get_mut(&key) {
-            if *before != first {
-                buffers.set_input(*call, 0, &scores)?;
-                *before = first;
-            }
-            return buffers.run(&mut self.session, *call, None);
+        if let Some(call) = self.calls.over(buffers, &key, (first, &scores))? {
+            return buffers.run(&mut self.session, call, None);
         }
         let start = self.start(row, count);
         let (float, wide) = (TensorElementType::Float32, TensorElementType::Int64);
@@ -253,8 +244,7 @@ impl Drawer {
             (DRAWN_PROBABILITIES, part(self.probabilities, float, &[rows, count, 1])),
             (CUMULATIVE, part(self.cumulative, float, &[rows, count])),
         ];
-        let call = buffers.prepare(&inputs, &outputs)?;
-        self.calls.insert(key, (call, first));
+        let call = self.calls.keep(key, buffers.prepare(&inputs, &outputs)?, first);
         buffers.run(&mut self.session, call, None)
     }
 
@@ -337,7 +327,7 @@ mod tests {
         let width = drawing::width(SIZE.vocabulary);
         let (mut buffers, mut whole, logits) = drawer(MOST_NUMBERS);
         let expected = drawn(&mut buffers, &mut whole, logits);
-        assert_eq!((expected.len(), whole.calls.len()), (SIZE.slots, 1));
+        assert_eq!((expected.len(), whole.calls.keys().len()), (SIZE.slots, 1));
         for (rows, uniforms) in [(1, 1), (2, 1), (3, 1), (5, 2), (5, 4)] {
             let (mut buffers, mut drawer, logits) = drawer(rows * uniforms * width);
             assert_eq!(drawn(&mut buffers, &mut drawer, logits), expected, "{rows} rows");
@@ -347,7 +337,7 @@ mod tests {
                     .keys()
                     .all(|(_, rows, count)| { rows * count * width <= drawer.most_numbers })
             );
-            assert_eq!(drawer.calls.len(), SIZE.slots.div_ceil(rows));
+            assert_eq!(drawer.calls.keys().len(), SIZE.slots.div_ceil(rows));
         }
     }
 

@@ -5,8 +5,9 @@ use consort_stage::Result;
 use ort::session::Session;
 
 use super::Size;
-use super::drawer::{Drawer, Logits};
+use super::drawer::Drawer;
 use super::picker::Picker;
+use super::prepared::Logits;
 use crate::llm::buffers::Buffers;
 use crate::llm::decoder::{Scores, Uniforms, Wants};
 
@@ -66,7 +67,7 @@ impl Finders {
     ) -> bool {
         match asked.0.get(index) {
             Some((_, Wants::Free { uniforms, .. })) => {
-                self.draw(buffers, logits, asked, (index, *uniforms))
+                self.drawer.draw(buffers, logits, asked, (index, *uniforms))
             }
             Some((_, wants)) => self.picker.serves(*wants),
             None => false,
@@ -80,25 +81,20 @@ impl Finders {
         (index, wants): (usize, Wants),
     ) -> Scores<'_> {
         match wants {
-            Wants::Free { .. } => self.drawn(),
+            Wants::Free { .. } => Scores::Drawn(self.drawer.drawn()),
             _ => self.picker.row(buffers, (index, wants)),
         }
     }
 
-    /// Draws by some random numbers in one of the rows, and says whether it could;
-    /// [`drawn`](Self::drawn) then gives what they fell on.
+    /// What some random numbers fall on in one of the rows, if that could be found out.
     pub(in crate::llm) fn draw(
         &mut self,
         buffers: &mut Buffers,
         logits: Logits,
         asked: Asked<'_>,
         row: (usize, Uniforms),
-    ) -> bool {
-        self.drawer.draw(buffers, logits, asked, row)
-    }
-
-    /// What was drawn last.
-    pub(in crate::llm) fn drawn(&self) -> Scores<'_> {
-        Scores::Drawn(self.drawer.drawn())
+    ) -> Option<Scores<'_>> {
+        let is_drawn = self.drawer.draw(buffers, logits, asked, row);
+        is_drawn.then(|| Scores::Drawn(self.drawer.drawn()))
     }
 }

@@ -1,16 +1,14 @@
 //! Finds the likeliest tokens of a run's rows where their logits lie, so that those come back and
 //! not a vocabulary. A graph of its own, which is run only after steps that have such rows.
 
-use std::collections::BTreeMap;
-
 use consort_stage::Result;
 use ort::session::Session;
 use ort::value::TensorElementType;
 
 use super::Size;
-use super::drawer::Logits;
 use super::inputs::no_memory;
-use crate::llm::buffers::{BlockId, Buffers, CallId, Part};
+use super::prepared::{Logits, Prepared, rows_of};
+use crate::llm::buffers::{BlockId, Buffers, Part};
 use crate::llm::choosing::{
     COUNT, INVERSE_TEMPERATURES, LARGEST_SCORES, MOST, MOST_OF_ALL, PROBABILITIES, SCORES,
     TOP_TOKENS,
@@ -31,8 +29,8 @@ pub(in crate::llm) struct Picker {
     /// How many are found of each row in the next run, and were in the last.
     count: usize,
     most: usize,
-    /// The prepared runs over so many rows that find so many tokens, and the first of the rows.
-    calls: BTreeMap<(usize, usize), (CallId, usize)>,
+    /// The runs over so many rows that find so many tokens.
+    calls: Prepared<(usize, usize)>,
     found: Vec<(Token, f32)>,
 }
 
@@ -58,7 +56,7 @@ impl Picker {
             counts,
             count: MOST,
             most,
-            calls: BTreeMap::new(),
+            calls: Prepared::new(),
             found: Vec::new(),
         })
     }
@@ -100,16 +98,10 @@ impl Picker {
         logits: Logits,
         (first, count): (usize, usize),
     ) -> ort::Result<()> {
-        let (block, element, vocabulary) = logits;
-        let offset = element.byte_size(first * vocabulary).unwrap_or(usize::MAX);
-        let scores = Part::new((block, offset), element, &[count, vocabulary]);
+        let scores = rows_of(logits, (first, count));
         let key = (count, self.count);
-        if let Some((call, before)) = self.calls.get_mut(&key) {
-            if *before != first {
-                buffers.set_input(*call, 0, &scores)?;
-                *before = first;
-            }
-            return buffers.run(&mut self.session, *call, None);
+        if let Some(call) = self.calls.over(buffers, &key, (first, &scores))? {
+            return buffers.run(&mut self.session, call, None);
         }
         let part = |block, element, width| Part::new((block, 0), element, &[count, width]);
         let (float, wide) = (TensorElementType::Float32, TensorElementType::Int64);
@@ -124,8 +116,7 @@ impl Picker {
             (TOP_TOKENS, part(self.tokens, wide, self.count)),
             (PROBABILITIES, part(self.probabilities, float, self.count)),
         ];
-        let call = buffers.prepare(&inputs, &outputs)?;
-        self.calls.insert(key, (call, first));
+        let call = self.calls.keep(key, buffers.prepare(&inputs, &outputs)?, first);
         buffers.run(&mut self.session, call, None)
     }
 
