@@ -118,6 +118,24 @@ fn spans_say_which_step_failed_and_that_the_time_was_over() {
 }
 
 #[test]
+fn every_request_of_a_stream_whose_time_is_over_says_so() {
+    let repository = Repository::new().with_delay("slow", 60_000).with_identity("quick");
+    let mut collector = Collector::start();
+    let system = System::launch(Layout::OneProcess, repository.path(), &collector.variables());
+    system.wait_until_ready();
+    python("stream_deadline.py", &[&system.grpc, TRACEPARENT]);
+    let named = |spans: &[Span], name: &str| {
+        spans.iter().filter(|span| span.name == name).cloned().collect::<Vec<_>>()
+    };
+    let spans = collector.spans_when(|spans| {
+        named(spans, "infer quick").len() == 1 && named(spans, "infer slow").len() == 2
+    });
+    let says_so = |span: &Span| span.failure.as_deref() == Some("request deadline exceeded");
+    assert!(named(spans, "infer slow").iter().all(says_so), "{spans:?}");
+    assert!(named(spans, "infer quick").iter().all(|span| span.failure.is_none()), "{spans:?}");
+}
+
+#[test]
 fn the_span_of_a_wait_that_is_refused_says_why() {
     let config = |more: &str| {
         format!(

@@ -26,7 +26,7 @@ mod trace;
 
 pub use body::Refusable;
 pub use coalesced::{Coalesced, LARGEST_FRAME};
-pub use context::{context, context_in};
+pub use context::{context, context_among, context_in};
 pub use deadline::{Deadline, DeadlineBody, DeadlineFuture, DeadlineService, EnforceDeadline};
 pub use edge::{Edge, HTTP_TIMEOUT_HEADER};
 pub use load_shed::{LoadShed, LoadShedService, ShedBody, ShedFuture};
