@@ -152,6 +152,26 @@ fn the_index_says_why_the_last_change_of_a_model_failed() {
 }
 
 #[test]
+fn a_model_whose_backend_becomes_another_services_is_loaded_there() {
+    let config = |backend: &str| {
+        format!(
+            r#"backend: "{backend}" max_batch_size: 4
+            input [ {{ name: "logits" data_type: TYPE_FP32 dims: [ 3 ] }} ]
+            output [ {{ name: "scores" data_type: TYPE_FP32 dims: [ 3 ] }} ]"#
+        )
+    };
+    for layout in Layout::ALL {
+        let repository = Repository::new().with("m", &config("onnxruntime"));
+        let system = launch(layout, &repository);
+        assert_answer(&load(&system, "m", ""), 400, "model.onnx");
+        let _repository = repository.with("m", &config("classifier"));
+        // The services are asked once a second which models they have.
+        wait_until("the other service", || load(&system, "m", "").status == 200);
+        assert_eq!(rows(&system, "m"), [("READY".to_owned(), String::new())], "{layout:?}");
+    }
+}
+
+#[test]
 fn refusals_are_in_tritons_words() {
     for layout in Layout::ALL {
         let repository = chain();

@@ -7,7 +7,7 @@ use crate::clients::python;
 use crate::otlp::{Collector, Span};
 use crate::program::Program;
 use crate::repository::{INFER, Repository, shipped};
-use crate::system::{Layout, System};
+use crate::system::{Layout, System, agent};
 
 const TRACE: [u8; 16] = [
     0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
@@ -115,6 +115,66 @@ fn spans_say_which_step_failed_and_that_the_time_was_over() {
         let names = if layout == Layout::Services { &names[..] } else { &names[..2] };
         collector.spans_when(|spans| have_failed(spans, names, TOO_LATE));
     }
+}
+
+#[test]
+fn every_request_of_a_stream_whose_time_is_over_says_so() {
+    let repository = Repository::new().with_delay("slow", 60_000).with_identity("quick");
+    let mut collector = Collector::start();
+    let system = System::launch(Layout::OneProcess, repository.path(), &collector.variables());
+    system.wait_until_ready();
+    python("stream_deadline.py", &[&system.grpc, TRACEPARENT]);
+    let named = |spans: &[Span], name: &str| {
+        spans.iter().filter(|span| span.name == name).cloned().collect::<Vec<_>>()
+    };
+    let spans = collector.spans_when(|spans| {
+        named(spans, "infer quick").len() == 1 && named(spans, "infer slow").len() == 2
+    });
+    let says_so = |span: &Span| span.failure.as_deref() == Some("request deadline exceeded");
+    assert!(named(spans, "infer slow").iter().all(says_so), "{spans:?}");
+    assert!(named(spans, "infer quick").iter().all(|span| span.failure.is_none()), "{spans:?}");
+}
+
+#[test]
+fn the_span_of_a_wait_that_is_refused_says_why() {
+    let config = |more: &str| {
+        format!(
+            r#"backend: "identity" max_batch_size: 1
+            input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+            output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+            instance_group [ {{ count: 1 }} ] {more}"#
+        )
+    };
+    let full = r#"dynamic_batching { default_queue_policy { max_queue_size: 1 } }
+        parameters { key: "execute_delay_ms" value { string_value: "60000" } }"#;
+    let repository = Repository::new()
+        .with("full", &config(full))
+        .with("stateful", &config("sequence_batching { oldest { max_candidate_sequences: 1 } }"));
+    let mut collector = Collector::start();
+    let system = System::launch(Layout::OneProcess, repository.path(), &collector.variables());
+    system.wait_until_ready();
+    let row = r#""inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]"#;
+    let (alone, unstarted) =
+        (format!("{{{row}}}"), format!(r#"{{"parameters":{{"sequence_id":7}},{row}}}"#));
+    assert_eq!(system.post("/v2/models/stateful/infer", &unstarted).status, 400);
+    // One runs, and one waits for it.
+    let url = format!("http://{}/v2/models/full/infer", system.http);
+    let ask = || {
+        let request = agent().post(&url).header("consort-timeout-ms", "2000");
+        request.send(&alone).expect("it answers").status().as_u16()
+    };
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        callers.into_iter().map(|caller| caller.join().expect("it asks")).collect()
+    });
+    assert!(statuses.contains(&503), "{statuses:?}");
+    let says = |spans: &[Span], part: &str| {
+        let failures = spans.iter().filter(|span| span.name == "queue");
+        failures.filter_map(|span| span.failure.as_ref()).any(|text| text.contains(part))
+    };
+    collector.spans_when(|spans| {
+        says(spans, "Exceeds maximum queue size") && says(spans, "must specify the START flag")
+    });
 }
 
 #[test]

@@ -25,11 +25,17 @@ pub fn context(extensions: &Extensions) -> Context {
 
 /// The same for a request whose work belongs under `span`, which joins the caller's trace.
 pub fn context_in(extensions: &Extensions, span: Span) -> Context {
-    if let Some(parent) = extensions.get::<Parent>() {
-        parent.adopt(&span);
-    }
     if let Some(deadline) = extensions.get::<Deadline>() {
         deadline.concerns(&span);
+    }
+    context_among(extensions, span)
+}
+
+/// The same for one of the requests that a call carries, each of which has a span and an end of its
+/// own: whoever answers them says on the span when the call's time is over.
+pub fn context_among(extensions: &Extensions, span: Span) -> Context {
+    if let Some(parent) = extensions.get::<Parent>() {
+        parent.adopt(&span);
     }
     Context { span: (!span.is_disabled()).then_some(span), ..context(extensions) }
 }

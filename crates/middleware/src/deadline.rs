@@ -43,7 +43,7 @@ impl Deadline {
     /// there.
     pub(crate) fn concerns(&self, span: &Span) {
         if !span.is_disabled() {
-            // A call that carries many requests is cut off once, and says so on the first.
+            // The span is opened once.
             drop(self.span.set(span.clone()));
         }
     }

@@ -13,7 +13,8 @@ use crate::termination::{Run, Running};
 use crate::{session, signature, values};
 
 /// How the repository finds this backend.
-pub(crate) const KIND: Kind = Kind { signature: signature::read, ..Kind::new("onnxruntime", load) };
+pub(crate) const KIND: Kind =
+    Kind { check: session::check, signature: signature::read, ..Kind::new("onnxruntime", load) };
 
 /// Gives memory back after each run, on the devices it names such as `cpu:0`.
 const SHRINK: &str = "memory.enable_memory_arena_shrinkage";

@@ -1,13 +1,13 @@
 //! The backend `onnxruntime_llm`: generates text with an ONNX decoder, token by token.
 
 mod choosing;
+mod parameters;
 mod placement;
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use consort_config::{Device, Priorities, Scheduling, Settings};
+use consort_config::{Device, Model, Priorities, Scheduling};
 use consort_repository::{
     ADAPTERS, Backend, EXCLUDE_PROMPT, Instance, Kind, ModelFile, Told, VersionFiles,
 };
@@ -22,14 +22,11 @@ use crate::llm::{
 };
 use crate::provider::Provider;
 use crate::session;
+use parameters::Parameters;
 
 /// How the repository finds this backend.
-pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", signature, tells, load };
+pub(crate) const KIND: Kind = Kind { name: "onnxruntime_llm", check, signature, tells, load };
 
-/// How many tokens a request gets that does not say; enough to see that it works.
-const DEFAULT_MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("it is not zero");
-/// How many bytes of logits a request may want: as many as a message over HTTP may have.
-const MAX_LOGITS_BYTES: usize = 64 << 20;
 /// The checkpoint's `config.json`, where a graph carries it.
 const METADATA: &str = "config.json";
 
@@ -90,6 +87,13 @@ fn tells(files: &VersionFiles<'_>) -> Result<Told> {
     Ok(told)
 }
 
+/// Refuses what would be wrong with any graph.
+fn check(model: &Model) -> Result<()> {
+    check_tensors(&model.signature)?;
+    session::check(model)?;
+    Parameters::read(model).map(drop)
+}
+
 fn load(instance: &Instance<'_>) -> Result<Backend> {
     let model = instance.model;
     check_tensors(&model.signature)?;
@@ -101,10 +105,8 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
         _ => return Err(no_kernel()),
     };
     let runs = Arc::new(Runs::new(adapters(instance, &opened)?)?);
-    let limits = Limits {
-        adapters: runs.adapters().names().cloned().collect(),
-        ..limits(instance, &opened.config, &opened.graph)?
-    };
+    let limits =
+        Limits { adapters: runs.adapters().names().cloned().collect(), ..limits(model, &opened)? };
     let tokenizer = tokenizer(instance)?;
     let shares_threads = session::shares_threads(model, opened.provider);
     let mut decoder = placement::decoder(instance, opened, (&limits, &runs))?;
@@ -123,6 +125,7 @@ fn load(instance: &Instance<'_>) -> Result<Backend> {
 struct Opened {
     session: Session,
     provider: Provider,
+    parameters: Parameters,
     config: Config,
     graph: Graph,
     /// Whether the provider captures steps, to launch them as one.
@@ -147,14 +150,14 @@ impl Opened {
 fn open(instance: &Instance<'_>) -> Result<Opened> {
     let file = instance.version_folder.join(&instance.model.file_name);
     let provider = session::provider(instance)?;
+    let parameters = Parameters::read(instance.model)?;
     let beside = Config::read(&[instance.version_folder, instance.model_folder])?;
     let is_described = beside.is_some();
     let mut config = beside.unwrap_or_default();
-    let settings = &instance.model.settings;
-    let shares_buffer = settings.switch_or("past_present_share_buffer", config.shares_buffer)?;
+    let shares_buffer = parameters.shares_buffer.unwrap_or(config.shares_buffer);
     config.shares_buffer = shares_buffer;
     let place = (provider, &*file);
-    let mut choosing = choosing::open(instance, place, &config)?;
+    let mut choosing = choosing::open(instance, place, &config, &parameters)?;
     let (session, captures) = match choosing.session.take() {
         Some(opened) => opened,
         None => (session::open(instance, provider, &file)?, false),
@@ -166,7 +169,7 @@ fn open(instance: &Instance<'_>) -> Result<Opened> {
     let finders = choosing::finders(instance, place, &graph)?;
     let pads = choosing.pads(&file, &graph);
     let joiner = if pads { choosing::joiner(instance, place, &graph)? } else { None };
-    Ok(Opened { session, provider, config, graph, captures, finders, pads, joiner })
+    Ok(Opened { session, provider, parameters, config, graph, captures, finders, pads, joiner })
 }
 
 fn no_kernel() -> Error {
@@ -274,9 +277,8 @@ fn unknown_tensor(verb: &str, name: &str, known: &[String]) -> Error {
     ))
 }
 
-fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Limits> {
-    let model = instance.model;
-    let settings = &model.settings;
+fn limits(model: &Model, opened: &Opened) -> Result<Limits> {
+    let Opened { config, graph, parameters, .. } = opened;
     let unknown = |what: &str, remedy: &str| {
         Error::invalid(format!(
             "the {what} of `{}` is not known: neither `genai_config.json` nor `config.json` lies \
@@ -284,9 +286,9 @@ fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Lim
             model.name
         ))
     };
-    let context = match settings.get("max_sequence_length") {
-        Some(_) => {
-            let asked = settings.parse_or("max_sequence_length", NonZeroUsize::MIN)?.get();
+    let context = match parameters.context {
+        Some(asked) => {
+            let asked = asked.get();
             if let Some(context) = config.context.filter(|context| asked > *context) {
                 return Err(Error::invalid(format!(
                     "parameter `max_sequence_length` is {asked}, more than the context of {context} \
@@ -301,26 +303,24 @@ fn limits(instance: &Instance<'_>, config: &Config, graph: &Graph) -> Result<Lim
     };
     let vocabulary =
         graph.vocabulary.or(config.vocabulary).ok_or_else(|| unknown("vocabulary", "add one"))?;
-    let end_ids = match settings.get("end_id") {
-        Some(_) => vec![end_id(settings, vocabulary)?],
+    let end_ids = match parameters.end_id {
+        Some(id) => vec![end_id(id, vocabulary)?],
         None => config.end_ids.clone(),
     };
-    let max_tokens = settings.parse_or("default_max_tokens", DEFAULT_MAX_TOKENS)?;
     Ok(Limits {
         context,
         vocabulary,
         end_ids,
-        default_max_tokens: max_tokens.get(),
+        default_max_tokens: parameters.default_max_tokens.get(),
         is_decoupled: model.signature.is_decoupled,
-        max_logits_bytes: settings.parse_or("max_logits_bytes", MAX_LOGITS_BYTES)?,
+        max_logits_bytes: parameters.max_logits_bytes,
         adapters: Vec::new(),
         priorities: priorities(&model.scheduling),
     })
 }
 
 /// The token that ends a text, as the configuration says it.
-fn end_id(settings: &Settings, vocabulary: usize) -> Result<u32> {
-    let id: u32 = settings.parse_or("end_id", 0)?;
+fn end_id(id: u32, vocabulary: usize) -> Result<u32> {
     if id as usize >= vocabulary {
         let last = vocabulary.saturating_sub(1);
         return Err(Error::invalid(format!(

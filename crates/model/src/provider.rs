@@ -108,7 +108,7 @@ fn has_card() -> bool {
 }
 
 /// Refuses accelerators that Consort does not have, whatever the device.
-fn check_accelerators(model: &Model) -> Result<()> {
+pub(crate) fn check_accelerators(model: &Model) -> Result<()> {
     let optimization = model.wire.optimization.as_ref();
     let Some(lists) = optimization.and_then(|section| section.execution_accelerators.as_ref())
     else {

@@ -1,5 +1,6 @@
 //! Opens an ONNX Runtime session the way a model's configuration asks for.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread;
 
@@ -12,7 +13,7 @@ use ort::ep::CPU;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
-use crate::provider::Provider;
+use crate::provider::{Provider, check_accelerators};
 use crate::runtime::Runtime;
 
 /// The parameter that says how many threads a run has.
@@ -23,6 +24,12 @@ const DEVICE_INITIALIZERS: &str = "session.use_device_allocator_for_initializers
 
 /// Where the weights lie that a model's bytes name as files beside it.
 const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
+/// Refuses what a configuration says of its sessions that would be wrong with any model file.
+pub(crate) fn check(model: &Model) -> Result<()> {
+    check_accelerators(model)?;
+    Options::read(model, NonZeroUsize::MIN).map(drop)
+}
 
 /// What executes an instance's model.
 pub(crate) fn provider(instance: &Instance<'_>) -> Result<Provider> {
@@ -55,7 +62,7 @@ fn builder(
     defaults: &[(&str, &str)],
 ) -> Result<SessionBuilder> {
     let environment = &Runtime::get()?.environment;
-    let options = Options::read(instance)?;
+    let options = Options::read(instance.model, instance.threads)?;
     let builder = options.builder(environment).map_err(|error| unexpected(&error))?;
     let Some(dispatch) = provider.dispatch(instance.model, defaults)? else {
         return Ok(builder);
@@ -105,16 +112,17 @@ struct Memory {
 }
 
 impl Options {
-    fn read(instance: &Instance<'_>) -> Result<Self> {
-        let settings = &instance.model.settings;
-        let share = instance.threads.get();
+    /// Reads it for an instance whose share of the cores is so many threads.
+    fn read(model: &Model, share: NonZeroUsize) -> Result<Self> {
+        let settings = &model.settings;
+        let share = share.get();
         // A thread that spins for work takes it from another session on the same core.
         let has_every_core = thread::available_parallelism().is_ok_and(|all| share >= all.get());
         Ok(Self {
             threads: Threads {
                 intra: settings.parse_or(THREADS, share)?,
                 inter: settings.parse_or("inter_op_thread_count", 0)?,
-                is_parallel: is_parallel(instance.model)?,
+                is_parallel: is_parallel(model)?,
                 spins: settings.switch_or(SPINNING, has_every_core)?,
             },
             memory: Memory {
@@ -122,7 +130,7 @@ impl Options {
                 has_pattern: settings.switch_or("enable_mem_pattern", true)?,
                 has_device_initializers: settings.switch_or(DEVICE_INITIALIZERS, false)?,
             },
-            level: level(instance.model)?,
+            level: level(model)?,
         })
     }
 

@@ -24,6 +24,9 @@ pub const KEEPS_STOP: &str = "consort_keep_stop_word";
 pub struct Kind {
     /// The name under `backend:` in a configuration.
     pub name: &'static str,
+    /// Refuses what a configuration says to this backend, such as a parameter, if loading would refuse
+    /// it whatever lies in the files: for whoever does not load. `load` checks by itself.
+    pub check: fn(&Model) -> Result<()>,
     /// Reads the tensors from the model file, to complete a configuration that leaves them out
     /// and to check one that names them. `None` where the file does not say.
     pub signature: fn(&ModelFile<'_>) -> Result<Option<Signature>>,
@@ -35,10 +38,10 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// A kind whose model files say nothing of tensors, and whose versions' files nothing for
-    /// callers to know.
+    /// A kind whose configurations are checked as they are loaded, whose model files say nothing of
+    /// tensors, and whose versions' files nothing for callers to know.
     pub const fn new(name: &'static str, load: fn(&Instance<'_>) -> Result<Backend>) -> Self {
-        Self { name, signature: |_| Ok(None), tells: |_| Ok(Vec::new()), load }
+        Self { name, check: |_| Ok(()), signature: |_| Ok(None), tells: |_| Ok(Vec::new()), load }
     }
 }
 

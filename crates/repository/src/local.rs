@@ -1,6 +1,7 @@
 //! The models of this process: loaded from their folders, listed and found by name.
 
 mod leaving;
+mod listing;
 mod loaded;
 mod reload;
 #[cfg(test)]
@@ -20,8 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::control::{Action, Change, ControlMode, failed_to_poll};
-use crate::folder::models_in;
+use crate::control::{Action, Change, ControlMode};
 use crate::instances::no_thread;
 use crate::load::Loader;
 use crate::models::{IndexEntry, Leaves, Models, Served, State};
@@ -83,6 +83,8 @@ pub struct Local {
     leaving: Leaving,
     /// The models that were seen to be other people's.
     others: Mutex<BTreeSet<String>>,
+    /// The folders as they were when the models were listed; where callers decide, who list them anew.
+    listed: Mutex<Option<Watching>>,
     turns: Turns,
     threads: Semaphore,
     waiting: Arc<Semaphore>,
@@ -96,9 +98,11 @@ impl Local {
     /// cannot be loaded is listed with its reason and leaves the others serving.
     pub fn open(options: LocalOptions, loader: Loader) -> Result<Arc<Self>> {
         // Before the models are read, so that no later change is missed.
-        let watching = match options.mode {
-            ControlMode::Poll { every } => Some((every, Watching::begin(&options.repositories)?)),
-            ControlMode::None | ControlMode::Explicit { .. } => None,
+        let begin = || Watching::begin(&options.repositories);
+        let (watching, listed) = match options.mode {
+            ControlMode::None => (None, None),
+            ControlMode::Poll { every } => (Some((every, begin()?)), None),
+            ControlMode::Explicit { .. } => (None, Some(begin()?)),
         };
         let all = Stated::all(&options.repositories)?;
         let options = LocalOptions { mode: options.mode.with_steps(&all), ..options };
@@ -110,6 +114,7 @@ impl Local {
             loaded: Mutex::default(),
             leaving: Leaving::default(),
             others: Mutex::default(),
+            listed: Mutex::new(listed),
             turns: Turns::default(),
             threads: Semaphore::new(options.load_threads.get()),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
@@ -139,67 +144,6 @@ impl Local {
         }
     }
 
-    /// Lists the models that have been put into the repositories since, for callers to load.
-    fn list_new(&self) {
-        let repositories = self.options.repositories.iter();
-        let folders = repositories.flat_map(|folder| models_in(folder).unwrap_or_default());
-        let known = self.snapshot.load();
-        for folder in folders {
-            let is_known =
-                known.entry(&folder.name).is_some() || self.others.lock().contains(&folder.name);
-            if is_known {
-                continue;
-            }
-            let name: Arc<str> = folder.name.as_str().into();
-            let stated = Stated::find(&self.options.repositories, &name, None);
-            if stated.is_ok_and(|stated| stated.draft.is_ok() && self.is_ours(&stated)) {
-                self.list_unknown(&name);
-            }
-        }
-    }
-
-    /// Adds a model that nobody has loaded, unless somebody has begun to.
-    fn list_unknown(&self, name: &Arc<str>) {
-        self.snapshot.rcu(|snapshot| {
-            if snapshot.entry(name).is_some() {
-                return snapshot.clone();
-            }
-            Arc::new(snapshot.with(name.clone(), Entry::of_model(State::Unknown, "")))
-        });
-        self.generation.send_modify(|generation| *generation += 1);
-    }
-
-    /// Lists the models that are to be loaded at the start and are nowhere.
-    fn list_missing(&self, all: &[Stated]) {
-        let is_missing = |name: &&str| all.iter().all(|stated| stated.folder.name != **name);
-        if self.options.foreign == Foreign::Reported {
-            for name in self.options.mode.named_at_start().filter(is_missing) {
-                let error = failed_to_poll(name);
-                tracing::error!(model = name, "{error}; it is in no model repository");
-                let entry = Entry::of_model(State::Unavailable, error.message());
-                self.replace(&name.into(), &entry);
-            }
-        }
-    }
-
-    /// Whether this process serves the model.
-    fn is_ours(&self, stated: &Stated) -> bool {
-        let name = &stated.folder.name;
-        let mut others = self.others.lock();
-        // Who would have served it may not be told, so everybody says what is wrong.
-        let Ok(draft) = &stated.draft else { return !others.contains(name) };
-        let is_ours = !draft.is_ensemble()
-            && (self.options.foreign == Foreign::Reported
-                || self.loader.kind(draft.backend()).is_some());
-        if is_ours {
-            others.remove(name);
-        } else if !stated.is_given() {
-            // What a caller gives says nothing of a folder, which there need not be.
-            others.insert(name.clone());
-        }
-        is_ours
-    }
-
     /// Does what is to be done about a model when its turn comes, whoever waits for it.
     fn begin(self: &Arc<Self>, name: Arc<str>, task: Task) -> JoinHandle<Result<()>> {
         let local = self.clone();
@@ -217,11 +161,6 @@ impl Local {
 
     fn replace(&self, name: &Arc<str>, entry: &Entry) {
         self.snapshot.rcu(|snapshot| snapshot.with(name.clone(), entry.clone()));
-        self.generation.send_modify(|generation| *generation += 1);
-    }
-
-    fn forget(&self, name: &str) {
-        self.snapshot.rcu(|snapshot| snapshot.without(name));
         self.generation.send_modify(|generation| *generation += 1);
     }
 
@@ -282,7 +221,7 @@ impl Models for Local {
                 return;
             };
             // Without an answer the runtime is about to end.
-            drop(tokio::task::spawn_blocking(move || local.list_new()).await);
+            drop(tokio::task::spawn_blocking(move || local.list_anew()).await);
         })
     }
 

@@ -19,8 +19,8 @@ pub trait Models: Send + Sync + 'static {
     /// ready.
     fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Served>>;
 
-    /// Looks for models that have been put into the repositories since, for `index` to list them
-    /// and callers to load them. Whoever is about to show the index asks for it first: files are
+    /// Looks for models that have come into the repositories, changed or gone since, for `index` to
+    /// list what is there for callers to load. Whoever is about to show the index asks for it first: files are
     /// read, on a thread where that holds up nobody.
     fn discover(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))

@@ -149,6 +149,11 @@ impl Entry {
         errors.into_iter().any(is_unloading)
     }
 
+    /// Whether nothing of it is served, comes or goes.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready().next().is_none() && !self.is_loading() && !self.is_unloading()
+    }
+
     /// The newest version that is ready.
     pub fn newest_ready(&self) -> Option<&Arc<Served>> {
         self.ready().next_back()

@@ -22,6 +22,14 @@ pub(crate) struct Queued {
     pub(crate) span: WorkSpan,
 }
 
+impl Queued {
+    /// Says on the span of the wait why there is none; gives that to be told to the caller.
+    fn refused(mut self, error: Error) -> Error {
+        self.span.failed(error.code().name(), error.message());
+        error
+    }
+}
+
 /// Tells one instance that it is wanted no longer. It is told and asks under the queue's lock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dismissal(Arc<AtomicBool>);
@@ -88,11 +96,13 @@ impl Queue {
     pub(crate) fn push(&self, entry: Entry, queued: Queued) -> Result<Place> {
         let mut state = self.state.lock();
         if state.is_closed {
-            return Err(stopping());
+            drop(state);
+            return Err(queued.refused(stopping()));
         }
         let waiting = state.batcher.len_of(entry.level);
         if waiting >= self.rules.capacity(entry.level).saturating_add(state.crew.idle) {
-            return Err(full());
+            drop(state);
+            return Err(queued.refused(full()));
         }
         let place = state.batcher.add(entry, queued);
         let concerned = if state.is_lone() { &self.lone } else { &self.arrived };

@@ -112,10 +112,12 @@ impl Shared {
         let in_flight = Instance::enter(instance);
         let (reply, responses) = Reply::channel(REPLY_CAPACITY);
         let admission = Admission::awaited(meter, queue);
-        let work = WorkSpan::new(Some(span), request.context.deadline);
+        let mut work = WorkSpan::new(Some(span), request.context.deadline);
         let admitted = admission.clone();
         let reply = reply.telling(Box::new(move || admitted.happen()));
         if let Err(error) = instance.send(Job { request, reply }) {
+            admission.refuse(&error);
+            work.failed(error.code().name(), error.message());
             return fail(error);
         }
         let held = (in_flight, work);

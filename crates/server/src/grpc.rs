@@ -3,6 +3,7 @@
 mod control;
 mod health;
 mod infer;
+mod pace;
 mod repository;
 mod stream;
 
@@ -17,6 +18,8 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::http::{PING_EVERY, PING_LIMIT};
+
+pub(crate) use pace::keep_pace;
 
 /// Answers as large as the protocol can say, as Triton gives them.
 const MAX_MESSAGE: usize = i32::MAX as usize;

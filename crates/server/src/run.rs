@@ -170,6 +170,8 @@ async fn serve_grpc(
         .layer(EnforceDeadline::new(Edge::Grpc))
         // Answers at once that the server is overloaded when every place is taken.
         .layer(LoadShed::new(Edge::Grpc, max_in_flight))
+        // Gives the place back of who does not send its message.
+        .map_request(grpc::keep_pace)
         .into_inner();
     let arrivals = Arrivals::default();
     let connections =
@@ -223,7 +225,35 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use ::http::{Request, Version};
+    use bytes::Bytes;
+    use tokio::net::TcpStream;
+
     use super::*;
+    use crate::nothing::Nothing;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_send_its_message_over_grpc_is_refused() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let routes = grpc::routes(Arc::<Nothing>::default(), usize::MAX);
+        tokio::spawn(serve_grpc(listener, routes, 1, stopping));
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let call =
+            Request::post(format!("http://{address}/inference.GRPCInferenceService/ModelInfer"));
+        let call = call.version(Version::HTTP_2).header("content-type", "application/grpc");
+        let (response, mut message) = client.send_request(call.body(()).unwrap(), false).unwrap();
+        // The head of a message without the rest.
+        message.send_data(Bytes::from_static(b"\0\0\x01\0\0"), false).unwrap();
+        let hour = Duration::from_hours(1);
+        let response = tokio::time::timeout(hour, response).await.unwrap().unwrap();
+        assert_eq!(response.headers()["grpc-status"], "4");
+    }
 
     #[tokio::test]
     async fn a_front_that_ends_by_itself_is_an_error_that_says_why() {

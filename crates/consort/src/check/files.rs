@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use consort_config::{Draft, Model, OPTIONAL, Problems};
+use consort_config::{Draft, Model, OPTIONAL, Place, Problem, Problems};
 use consort_repository::{
     ClassLabels, Kind, Loader, ModelFile, ModelFolder, check_warm_up, oddities, served_versions,
     versions_in,
@@ -66,7 +66,7 @@ impl Files<'_> {
         if !is_heavy(kind) || self.loads {
             self.load(&model, versions);
         } else {
-            self.check_beside(&model);
+            self.check_unloaded(kind, &model);
         }
         Some(model)
     }
@@ -150,8 +150,12 @@ impl Files<'_> {
         }
     }
 
-    /// Checks what lies beside a model file that is not loaded: labels and warm-up requests.
-    fn check_beside(&mut self, model: &Model) {
+    /// Checks what can be without loading the model file: what is said to the backend, labels and
+    /// warm-up requests.
+    fn check_unloaded(&mut self, kind: &Kind, model: &Model) {
+        if let Err(error) = (kind.check)(model) {
+            self.cannot_load(model, &error);
+        }
         if let Err(error) = ClassLabels::read(&model.wire, &self.folder.path) {
             self.cannot_load(model, &error);
         }
@@ -163,7 +167,7 @@ impl Files<'_> {
 
     /// Says why a model would not be served, once where several versions have it in common.
     fn cannot_load(&mut self, model: &Model, error: &Error) {
-        let problem = model.problem("", error.message());
+        let problem = placed(model.problem("", error.message()));
         self.push(Finding::problem(&self.folder.name, problem));
     }
 
@@ -209,6 +213,20 @@ impl Files<'_> {
 
     fn version_folder(&self, version: u64) -> PathBuf {
         self.folder.path.join(version.to_string())
+    }
+}
+
+/// The problem at its place, where the message begins with it: backends say so of parameters.
+fn placed(problem: Problem) -> Problem {
+    let found = || {
+        let rest = problem.message.strip_prefix(&*problem.file)?.strip_prefix(':')?;
+        let mut parts = rest.splitn(3, ':');
+        let (line, column) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some((Place { line, column }, parts.next()?.trim_start().to_owned()))
+    };
+    match found() {
+        Some((place, message)) => Problem { place: Some(place), message, ..problem },
+        None => problem,
     }
 }
 

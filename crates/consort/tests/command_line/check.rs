@@ -250,6 +250,54 @@ fn warm_up_requests_that_cannot_be_made_are_found_without_loading_the_model() {
     expected(&short, "expects 12 bytes");
 }
 
+/// What asks for an accelerator of the processor.
+const ACCELERATORS: &str = r#"
+optimization { execution_accelerators { cpu_execution_accelerator [ { name: "openvino" } ] } }
+"#;
+
+#[test]
+fn what_a_backend_would_refuse_of_its_parameters_is_found_without_loading_the_model() {
+    let parameter = |key: &str, value: &str| {
+        format!("parameters {{ key: \"{key}\" value {{ string_value: \"{value}\" }} }}\n")
+    };
+    let onnx = ECHO.replace("identity", "onnxruntime");
+    let llm = "backend: \"onnxruntime_llm\"\n";
+    checks(
+        &repository(&[
+            ("accelerated/config.pbtxt", &(onnx.clone() + ACCELERATORS)),
+            ("accelerated/1/", ""),
+            ("good/config.pbtxt", &(llm.to_owned() + &parameter("max_active_requests", "4"))),
+            ("good/1/model.onnx", ""),
+            (
+                "greedy/config.pbtxt",
+                &(llm.to_owned() + &parameter("max_active_requests", "100000")),
+            ),
+            ("greedy/1/model.onnx", ""),
+            ("llm/config.pbtxt", &(llm.to_owned() + &parameter("max_sequence_length", "0"))),
+            ("llm/1/model.onnx", ""),
+            ("onnx/config.pbtxt", &(onnx.clone() + &parameter("enable_mem_arena", "perhaps"))),
+            ("onnx/1/", ""),
+            (
+                "threads/config.pbtxt",
+                &(llm.to_owned() + &parameter("intra_op_thread_count", "all")),
+            ),
+            ("threads/1/model.onnx", ""),
+        ]),
+        1,
+        &expect![[r#"
+            accelerated/1/model.onnx: the model file does not exist
+            accelerated/config.pbtxt: unknown execution provider `openvino` in `cpu_execution_accelerator`; known here: none, the CPU does without
+            greedy/config.pbtxt: `max_active_requests` is 100000, more than 65536
+            llm/config.pbtxt:2:14: parameter `max_sequence_length` must be a whole number above 0, not `0`
+            onnx/1/model.onnx: the model file does not exist
+            onnx/config.pbtxt:5:14: parameter `enable_mem_arena` must be `true` or `false`, not `perhaps`
+            threads/config.pbtxt:2:14: parameter `intra_op_thread_count` must be a whole number that is not negative, not `all`
+
+            7 problems in 5 of 6 models
+        "#]],
+    );
+}
+
 #[test]
 fn a_warm_up_that_fails_is_found_where_models_are_loaded() {
     let config = r#"

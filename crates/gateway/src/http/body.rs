@@ -1,14 +1,12 @@
 //! Reads request bodies, keeping no more of one than the limit allows and waiting for no slow sender.
 
-mod pace;
-
 use axum::body::{Body, HttpBody};
 use axum::http::StatusCode;
 use axum::http::header::CONNECTION;
 use bytes::{Bytes, BytesMut};
-use consort_stage::{Code, Error};
-
-use self::pace::{Paced, Slow};
+use consort_middleware::{Halt, Paced};
+use consort_stage::Error;
+use http_body_util::BodyExt;
 
 use super::error::Failure;
 
@@ -27,9 +25,12 @@ enum Stop {
     Broken(axum::Error),
 }
 
-impl From<Slow> for Stop {
-    fn from(_: Slow) -> Self {
-        Self::TooSlow
+impl From<Halt<axum::Error>> for Stop {
+    fn from(halt: Halt<axum::Error>) -> Self {
+        match halt {
+            Halt::TooSlow => Self::TooSlow,
+            Halt::Broken(error) => Self::Broken(error),
+        }
     }
 }
 
@@ -62,8 +63,8 @@ pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, Failure> {
 /// Puts the pieces of a body together; one that comes in one piece is not copied.
 ///
 /// A body that says its length is refused before any of it is read.
-async fn collect(body: &mut Paced, limit: usize) -> Result<Bytes, Stop> {
-    let hint = body.body.size_hint();
+async fn collect(body: &mut Paced<Body>, limit: usize) -> Result<Bytes, Stop> {
+    let hint = body.size_hint();
     let announced = usize::try_from(hint.lower()).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(Stop::TooLarge { size: announced, received: 0 });
@@ -72,8 +73,8 @@ async fn collect(body: &mut Paced, limit: usize) -> Result<Bytes, Stop> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let mut chunks = 0;
-    while let Some(frame) = body.frame().await? {
-        let chunk = frame.map_err(Stop::Broken)?.into_data().unwrap_or_default();
+    while let Some(frame) = body.frame().await {
+        let chunk = frame?.into_data().unwrap_or_default();
         if chunk.is_empty() {
             continue;
         }
@@ -102,13 +103,13 @@ async fn collect(body: &mut Paced, limit: usize) -> Result<Bytes, Stop> {
 ///
 /// A client that sends its body before it reads the answer would otherwise see no more of the
 /// answer than a broken pipe.
-async fn skip_rest(body: &mut Paced, most: usize) -> bool {
+async fn skip_rest(body: &mut Paced<Body>, most: usize) -> bool {
     let mut left = most as u64;
-    while body.body.size_hint().lower() <= left {
+    while body.size_hint().lower() <= left {
         let frame = match body.frame().await {
-            Ok(None) => return true,
-            Ok(Some(Err(_))) | Err(Slow) => return false,
-            Ok(Some(Ok(frame))) => frame,
+            None => return true,
+            Some(Err(_)) => return false,
+            Some(Ok(frame)) => frame,
         };
         let size = frame.data_ref().map_or(0, Bytes::len) as u64;
         match left.checked_sub(size) {
@@ -121,13 +122,7 @@ async fn skip_rest(body: &mut Paced, most: usize) -> bool {
 
 /// The answer to a body that is waited for no longer; the connection goes with it.
 fn too_slow() -> Failure {
-    let text = format!(
-        "the request body came too slowly: it must not pause for {} s, and come at {} bytes a \
-         second at least",
-        pace::LONGEST_PAUSE.as_secs(),
-        pace::SLOWEST
-    );
-    Failure::from(Error::new(Code::DeadlineExceeded, text))
+    Failure::from(consort_middleware::too_slow())
         .with_status(StatusCode::REQUEST_TIMEOUT)
         .with_header(CONNECTION, "close")
 }

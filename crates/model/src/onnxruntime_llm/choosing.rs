@@ -14,6 +14,8 @@ use crate::llm::{
 use crate::provider::Provider;
 use crate::session;
 
+use super::parameters::Parameters;
+
 /// Grows the card's memory by what is asked for and no more: the cache is asked for at once.
 const ARENA: (&str, &str) = ("arena_extend_strategy", "kSameAsRequested");
 const CAPTURES: (&str, &str) = ("enable_cuda_graph", "1");
@@ -42,9 +44,14 @@ impl Choosing {
 }
 
 /// Opens the graph in a file with the choice added to it.
-pub(super) fn open(instance: &Instance<'_>, place: Place<'_>, config: &Config) -> Result<Choosing> {
+pub(super) fn open(
+    instance: &Instance<'_>,
+    place: Place<'_>,
+    config: &Config,
+    parameters: &Parameters,
+) -> Result<Choosing> {
     let is_on_card = place.0 != Provider::Cpu;
-    if !instance.model.settings.switch_or("choose_in_graph", is_on_card)? {
+    if !parameters.chooses_in_graph.unwrap_or(is_on_card) {
         return Ok(Choosing::default());
     }
     // Rows of a cache that grows are padded, which their mask hides.
@@ -53,7 +60,7 @@ pub(super) fn open(instance: &Instance<'_>, place: Place<'_>, config: &Config) -
         // The plain way says what is wrong with it.
         return Ok(Choosing::default());
     };
-    let session = open_changed(instance, place, (changed, config))?;
+    let session = open_changed(instance, place, (changed, config), parameters.captures)?;
     Ok(Choosing { session, pads: Some(pads) })
 }
 
@@ -68,8 +75,8 @@ fn open_changed(
     instance: &Instance<'_>,
     (provider, file): Place<'_>,
     (changed, config): (Option<Vec<u8>>, &Config),
+    captures: bool,
 ) -> Result<Option<(Session, bool)>> {
-    let settings = &instance.model.settings;
     let is_on_card = provider != Provider::Cpu;
     let Some(model) = changed else {
         tracing::warn!(
@@ -86,7 +93,7 @@ fn open_changed(
         // What a step needs grows with every token, and would be asked for at every one.
         return Ok(Some((opened(&[])?, false)));
     }
-    if is_on_card && settings.switch_or("cuda_graphs", true)? {
+    if is_on_card && captures {
         match opened(&[ARENA, CAPTURES]) {
             Ok(session) => return Ok(Some((session, true))),
             Err(error) => report(instance, &error),

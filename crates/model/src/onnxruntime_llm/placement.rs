@@ -7,6 +7,7 @@ use consort_repository::Instance;
 use consort_stage::{Error, Result};
 
 use super::Opened;
+use super::parameters::Parameters;
 use crate::gpus;
 use crate::llm::{
     Carrying, Decoder, Graph, Grown, GrownSessions, Home, Limits, Memory, Padded, Parts, Runs,
@@ -22,9 +23,6 @@ const MAX_ACTIVE_REQUESTS: NonZeroUsize = NonZeroUsize::new(16).expect("sixteen 
 const MAX_ACTIVE_REQUESTS_ON_CARD: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 /// The same where they are computed one after the other.
 const MAX_ACTIVE_REQUESTS_IN_TURN: NonZeroUsize = NonZeroUsize::new(4).expect("it is not zero");
-/// How many a configuration may ask for: more than any machine computes at once, and few enough
-/// to be counted before there is memory for any.
-const MOST_ACTIVE_REQUESTS: usize = 1 << 16;
 /// The caches take one part in so many of what is free on the card once the weights are there: the
 /// rest is for what runs need, and for models that are loaded later.
 const SHARE_OF_CARD: usize = 2;
@@ -56,8 +54,8 @@ pub(super) fn decoder(
     opened: Opened,
     (limits, runs): (&Limits, &Arc<Runs>),
 ) -> Result<Box<dyn Decoder>> {
-    let Opened { session, provider, graph, captures, finders, pads, joiner, .. } = opened;
-    let settings = &instance.model.settings;
+    let Opened { session, provider, parameters, graph, captures, finders, pads, joiner, .. } =
+        opened;
     let is_on_card = provider != Provider::Cpu;
     let way = match graph.carrying {
         Carrying::SharedBuffer if !is_on_card || graph.chooses => Way::InPlace,
@@ -65,9 +63,9 @@ pub(super) fn decoder(
         _ if is_on_card || !pads => Way::InTurn,
         _ => Way::Padded,
     };
-    let slots = slots(instance, (&graph, limits.context), provider, way)?;
+    let slots = slots(instance, &parameters, (&graph, limits.context), (provider, way))?;
     let chunk = if is_on_card { PREFILL_CHUNK_SIZE_ON_CARD } else { PREFILL_CHUNK_SIZE };
-    let prefill_tokens = settings.parse_or("prefill_chunk_size", chunk)?.get();
+    let prefill_tokens = parameters.prefill_tokens.unwrap_or(chunk).get();
     let prefill_tokens = prefill_tokens.min(limits.context);
     let name = Arc::clone(&instance.model.name);
     let vocabulary = limits.vocabulary;
@@ -99,11 +97,10 @@ pub(super) fn decoder(
 /// are worth it and fit the memory that nobody would mind.
 fn slots(
     instance: &Instance<'_>,
+    parameters: &Parameters,
     (graph, context): (&Graph, usize),
-    provider: Provider,
-    way: Way,
+    (provider, way): (Provider, Way),
 ) -> Result<usize> {
-    let settings = &instance.model.settings;
     let free = free_memory(provider);
     let (usual, share) = match provider {
         Provider::Cpu => (MAX_ACTIVE_REQUESTS, None),
@@ -116,17 +113,12 @@ fn slots(
     // reach it, so that all instances count on the same.
     let sharers = if provider == Provider::Cpu { sharers(instance) } else { 1 };
     let free = free.map(|free| free / sharers);
-    let most = settings.parse_or("max_cache_bytes", share.unwrap_or(MOST_CACHE))?;
+    let most = parameters.max_cache_bytes.unwrap_or(share.unwrap_or(MOST_CACHE));
     let room = most.min(free.unwrap_or(most));
-    let fitting = NonZeroUsize::new(usual.get().min(room / each)).unwrap_or(NonZeroUsize::MIN);
-    let slots = settings.parse_or("max_active_requests", fitting)?.get();
-    if slots > MOST_ACTIVE_REQUESTS {
-        return Err(Error::invalid(format!(
-            "`max_active_requests` is {slots}, more than {MOST_ACTIVE_REQUESTS}"
-        )));
-    }
+    let fitting = usual.get().min(room / each).max(1);
+    let slots = parameters.slots.unwrap_or(fitting);
     let wanted = slots.saturating_mul(each);
-    if settings.get("max_cache_bytes").is_some() && wanted > most {
+    if parameters.max_cache_bytes.is_some() && wanted > most {
         return Err(Error::invalid(format!(
             "`max_active_requests` is {slots}, and each takes {each} bytes of cache, more than \
              `max_cache_bytes` together; lower it or `max_sequence_length`"

@@ -275,6 +275,35 @@ async fn a_model_that_has_come_is_listed_once_somebody_looks() {
 }
 
 #[tokio::test]
+async fn a_model_is_listed_by_the_service_that_its_folder_belongs_to_now() {
+    let repository = Repository::new();
+    let elsewhere = CONFIG.replace("constant", "elsewhere");
+    repository.model("served", "1");
+    repository.model("left", "2");
+    repository.model("gone", "3");
+    repository.write("joined/config.pbtxt", &elsewhere);
+    let local = repository.open(explicit());
+    load_model(&local, "served").await.unwrap();
+    assert_eq!(rows(&local), ["gone", "left", "served 1 READY"]);
+    repository.model("joined", "4");
+    repository.write("left/config.pbtxt", &elsewhere);
+    repository.write("served/config.pbtxt", &elsewhere);
+    fs::remove_dir_all(repository.path().join("gone")).unwrap();
+    local.discover().await;
+    assert_eq!(rows(&local), ["joined", "served 1 READY"], "nothing is loaded or unloaded");
+    unload_model(&local, "served").await.unwrap();
+    let generation = *local.generation().borrow();
+    local.discover().await;
+    assert_eq!(rows(&local), ["joined"]);
+    local.discover().await;
+    assert_eq!(*local.generation().borrow(), generation + 1, "nothing else has changed");
+    repository.model("left", "2");
+    local.discover().await;
+    load_model(&local, "left").await.unwrap();
+    assert_eq!(rows(&local), ["joined", "left 1 READY"]);
+}
+
+#[tokio::test]
 async fn nothing_is_changed_by_callers_in_other_modes() {
     let repository = Repository::new();
     repository.model("m", "1");

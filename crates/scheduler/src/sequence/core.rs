@@ -82,23 +82,18 @@ impl<T, S: Clone> Core<T, S> {
         core
     }
 
-    /// Takes in a request, which then waits behind those of its sequence that came before.
+    /// Takes in a request, which then waits behind those of its sequence that came before; one that is
+    /// refused is given back with the reason.
     pub(crate) fn submit(
         &mut self,
         arrival: Arrival<T>,
         now: Instant,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Admitted, Box<(Refusal, T)>> {
         self.expire(now);
         let SequencePlace { id, is_start, is_end } = arrival.place;
         let is_open = self.lines.get(&id).map(Line::is_open);
-        if self.is_closed {
-            return Err(Refusal::Closed);
-        }
-        if !is_start && is_open != Some(true) {
-            return Err(Refusal::NotStarted);
-        }
-        if self.waiting >= self.policy.queue_size {
-            return Err(Refusal::Full);
+        if let Some(refusal) = self.refusal(is_start, is_open) {
+            return Err(Box::new((refusal, arrival.request)));
         }
         let number = self.next_number;
         self.next_number += 1;
@@ -117,6 +112,18 @@ impl<T, S: Clone> Core<T, S> {
         };
         self.enqueue(&id, waiting, now);
         Ok(Admitted { key: Key { id, number }, cuts_off: is_start && is_open == Some(true) })
+    }
+
+    /// Why a request is not taken in that starts a sequence or goes on with one, if there is one and
+    /// it is open.
+    fn refusal(&self, is_start: bool, is_open: Option<bool>) -> Option<Refusal> {
+        if self.is_closed {
+            return Some(Refusal::Closed);
+        }
+        if !is_start && is_open != Some(true) {
+            return Some(Refusal::NotStarted);
+        }
+        (self.waiting >= self.policy.queue_size).then_some(Refusal::Full)
     }
 
     fn enqueue(&mut self, id: &CorrelationId, waiting: Waiting<T>, now: Instant) {

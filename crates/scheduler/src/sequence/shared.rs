@@ -115,7 +115,12 @@ impl Shared {
     fn admit(&self, arrival: Arrival<Queued>) -> Result<Key> {
         let id = arrival.place.id.clone();
         let admitted = self.settle(self.core.lock(), |core| core.submit(arrival, Instant::now()));
-        let admitted = admitted.map_err(|refusal| self.refused(refusal, &id))?;
+        let admitted = admitted.map_err(|refused| {
+            let (refusal, mut request) = *refused;
+            let error = self.refused(refusal, &id);
+            request.span.failed(error.code().name(), error.message());
+            error
+        })?;
         if admitted.cuts_off {
             tracing::warn!(
                 model = &*self.counting.model,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use consort_stage::Error;
 use consort_telemetry::{Meter, PendingGuard, WorkSpan};
 use parking_lot::Mutex;
 
@@ -27,6 +28,13 @@ impl Admission {
         let mut wait = self.0.lock();
         if let Wait::Pending(pending, _) = &*wait {
             *wait = Wait::Over(pending.waited());
+        }
+    }
+
+    /// Says on the span of the wait why the instance has not even let the request wait.
+    pub(super) fn refuse(&self, error: &Error) {
+        if let Wait::Pending(_, span) = &mut *self.0.lock() {
+            span.failed(error.code().name(), error.message());
         }
     }
 

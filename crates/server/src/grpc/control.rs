@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use consort_middleware::context_in;
+use consort_middleware::context_among;
 use consort_protocol::grpc_inference_service_server::GrpcInferenceService;
 use consort_protocol::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse,
@@ -57,7 +57,7 @@ impl GrpcInferenceService for Grpc {
             let (model, version) = (&message.model_name, &message.model_version);
             let span = request_span(Protocol::Grpc, model, version, &message.id);
             let spent = wants_durations.then(Arc::default);
-            Context { spent, ..context_in(&extensions, span) }
+            Context { spent, ..context_among(&extensions, span) }
         });
         let models = self.models.clone();
         let mut answers = InferStream::new(models, incoming, make_context, ends_with_error);

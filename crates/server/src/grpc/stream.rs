@@ -10,7 +10,7 @@ use std::task::{Context as TaskContext, Poll};
 use consort_protocol::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use consort_repository::{Labels, Models, Served, classify_outputs};
 use consort_stage::{Context, Enough, Error, Response, Responses, Result, Spent, collect_one, one};
-use consort_telemetry::failed;
+use consort_telemetry::{WorkSpan, failed};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, SelectAll};
 use futures::{Stream, StreamExt};
@@ -188,10 +188,12 @@ async fn answer(admitted: Admitted, named: Named) -> Answer {
     let Admitted { served, call } = admitted;
     let id = named.id.clone();
     let spent = call.request.context.spent.clone();
+    let mut work = work_on(&call.request.context);
     let answered = match collect_one(served.stage.call(call.request)).await {
         Ok(response) => respond(&served, id, &call.classes, response),
         Err(error) => Err(error),
     };
+    work.done();
     answered.map(|response| last(response, spent.as_deref())).map_err(|error| (error, named))
 }
 
@@ -202,6 +204,7 @@ fn answers(admitted: Admitted, named: Named) -> Answers {
     let end = if wants_empty_final { end_marker() } else { Box::pin(futures::stream::empty()) };
     let mut has_ended = false;
     let spent = call.request.context.spent.clone();
+    let mut work = work_on(&call.request.context);
     let responses = served.stage.call(call.request).chain(end);
     let classes = call.classes;
     // The last response tells what the request spent, and no other.
@@ -220,9 +223,18 @@ fn answers(admitted: Admitted, named: Named) -> Answers {
             })
         });
         has_ended |= answer.is_err();
+        if has_ended {
+            work.done();
+        }
         let answer = answer.map_err(|error| (error, named.clone()));
         std::future::ready((!is_left_out).then_some(answer))
     }))
+}
+
+/// The span of a request while it is answered: the stream, and all in it, is dropped when its time
+/// is over.
+fn work_on(context: &Context) -> WorkSpan {
+    WorkSpan::new(context.span.clone(), context.deadline)
 }
 
 /// A request's last response, which tells what the request spent where somebody asked for it.

@@ -69,7 +69,7 @@ impl World {
             times_out_at: timeout.map(|timeout| self.now + timeout),
             deadline: None,
         };
-        self.core.submit(arrival, self.now)
+        self.core.submit(arrival, self.now).map_err(|refused| refused.0)
     }
 
     /// What the instance begins to run; empty when it waits.
