@@ -30,6 +30,10 @@ const FILE_PARAMETER: &str = "tokenizer";
 /// millisecond, ten times what it costs to wake the threads.
 const PARALLEL_BYTES: usize = 1 << 10;
 
+/// The bytes of input up to which they are tokenized where they are asked for: a tenth of a
+/// millisecond's work, about what it costs to hand them to a thread and to hear of the end.
+const BRIEF_BYTES: usize = 1 << 8;
+
 /// Turns texts into rows of token ids.
 struct TokenizerBackend {
     tokenizer: Tokenizer,
@@ -121,6 +125,10 @@ impl BatchBackend for TokenizerBackend {
     /// Rows are padded to the longest of the run, and one bad text fails all of it.
     fn keeps_requests_apart(&self) -> bool {
         false
+    }
+
+    fn brief_bytes(&self) -> usize {
+        BRIEF_BYTES
     }
 
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {

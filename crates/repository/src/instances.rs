@@ -158,6 +158,11 @@ impl Instances {
         source.wants_wide(self.profiles.iter(), runs_at_once)
     }
 
+    /// Whether those that are given requests share the cores and run the faster the more they have.
+    pub(crate) fn share_cores(&self) -> bool {
+        self.profiles.iter().all(|profile| profile.threads.is_some())
+    }
+
     /// Adds a loaded instance; whether it serves everybody, so that there need be no other.
     fn add(
         &mut self,

@@ -119,6 +119,7 @@ struct Limited {
     backend: Box<dyn BatchBackend>,
 }
 
+/// It is never brief: it may have to wait.
 impl BatchBackend for Limited {
     fn prepare(&mut self) -> Result<Option<Held>> {
         let turn = self.member.wait().ok_or_else(Error::cancelled)?;

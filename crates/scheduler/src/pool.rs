@@ -1,17 +1,19 @@
 //! A thread for each instance of a model, pulling batches from one bounded queue.
 
+mod brief;
 mod instance;
 
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use consort_stage::{BatchBackend, Error, Request, Response, Responses, Result, Stage, one};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
+use self::brief::Brief;
 use self::instance::Instance;
 use crate::Counting;
 use crate::batching::{Place, Rules};
@@ -42,6 +44,7 @@ struct Shared {
     order: Order,
     counting: Counting,
     has_instances: bool,
+    brief: Brief,
 }
 
 impl PoolStage {
@@ -53,8 +56,9 @@ impl PoolStage {
         counting: Counting,
     ) -> io::Result<Self> {
         let has_instances = !instances.is_empty();
+        let brief = Brief::new(&rules);
         let (queue, order) = (Queue::new(rules), Order::default());
-        let shared = Arc::new(Shared { queue, order, counting, has_instances });
+        let shared = Arc::new(Shared { queue, order, counting, has_instances, brief });
         let (dismissals, wide) = (Mutex::default(), Mutex::default());
         let members = Members { threads: threads.into(), dismissals, wide };
         let stage = Self { shared, members };
@@ -73,7 +77,7 @@ impl PoolStage {
         retired: &[usize],
     ) -> io::Result<Vec<usize>> {
         let mut members = self.members.dismissals.lock();
-        let start = |number, backend| self.add(number, backend);
+        let start = |number, backend| self.add(number, backend, false);
         let (numbers, gone) = members.change(added, retired, start);
         self.shared.queue.dismiss(&gone);
         numbers
@@ -95,13 +99,7 @@ impl PoolStage {
     ///
     /// Errors, with all as it was, when its thread cannot be started.
     pub fn add_wide(&self, backend: Box<dyn BatchBackend>) -> io::Result<()> {
-        let (mut instance, dismissal) = (Instance::new(backend), Dismissal::default());
-        let told = dismissal.clone();
-        self.spawn("wide", move |Shared { queue, counting, .. }| {
-            while let Some(batch) = queue.pull_lone(&told) {
-                instance.work(batch, &queue.rules().layout, counting);
-            }
-        })?;
+        let dismissal = self.add("wide", backend, true)?;
         let before = self.members.wide.lock().replace(dismissal);
         self.shared.queue.dismiss(&before);
         Ok(())
@@ -113,25 +111,25 @@ impl PoolStage {
         self.shared.queue.dismiss(&wide);
     }
 
-    fn add(&self, number: usize, backend: Box<dyn BatchBackend>) -> io::Result<Dismissal> {
-        let (mut instance, dismissal) = (Instance::new(backend), Dismissal::default());
-        let mut seat = Seat::new(dismissal.clone());
-        self.spawn(number, move |Shared { queue, counting, .. }| {
+    /// Starts an instance, its thread named by the model and `which` it is.
+    fn add(
+        &self,
+        which: impl Display,
+        backend: Box<dyn BatchBackend>,
+        is_wide: bool,
+    ) -> io::Result<Dismissal> {
+        let dismissal = Dismissal::default();
+        let (shared, bytes) = (self.shared.clone(), backend.brief_bytes());
+        let instance = Arc::new(Mutex::new(Instance::new(backend)));
+        shared.brief.add(bytes, &instance);
+        let mut seat = Seat::new(dismissal.clone(), is_wide);
+        self.members.threads.start(which, move || {
+            let Shared { queue, counting, .. } = &*shared;
             while let Some(batch) = queue.pull(&mut seat) {
-                seat.last = instance.work(batch, &queue.rules().layout, counting);
+                seat.ended(instance.lock().work(batch, &queue.rules().layout, counting));
             }
         })?;
         Ok(dismissal)
-    }
-
-    /// Starts the thread of an instance, named by the model and `which` it is.
-    fn spawn(
-        &self,
-        which: impl Display,
-        work: impl FnOnce(&Shared) + Send + 'static,
-    ) -> io::Result<()> {
-        let shared = self.shared.clone();
-        self.members.threads.start(which, move || work(&shared))
     }
 }
 
@@ -153,8 +151,14 @@ impl Shared {
         if !self.has_instances {
             return Err(Error::unavailable("the model has no instance"));
         }
-        let (sender, answer) = oneshot::channel();
         let rules = self.queue.rules();
+        if let Some(instance) = self.brief.takes(&request, &self.queue)
+            && let Some(mut instance) = instance.try_lock()
+        {
+            self.counting.meter.waited(Duration::ZERO);
+            return instance.answer(request, &rules.layout, &self.counting);
+        }
+        let (sender, answer) = oneshot::channel();
         let entry = rules.entry(&request, Instant::now());
         let expiries = [entry.timeout.map(|(at, _)| at), entry.deadline];
         let ticket = Ticket::default();

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use consort_stage::{Code, Error, Request, Result};
 use consort_telemetry::{PendingGuard, WorkSpan};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::batching::{Batcher, Decision, Ended, Entry, Expired, Others, Place, Rules};
+use crate::batching::{Batcher, Crew, Ended, Entry, Expired, Place, Post, Rules, Told, Turn};
 use crate::order::Answer;
 use crate::ticket::Ticket;
 
@@ -42,49 +42,40 @@ impl Dismissal {
 
 /// The requests of a model, each level of priority bounded.
 pub(crate) struct Queue {
-    state: Mutex<State>,
+    crew: Mutex<Crew<Queued>>,
+    /// Tells an instance that something has come which may be for it.
     arrived: Condvar,
-    /// Told of a request that comes while nothing else runs or waits.
-    lone: Condvar,
+    /// Tells the wide instance so.
+    arrived_wide: Condvar,
     rules: Rules,
 }
 
-/// An instance at the queue: what it runs, and what it ran before.
+/// An instance at the queue.
 #[derive(Debug)]
 pub(crate) struct Seat {
     dismissal: Dismissal,
-    /// The rows of the batch that it has taken; 0 while it has none.
-    rows: usize,
-    /// The run that it ended last.
-    pub(crate) last: Option<Ended>,
+    post: Post,
 }
 
 impl Seat {
-    /// A new instance's.
-    pub(crate) fn new(dismissal: Dismissal) -> Self {
-        Self { dismissal, rows: 0, last: None }
+    /// A place for one more instance; a wide one has the threads of all the others.
+    pub(crate) fn new(dismissal: Dismissal, is_wide: bool) -> Self {
+        Self { dismissal, post: Post::new(is_wide) }
     }
-}
 
-struct State {
-    batcher: Batcher<Queued>,
-    /// What the instances are doing; what the idle ones are about to take does not wait.
-    crew: Others,
-    /// The instances that wait for callers to come back.
-    holding: usize,
-    /// The instances for lone requests that wait for one; two while one takes another's place.
-    wide_free: usize,
-    is_closed: bool,
+    /// Notes the run that the instance has ended; `None` when nobody was there any more.
+    pub(crate) fn ended(&mut self, run: Option<Ended>) {
+        self.post.ended(run);
+    }
 }
 
 impl Queue {
     /// An empty queue that follows these rules.
     pub(crate) fn new(rules: Rules) -> Self {
         let batcher = Batcher::new(rules.manner.clone(), rules.max_rows);
-        let state =
-            State { batcher, crew: Others::default(), holding: 0, wide_free: 0, is_closed: false };
-        let (arrived, lone) = (Condvar::new(), Condvar::new());
-        Self { state: Mutex::new(state), arrived, lone, rules }
+        let crew = Crew::new(batcher, rules.cores, rules.least_capacity());
+        let (arrived, arrived_wide) = (Condvar::new(), Condvar::new());
+        Self { crew: Mutex::new(crew), arrived, arrived_wide, rules }
     }
 
     /// The rules that it follows.
@@ -92,169 +83,133 @@ impl Queue {
         &self.rules
     }
 
-    /// Adds a request and wakes one idle instance; refused at once when its level is full.
+    /// Adds a request and tells the instance that it is for; refused at once when its level is full.
     pub(crate) fn push(&self, entry: Entry, queued: Queued) -> Result<Place> {
-        let mut state = self.state.lock();
-        if state.is_closed {
-            drop(state);
+        let mut crew = self.crew.lock();
+        if crew.is_closed() {
+            drop(crew);
             return Err(queued.refused(stopping()));
         }
-        let waiting = state.batcher.len_of(entry.level);
-        if waiting >= self.rules.capacity(entry.level).saturating_add(state.crew.idle) {
-            drop(state);
+        let waiting = crew.batcher.len_of(entry.level);
+        if waiting >= self.rules.capacity(entry.level).saturating_add(crew.idle()) {
+            drop(crew);
             return Err(queued.refused(full()));
         }
-        let place = state.batcher.add(entry, queued);
-        let concerned = if state.is_lone() { &self.lone } else { &self.arrived };
-        drop(state);
-        concerned.notify_one();
+        let (place, told) = crew.add(entry, queued);
+        drop(crew);
+        match told {
+            Told::Nobody => false,
+            Told::Wide => self.arrived_wide.notify_one(),
+            Told::Narrow => self.arrived.notify_one(),
+        };
         Ok(place)
+    }
+
+    /// Whether a request would be the first in line.
+    pub(crate) fn is_empty(&self) -> bool {
+        let crew = self.crew.lock();
+        !crew.is_closed() && crew.batcher.len() == 0
     }
 
     /// Takes out a request whose caller has gone, unless an instance has it already.
     pub(crate) fn forget(&self, place: Place) {
-        let forgotten = self.state.lock().batcher.remove(place);
+        let forgotten = self.crew.lock().batcher.remove(place);
         // Its tensors are given back without the lock.
         drop(forgotten);
     }
 
     /// Refuses the requests whose time is up.
     pub(crate) fn expire(&self) {
-        let expired = self.state.lock().batcher.expire(Instant::now());
+        let expired = self.crew.lock().batcher.expire(Instant::now());
         refuse(expired);
     }
 
     /// The next batch for the instance in `seat`, which has ended the one before, waiting for one;
-    /// `None` once the queue is closed and empty, or the instance is dismissed.
+    /// `None` once the queue is closed and empty, or the instance is dismissed. A wide one goes as
+    /// soon as the queue is closed.
     pub(crate) fn pull(&self, seat: &mut Seat) -> Option<Vec<Queued>> {
-        let mut state = self.state.lock();
-        state.leave(seat);
+        let Seat { dismissal, post } = seat;
+        let mut crew = self.crew.lock();
+        crew.leave(post);
         loop {
-            if seat.dismissal.is_told() {
-                drop(state);
+            if dismissal.is_told() || (post.is_wide && crew.is_closed()) {
+                drop(crew);
                 // What was reported to this instance alone concerns another now.
                 self.arrived.notify_one();
                 return None;
             }
             let now = Instant::now();
-            let expired = state.batcher.expire(now);
+            let expired = crew.batcher.expire(now);
             if !expired.is_empty() {
-                drop(state);
+                drop(crew);
                 refuse(expired);
-                state = self.state.lock();
+                crew = self.crew.lock();
                 continue;
             }
-            match state.decide(now, seat.last) {
-                Decision::Run(batch) => {
-                    let rows = batch.iter().map(|queued| self.rules.layout.rows(&queued.request));
-                    state.take(seat, rows.sum());
-                    let is_more_waiting = state.batcher.len() > 0;
-                    drop(state);
-                    // What is left over may have been reported to this instance alone.
-                    if is_more_waiting {
-                        self.arrived.notify_one();
-                    }
-                    return Some(batch);
+            match crew.turn(now, post) {
+                Turn::Run(batch) => return Some(self.take(now, crew, post, batch)),
+                Turn::Wait if crew.is_closed() && crew.batcher.len() == 0 => return None,
+                Turn::Wait => self.rest(&mut crew, post, None),
+                Turn::WaitUntil(at) => {
+                    let at = crew.batcher.next_expiry().map_or(at, |expiry| expiry.min(at));
+                    self.rest(&mut crew, post, Some(at));
                 }
-                Decision::Nothing if state.is_closed => return None,
-                Decision::Nothing => {
-                    state.crew.idle += 1;
-                    self.arrived.wait(&mut state);
-                    state.crew.idle -= 1;
-                }
-                Decision::WaitUntil(at) => {
-                    let at = state.batcher.next_expiry().map_or(at, |expiry| expiry.min(at));
-                    state.crew.idle += 1;
-                    self.arrived.wait_until(&mut state, at);
-                    state.crew.idle -= 1;
-                }
-                Decision::Hold(until) => {
-                    state.holding += 1;
-                    self.arrived.wait_until(&mut state, until);
-                    state.holding -= 1;
+                Turn::Hold(hold) => {
+                    crew.hold(hold);
+                    self.arrived.wait_until(&mut crew, hold.until);
+                    crew.release();
                 }
             }
         }
     }
 
-    /// The next request that comes while nothing else runs or waits; `None` once the queue is
-    /// closed or the instance is dismissed. Whoever else is free may take it first, so none is lost
-    /// here. For rules without a timer alone.
-    pub(crate) fn pull_lone(&self, dismissal: &Dismissal) -> Option<Vec<Queued>> {
-        let mut state = self.state.lock();
-        state.wide_free += 1;
-        let taken = loop {
-            if state.is_closed || dismissal.is_told() {
-                break None;
-            }
-            if !state.is_lone() {
-                self.lone.wait(&mut state);
-                continue;
-            }
-            let now = Instant::now();
-            let expired = state.batcher.expire(now);
-            if let Decision::Run(batch) = state.decide(now, None) {
-                break Some(batch);
-            }
-            drop(state);
-            refuse(expired);
-            state = self.state.lock();
-        };
-        state.wide_free -= 1;
-        drop(state);
-        if taken.is_none() {
-            // What was reported to this instance alone concerns another now.
+    /// Counts `batch` as taken.
+    fn take(
+        &self,
+        now: Instant,
+        mut crew: MutexGuard<'_, Crew<Queued>>,
+        post: &mut Post,
+        batch: Vec<Queued>,
+    ) -> Vec<Queued> {
+        let rows = batch.iter().map(|queued| self.rules.layout.rows(&queued.request)).sum();
+        crew.take(now, post, rows);
+        let is_more_waiting = crew.batcher.len() > 0;
+        drop(crew);
+        // What is left over may have been reported to this instance alone.
+        if is_more_waiting {
             self.arrived.notify_one();
         }
-        taken
+        batch
+    }
+
+    /// Waits as one that is free, until it is told or the time has come.
+    fn rest(&self, crew: &mut MutexGuard<'_, Crew<Queued>>, post: &Post, until: Option<Instant>) {
+        crew.rest(post);
+        let bell = if post.is_wide { &self.arrived_wide } else { &self.arrived };
+        match until {
+            Some(at) => drop(bell.wait_until(crew, at)),
+            None => bell.wait(crew),
+        }
+        crew.rise(post);
     }
 
     /// Lets these instances finish what they run and then go home; what waits is for the others.
     pub(crate) fn dismiss<'a>(&self, dismissals: impl IntoIterator<Item = &'a Dismissal>) {
-        let state = self.state.lock();
+        let crew = self.crew.lock();
         dismissals.into_iter().for_each(|dismissal| dismissal.0.store(true, Relaxed));
-        drop(state);
-        self.arrived.notify_all();
-        self.lone.notify_all();
+        drop(crew);
+        self.ring_all();
     }
 
     /// Lets the instances finish what waits and then go home.
     pub(crate) fn close(&self) {
-        self.state.lock().is_closed = true;
+        self.crew.lock().close();
+        self.ring_all();
+    }
+
+    fn ring_all(&self) {
         self.arrived.notify_all();
-        self.lone.notify_all();
-    }
-}
-
-impl State {
-    /// Whether the one request that waits is for the instance that has every core.
-    fn is_lone(&self) -> bool {
-        let is_quiet = self.crew.busy == 0 && self.holding == 0;
-        self.wide_free > 0 && is_quiet && self.batcher.len() == 1
-    }
-
-    /// Counts a batch of so many rows as running.
-    fn take(&mut self, seat: &mut Seat, rows: usize) {
-        seat.rows = rows;
-        self.crew.rows += rows;
-        self.crew.busy += 1;
-    }
-
-    /// Counts the instance's batch as ended, when it had one.
-    fn leave(&mut self, seat: &mut Seat) {
-        let rows = std::mem::take(&mut seat.rows);
-        self.crew.rows -= rows;
-        self.crew.busy -= usize::from(rows > 0);
-    }
-
-    fn decide(&mut self, now: Instant, last: Option<Ended>) -> Decision<Queued> {
-        match self.batcher.decide(now, self.crew, last) {
-            // Nobody comes any more, so there is nothing to wait for.
-            Decision::WaitUntil(at) | Decision::Hold(at) if self.is_closed => {
-                self.batcher.decide(at, self.crew, None)
-            }
-            decision => decision,
-        }
+        self.arrived_wide.notify_all();
     }
 }
 

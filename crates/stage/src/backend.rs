@@ -72,6 +72,14 @@ pub trait BatchBackend: Send {
         false
     }
 
+    /// The bytes of input up to which a run takes about as long as a change of thread, so that a
+    /// request of no more is run where it is called, while the instance is free; 0 for none.
+    ///
+    /// Such a backend needs no [`prepare`](Self::prepare).
+    fn brief_bytes(&self) -> usize {
+        0
+    }
+
     /// What stops a running [`run`](Self::run) from another thread, when the backend can.
     ///
     /// An interrupted run gives an error; the next run starts afresh. An interrupt may come

@@ -9,6 +9,9 @@ use consort_stage::{Batch, BatchBackend, Held, Interrupt, Jobs, Result, Streamin
 pub struct Particular;
 
 impl Particular {
+    /// What it runs where it is called. Not passed on by what makes requests wait.
+    pub const BRIEF_BYTES: usize = 7;
+
     /// Asserts that `backend`, which stands before one of these, is as particular.
     ///
     /// # Panics
@@ -51,6 +54,10 @@ impl BatchBackend for Particular {
 
     fn gains_from_threads(&self) -> bool {
         true
+    }
+
+    fn brief_bytes(&self) -> usize {
+        Self::BRIEF_BYTES
     }
 
     fn interrupt(&self) -> Option<Interrupt> {

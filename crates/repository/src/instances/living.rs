@@ -71,6 +71,10 @@ impl BatchBackend for Living<Box<dyn BatchBackend>> {
         self.backend.keeps_requests_apart()
     }
 
+    fn brief_bytes(&self) -> usize {
+        self.backend.brief_bytes()
+    }
+
     fn interrupt(&self) -> Option<Interrupt> {
         self.backend.interrupt()
     }
@@ -103,6 +107,7 @@ mod tests {
             panic!("it is a batch backend");
         };
         Particular::assert_batch(&mut *batch);
+        assert_eq!(batch.brief_bytes(), Particular::BRIEF_BYTES);
         let streaming = life.with(Backend::Streaming(Box::new(Particular)));
         let Backend::Streaming(streaming) = streaming else { panic!("it is a streaming backend") };
         Particular::assert_streaming(&*streaming);

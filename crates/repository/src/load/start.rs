@@ -40,7 +40,7 @@ pub(super) fn start(
         }
     }
     if streaming.is_empty() {
-        let rules = rules(model, &batch)?;
+        let rules = rules(model, &batch, instances.share_cores().then_some(source.loader.cores))?;
         let wants_wide = instances.want_wide(source, rules.runs_at_once())?;
         let wide = wants_wide.then(|| source.open_wide()).transpose()?;
         let stage = PoolStage::start(threads, batch, rules, counting).map_err(no_thread)?;
@@ -70,11 +70,18 @@ fn warn_of_no_batches(model: &Model) {
     }
 }
 
-/// How the requests of a model with these instances are batched.
-fn rules(model: &Model, instances: &[Box<dyn BatchBackend>]) -> Result<Rules> {
+/// How the requests of a model with these instances are batched, which share `cores`, if any.
+fn rules(
+    model: &Model,
+    instances: &[Box<dyn BatchBackend>],
+    cores: Option<NonZeroUsize>,
+) -> Result<Rules> {
     let mut devices = model.instances.iter().flat_map(|group| &group.devices);
-    let is_gpu = devices.any(|device| *device != Device::Cpu);
-    Rules::of(model, is_gpu, instances.iter().all(|instance| instance.keeps_requests_apart()))
+    // `KIND_AUTO` comes to the processor where a GPU is there but not what computes on it.
+    let is_gpu = cores.is_none() && devices.any(|device| *device != Device::Cpu);
+    let by_default = instances.iter().all(|instance| instance.keeps_requests_apart());
+    let rules = Rules::of(model, is_gpu, by_default)?;
+    Ok(cores.into_iter().fold(rules, Rules::on_cores))
 }
 
 fn queue_size(model: &Model) -> usize {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::exact::Choice;
 use super::waiting::Waiting;
-use super::{Ended, Entry, Expired, Manner, Others, Place};
+use super::{Ended, Entry, Expired, Hold, Manner, Others, Place};
 
 /// The requests of a model that wait, and the manner in which they are batched.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(crate) enum Decision<T> {
     Run(Vec<T>),
     /// Ask again then, or when another request has come.
     WaitUntil(Instant),
-    /// The same, but not as one that is free: whom it waits for is on the way to it.
-    Hold(Instant),
+    /// The same, but not as one that is free: callers are on the way to it.
+    Hold(Hold),
     /// Nothing waits.
     Nothing,
 }
@@ -48,13 +48,15 @@ impl<T> Batcher<T> {
         self.waiting.expire(now)
     }
 
-    /// What an instance is to do that is free since `last` has ended, beside `others`. Requests whose
-    /// time is up must have been taken out before.
+    /// What an instance is to do that is free since `last` has ended, beside `others`; `awaited` are
+    /// the rows of all callers and the end of the wait for them, where they are waited for. Requests
+    /// whose time is up must have been taken out before.
     pub(crate) fn decide(
         &mut self,
         now: Instant,
         others: Others,
         last: Option<Ended>,
+        awaited: Option<(usize, Instant)>,
     ) -> Decision<T> {
         if self.waiting.len() == 0 {
             return Decision::Nothing;
@@ -65,24 +67,52 @@ impl<T> Batcher<T> {
                 Choice::Run(places) => places,
                 Choice::WaitUntil(at) => return Decision::WaitUntil(at),
             },
-            // A free instance that is left without work costs more than a smaller batch.
             Manner::Greedy(greedy) => {
-                let rows = self.waiting.rows();
-                let share = others.share(rows, last);
+                // More than all the instances could take fills their runs without any waiting.
+                let most = self.max_rows.saturating_mul(others.all());
+                let fits =
+                    |rows: usize| rows <= most && greedy.fits(&self.waiting, rows, others.all());
+                let all = awaited.filter(|(rows, _)| fits(*rows));
+                let share = others.share(self.waiting.rows(), last);
                 let places = greedy.choose(&self.waiting, self.max_rows.min(share), now);
                 // A run that leaves some behind would not take those who come either.
                 let is_open = places.len() == self.waiting.len()
-                    && rows < self.max_rows
-                    && greedy.has_room(&self.waiting);
-                let awaited = last.filter(|last| is_open && rows < others.worthwhile(share, *last));
-                match awaited.and_then(Ended::hold) {
-                    Some(until) if now < until => return Decision::Hold(until),
-                    _ => places,
+                    && self.waiting.rows() < self.max_rows
+                    && greedy.fits(&self.waiting, self.waiting.rows() + 1, 1);
+                let own = last.filter(|_| is_open).and_then(|last| last.awaited(others, share));
+                let hold = self.hold(now, all, true).or_else(|| self.hold(now, own, false));
+                match hold {
+                    Some(hold) => return Decision::Hold(hold),
+                    None => places,
                 }
             }
         };
         let payloads = chosen.into_iter().filter_map(|place| self.waiting.remove(place));
         Decision::Run(payloads.collect())
+    }
+
+    /// The wait for so many rows until then, where some of them are not there yet and nobody's time
+    /// runs out meanwhile.
+    fn hold(
+        &self,
+        now: Instant,
+        awaited: Option<(usize, Instant)>,
+        is_for_all: bool,
+    ) -> Option<Hold> {
+        let (rows, until) = awaited?;
+        let may_wait = now < until && self.next_expiry().is_none_or(|expiry| until < expiry);
+        (self.waiting.rows() < rows && may_wait).then_some(Hold { rows, until, is_for_all })
+    }
+
+    /// The rows of all that wait.
+    pub(crate) fn rows(&self) -> usize {
+        self.waiting.rows()
+    }
+
+    /// The rows of those that have waited since before `then`.
+    pub(crate) fn rows_since_before(&self, then: Instant) -> usize {
+        let since = self.waiting.iter().filter(|(_, entry)| entry.queued_at <= then);
+        since.map(|(_, entry)| entry.rows).sum()
     }
 
     /// The first moment at which the time of a request is up.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::waiting::{Entry, Place, Waiting};
+use super::waiting::{Entry, Place, Waiting, longest};
 
 /// How many requests that do not fit may be looked past for others that do. With more the search
 /// would take longer than it saves, as it goes on under the lock of the queue.
@@ -81,10 +81,9 @@ impl Greedy {
         chosen
     }
 
-    /// Whether another request as long as the longest that waits would fit beside them all.
-    pub(crate) fn has_room<T>(self, waiting: &Waiting<T>) -> bool {
-        let longest = waiting.iter().map(|(_, entry)| entry.length).max().unwrap_or(0);
-        (waiting.rows() + 1) * longest <= self.max_tokens
+    /// Whether so many rows as long as the longest that waits go into so many runs.
+    pub(crate) fn fits<T>(self, waiting: &Waiting<T>, rows: usize, runs: usize) -> bool {
+        rows * longest(waiting) <= self.max_tokens.saturating_mul(runs)
     }
 }
 

@@ -1,5 +1,6 @@
 //! How the requests of one model are batched and queued, as its configuration says.
 
+use std::iter;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,6 +47,9 @@ pub struct Rules {
     pub(crate) layout: Layout,
     pub(crate) max_rows: usize,
     pub(crate) preserves_order: bool,
+    /// The cores that an instance has which has all of them; `None` where it computes elsewhere, or
+    /// gains nothing from them.
+    pub(crate) cores: Option<usize>,
     priorities: Priorities,
 }
 
@@ -59,6 +63,7 @@ impl Rules {
             layout: Layout::new(signature, false),
             max_rows: 1,
             preserves_order: false,
+            cores: None,
             priorities: Priorities { default_policy, ..Priorities::default() },
         }
     }
@@ -81,7 +86,13 @@ impl Rules {
         let manner = if batches { manner(model, stated, is_gpu)? } else { Manner::Alone };
         let priorities = stated.map(|batching| batching.priorities.clone()).unwrap_or_default();
         let preserves_order = stated.is_some_and(|batching| batching.preserve_ordering);
-        Ok(Self { manner, layout, max_rows, preserves_order, priorities })
+        Ok(Self { manner, layout, max_rows, preserves_order, cores: None, priorities })
+    }
+
+    /// The same for instances that share these cores, so that one which is alone has all of them.
+    #[must_use]
+    pub fn on_cores(self, cores: NonZeroUsize) -> Self {
+        Self { cores: Some(cores.get()), ..self }
     }
 
     /// Whether what waits is run as soon as an instance is free, without any timer.
@@ -93,6 +104,14 @@ impl Rules {
     pub(crate) fn capacity(&self, level: u64) -> usize {
         let stated = self.priorities.policy(level).max_queue_size;
         stated.map_or(DEFAULT_QUEUE_SIZE, NonZeroUsize::get)
+    }
+
+    /// How many requests may wait at the level that takes the fewest.
+    pub(crate) fn least_capacity(&self) -> usize {
+        let Priorities { default_policy, policies, .. } = &self.priorities;
+        let sizes = iter::once(default_policy).chain(policies.values());
+        let stated = sizes.filter_map(|policy| policy.max_queue_size);
+        stated.map(NonZeroUsize::get).min().unwrap_or(DEFAULT_QUEUE_SIZE)
     }
 
     /// What there is to know of a request that comes at `now`.

@@ -154,6 +154,11 @@ impl<T> Waiting<T> {
     }
 }
 
+/// The length of the longest request that waits.
+pub(crate) fn longest<T>(waiting: &Waiting<T>) -> usize {
+    waiting.iter().map(|(_, entry)| entry.length).max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

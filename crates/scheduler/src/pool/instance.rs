@@ -1,9 +1,10 @@
 //! One instance on its thread: runs a batch and gives each of its requests an answer.
 
+use std::iter;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use consort_stage::{BatchBackend, Response, Result, Spent, Tensor};
+use consort_stage::{BatchBackend, Request, Response, Result, Spent, Tensor};
 use consort_telemetry::{PendingGuard, WorkSpan};
 
 use crate::Counting;
@@ -74,6 +75,22 @@ impl Instance {
         }
         give(callers, done.map(|done| done.outputs));
         Some(Ended { rows, took: at - begun_at, at })
+    }
+}
+
+impl Instance {
+    /// The same for one request that has not waited, on its caller's thread.
+    pub(super) fn answer(
+        &mut self,
+        request: Request,
+        layout: &Layout,
+        counting: &Counting,
+    ) -> Result<Response> {
+        let inferences = counting.inferences(&request);
+        let wait = Wait { waited: Duration::ZERO, spent: request.context.spent.clone() };
+        let mut done = self.0.run(vec![request], inferences, layout, counting)?;
+        done.count(iter::once(&wait), inferences, layout, counting);
+        Ok(Response::only(done.outputs.pop().unwrap_or_default()))
     }
 }
 

@@ -308,3 +308,56 @@ async fn a_request_that_comes_alone_runs_on_the_wide_instance_and_others_do_not(
     }
     assert_eq!(on_wide, 1);
 }
+
+/// A backend that is brief to small requests and says on which thread it runs.
+struct Brief(Arc<Mutex<Vec<std::thread::ThreadId>>>);
+
+impl BatchBackend for Brief {
+    fn brief_bytes(&self) -> usize {
+        4
+    }
+
+    fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
+        self.0.lock().unwrap().push(std::thread::current().id());
+        assert_ne!(number(&batch.inputs), 13, "thirteen");
+        Ok(batch.inputs)
+    }
+}
+
+#[tokio::test]
+async fn a_brief_request_runs_where_it_is_called_and_a_longer_one_does_not() {
+    let threads = Arc::default();
+    let (counting, meter) = counting();
+    let backend: Box<dyn BatchBackend> = Box::new(Brief(Arc::clone(&threads)));
+    let stage = PoolStage::start("m", vec![backend], alone(8), counting).unwrap();
+    let own = std::thread::current().id();
+    let response = ask(&stage, request(1)).await.unwrap();
+    assert_eq!(number(&response.outputs), 1);
+    let error = ask(&stage, request(13)).await.unwrap_err();
+    assert!(error.message().contains("broke down"), "{error}");
+    let mut long = request(2);
+    long.inputs.push(Tensor::from_vec("more", &[1], vec![3_i32]));
+    ask(&stage, long).await.unwrap();
+    let threads = threads.lock().unwrap().clone();
+    assert_eq!(
+        threads.iter().map(|thread| *thread == own).collect::<Vec<_>>(),
+        [true, true, false]
+    );
+    assert_eq!(meter.snapshot().execution_count, 2, "all but the one that failed");
+}
+
+#[tokio::test]
+async fn a_brief_request_runs_while_instances_come_and_go_and_keeps_none_of_them() {
+    let threads = Arc::default();
+    let backend = || -> Box<dyn BatchBackend> { Box::new(Brief(Arc::clone(&threads))) };
+    let stage = PoolStage::start("m", vec![backend()], alone(8), counting().0).unwrap();
+    for turn in 0..20 {
+        stage.change(vec![backend()], &[turn % 2]).unwrap();
+        let response = ask(&stage, request(100)).await.unwrap();
+        assert_eq!(number(&response.outputs), 100);
+    }
+    drop(stage);
+    wait_until("the backends are gone", || Arc::strong_count(&threads) == 1);
+    let own = std::thread::current().id();
+    assert!(threads.lock().unwrap().contains(&own), "none of them was brief");
+}

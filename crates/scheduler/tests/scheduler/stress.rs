@@ -64,12 +64,24 @@ impl Random {
 
 #[test]
 fn requests_are_neither_lost_nor_doubled_while_callers_come_and_go() {
+    come_and_go(false);
+}
+
+#[test]
+fn nor_are_they_where_instances_leave_them_to_a_wide_one_and_back() {
+    come_and_go(true);
+}
+
+fn come_and_go(has_wide: bool) {
     let runs = Arc::new(Mutex::new(Vec::new()));
     let busy = |_| -> Box<dyn BatchBackend> {
         Box::new(Busy { runs: runs.clone(), state: Arc::default(), random: Random::seeded() })
     };
     let (counting, meter) = counting();
     let stage = PoolStage::start("m", (0..3).map(busy).collect(), alone(6), counting).unwrap();
+    if has_wide {
+        stage.add_wide(busy(3)).unwrap();
+    }
     let stage = Arc::new(stage);
     let next = Arc::new(AtomicI32::new(0));
     let runtime =

@@ -1,7 +1,6 @@
 //! What the batcher decides, by a clock of the test's own.
 
 mod random;
-mod simulated;
 
 use std::time::Duration;
 
@@ -60,9 +59,9 @@ impl Bench {
 
     /// The names that a free instance would run now, when no other is free.
     fn runs(&mut self) -> Vec<&'static str> {
-        match self.batcher.decide(self.now, Others::default(), None) {
+        match self.batcher.decide(self.now, Others::default(), None, None) {
             Decision::Run(names) => names,
-            Decision::WaitUntil(_) | Decision::Hold(_) | Decision::Nothing => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
@@ -70,7 +69,10 @@ impl Bench {
 #[test]
 fn a_lone_request_is_never_kept_waiting_unless_a_delay_says_so() {
     for mut bench in [bench(Manner::Alone, 1), greedy(64), exact(&[4], Duration::ZERO)] {
-        assert_eq!(bench.batcher.decide(bench.now, Others::default(), None), Decision::Nothing);
+        assert_eq!(
+            bench.batcher.decide(bench.now, Others::default(), None, None),
+            Decision::Nothing
+        );
         bench.comes("a", 1);
         assert_eq!(bench.runs(), ["a"]);
     }
@@ -78,7 +80,7 @@ fn a_lone_request_is_never_kept_waiting_unless_a_delay_says_so() {
     patient.comes("a", 1);
     let due_at = patient.now + 5 * MS;
     assert_eq!(
-        patient.batcher.decide(patient.now, Others::default(), None),
+        patient.batcher.decide(patient.now, Others::default(), None, None),
         Decision::WaitUntil(due_at)
     );
     patient.now = due_at;
@@ -191,11 +193,14 @@ fn callers_on_their_way_back_are_waited_for_but_briefly() {
     bench.comes("a", 1);
     let until = bench.now + took / 8;
     let alone = Others::default();
-    assert_eq!(bench.batcher.decide(bench.now, alone, last), Decision::Hold(until));
+    assert_eq!(
+        bench.batcher.decide(bench.now, alone, last, None),
+        Decision::Hold(Hold { rows: 2, until, is_for_all: false })
+    );
     bench.comes("b", 1);
-    assert_eq!(bench.batcher.decide(bench.now, alone, last), Decision::Run(vec!["a", "b"]));
+    assert_eq!(bench.batcher.decide(bench.now, alone, last, None), Decision::Run(vec!["a", "b"]));
     bench.comes("c", 1);
-    assert_eq!(bench.batcher.decide(until, alone, last), Decision::Run(vec!["c"]));
+    assert_eq!(bench.batcher.decide(until, alone, last, None), Decision::Run(vec!["c"]));
 }
 
 #[test]
@@ -204,9 +209,38 @@ fn what_cannot_take_more_is_not_held() {
     let last = Some(Ended { rows: 4, took: Duration::from_millis(80), at: bench.now });
     bench.long("long", 40);
     assert_eq!(
-        bench.batcher.decide(bench.now, Others::default(), last),
+        bench.batcher.decide(bench.now, Others::default(), last, None),
         Decision::Run(vec!["long"])
     );
+}
+
+#[test]
+fn nobody_s_time_runs_out_while_callers_are_waited_for() {
+    let mut bench = greedy(64);
+    let last = Some(Ended { rows: 2, took: Duration::from_millis(8), at: bench.now });
+    bench.adds("a", Entry { deadline: Some(bench.now + MS), ..entry(bench.now) });
+    assert_eq!(
+        bench.batcher.decide(bench.now, Others::default(), last, None),
+        Decision::Run(vec!["a"])
+    );
+}
+
+#[test]
+fn all_callers_are_waited_for_unless_they_are_too_many_for_the_instances() {
+    let took = Duration::from_millis(8);
+    let mut bench = greedy(64);
+    let last = Some(Ended { rows: 4, took, at: bench.now });
+    let others = Others { busy: 1, rows: 4, ..Others::default() };
+    let until = bench.now + took / 2;
+    let awaited = Some((9, until));
+    bench.long("a", 12);
+    let gather = Decision::Hold(Hold { rows: 9, until, is_for_all: true });
+    assert_eq!(bench.batcher.decide(bench.now, others, last, awaited), gather);
+    bench.long("b", 16);
+    // Nine of 16 tokens are too much for two runs of 64, so each takes its share without them.
+    let decision = bench.batcher.decide(bench.now, others, last, awaited);
+    let until = bench.now + took / 8;
+    assert_eq!(decision, Decision::Hold(Hold { rows: 4, until, is_for_all: false }));
 }
 
 #[test]
@@ -216,7 +250,7 @@ fn free_instances_share_what_waits() {
         bench.comes(name, 1);
     }
     let others = Others { idle: 1, ..Others::default() };
-    assert_eq!(bench.batcher.decide(bench.now, others, None), Decision::Run(vec!["a", "b"]));
+    assert_eq!(bench.batcher.decide(bench.now, others, None, None), Decision::Run(vec!["a", "b"]));
     assert_eq!(bench.runs(), ["c", "d"]);
 }
 

@@ -103,7 +103,7 @@ impl World {
         let is_put_off = |number: &usize| matches!(self.came[*number].0.timeout, Some((at, _)) if at <= self.now);
         self.put_off = self.open.iter().copied().filter(is_put_off).collect();
         let others = Others { idle: others, ..Others::default() };
-        match self.batcher.decide(self.now, others, None) {
+        match self.batcher.decide(self.now, others, None, None) {
             Decision::Nothing => prop_assert!(self.open.is_empty()),
             Decision::WaitUntil(at) => {
                 prop_assert!(at > self.now && at <= self.now + DELAY);

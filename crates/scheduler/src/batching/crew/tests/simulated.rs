@@ -1,18 +1,26 @@
-//! A whole model in simulated time: instances of different speeds, callers who leave, deadlines and
-//! answers in order. Every request has one end, at its time, and no instance rests beside work.
+//! A whole model in simulated time: instances of different speeds, told as threads at a queue are,
+//! callers who leave, deadlines and answers in order. Every request has one end, at its time, and no
+//! instance rests beside work that is for it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use consort_config::TimeoutAction;
 use consort_stage::{Response, Result};
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::batching::exact::Exact;
+use crate::batching::greedy::Greedy;
+use crate::batching::{Expired, Manner};
 use crate::order::{Answer, Order};
 
 const MAX_ROWS: usize = 8;
 const DELAY: Duration = Duration::from_millis(4);
+
+/// The longest wait for another's run to end, and for its callers.
+const LONGEST_HOLD: Duration = Duration::from_millis(5 + 5);
 
 /// What one caller asks, in milliseconds from the beginning.
 #[derive(Clone, Debug)]
@@ -35,6 +43,10 @@ struct Setup {
     keeps_order: bool,
     /// For each instance: what a run takes, and what each padded row adds, in milliseconds.
     speeds: Vec<(u32, u32)>,
+    /// The same for a wide instance, the last of all, where there is one.
+    wide: Option<(u32, u32)>,
+    /// The cores, where an instance that is alone has all of them.
+    cores: Option<usize>,
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
@@ -60,12 +72,19 @@ fn setup() -> impl Strategy<Value = Setup> {
         Just(Manner::Greedy(Greedy { max_tokens: 64 })),
         (preferred, delay).prop_map(|(preferred, delay)| Manner::Exact(Exact { preferred, delay })),
     ];
-    let speeds = proptest::collection::vec((1..12_u32, 0..4_u32), 1..4);
-    (manner, any::<bool>(), speeds).prop_map(|(manner, keeps_order, speeds)| {
-        // As in configurations: only strict batching promises an order.
-        let keeps_order = keeps_order && matches!(manner, Manner::Exact(_));
-        Setup { manner, keeps_order, speeds }
-    })
+    let speed = || (1..12_u32, 0..4_u32);
+    let speeds = proptest::collection::vec(speed(), 1..4);
+    let wide = proptest::option::of(speed());
+    let cores = proptest::option::of(1..5_usize);
+    (manner, any::<bool>(), speeds, wide, cores).prop_map(
+        |(manner, keeps_order, speeds, wide, cores)| {
+            // As in configurations: only strict batching promises an order, and it has no wide
+            // instance.
+            let is_exact = matches!(manner, Manner::Exact(_));
+            let wide = wide.filter(|_| !is_exact);
+            Setup { manner, keeps_order: keeps_order && is_exact, speeds, wide, cores }
+        },
+    )
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,8 +92,28 @@ enum Event {
     Done(usize),
     Leaves(usize),
     Comes(usize),
-    /// The time of a request is up, or an instance wanted to be asked again.
+    /// The time of a request is up.
     Passes,
+    /// An instance that has not been told since this many tellings wanted to be asked again.
+    Asks(usize, u64),
+}
+
+/// What an instance does.
+#[derive(Clone, Debug)]
+enum Doing {
+    /// Waits as one that is free, and perhaps for a moment.
+    Rests(Option<Instant>),
+    /// Waits for callers.
+    Holds,
+    Runs(Vec<usize>),
+}
+
+struct Instance {
+    post: Post,
+    doing: Doing,
+    speed: (u32, u32),
+    /// How often it was told, or asked by itself.
+    tellings: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,13 +134,10 @@ struct World {
     setup: Setup,
     asked: Vec<Asked>,
     now: Instant,
-    batcher: Batcher<usize>,
+    crew: Crew<usize>,
     order: Order,
     events: BinaryHeap<Reverse<(Instant, Event)>>,
-    /// What each instance runs.
-    running: Vec<Option<Vec<usize>>>,
-    /// The last run of each instance, which is not over while it runs.
-    last: Vec<Option<Ended>>,
+    instances: Vec<Instance>,
     open: BTreeMap<usize, Open>,
     ends: BTreeMap<usize, End>,
     receivers: BTreeMap<usize, oneshot::Receiver<Result<Response>>>,
@@ -122,10 +158,13 @@ impl World {
             }
         }
         let now = Instant::now();
+        let batcher = Batcher::new(setup.manner.clone(), MAX_ROWS);
+        let crew = Crew::new(batcher, setup.cores, 100);
+        let narrow = setup.speeds.iter().map(|speed| (*speed, false));
+        let speeds: Vec<_> = narrow.chain(setup.wide.map(|speed| (speed, true))).collect();
         let mut world = Self {
-            batcher: Batcher::new(setup.manner.clone(), MAX_ROWS),
-            running: vec![None; setup.speeds.len()],
-            last: vec![None; setup.speeds.len()],
+            crew,
+            instances: Vec::new(),
             setup,
             now,
             order: Order::default(),
@@ -138,6 +177,12 @@ impl World {
             came: Vec::new(),
             asked,
         };
+        for (speed, is_wide) in speeds {
+            let post = Post::new(is_wide);
+            world.crew.rest(&post);
+            let doing = Doing::Rests(None);
+            world.instances.push(Instance { post, doing, speed, tellings: 0 });
+        }
         for number in 0..world.asked.len() {
             world.at(now + world.asked[number].comes_at * MS, Event::Comes(number));
         }
@@ -152,19 +197,25 @@ impl World {
         while let Some(Reverse((at, event))) = self.events.pop() {
             prop_assert!(at >= self.now, "time goes on");
             self.now = at;
+            self.expire()?;
             match event {
-                Event::Comes(number) => self.comes(number),
+                Event::Comes(number) => self.comes(number)?,
                 Event::Leaves(number) => self.leaves(number),
                 Event::Done(instance) => self.done(instance)?,
                 Event::Passes => {}
+                Event::Asks(instance, tellings) => {
+                    if self.instances[instance].tellings == tellings {
+                        self.rise(instance)?;
+                    }
+                }
             }
-            self.pull()?;
             self.listen();
+            self.nobody_rests_beside_work()?;
         }
         Ok(())
     }
 
-    fn comes(&mut self, number: usize) {
+    fn comes(&mut self, number: usize) -> Result<(), TestCaseError> {
         let now = self.now;
         let asked = self.asked[number].clone();
         let action = |is_put_off| {
@@ -190,24 +241,31 @@ impl World {
         if let Some(after) = asked.leaves {
             self.at(now + after * MS, Event::Leaves(number));
         }
-        let place = self.batcher.add(entry.clone(), number);
-        self.open.insert(number, Open { entry, place, answer: Some(answer) });
         self.receivers.insert(number, receiver);
         self.came.push(number);
+        let (place, told) = self.crew.add(entry.clone(), number);
+        self.open.insert(number, Open { entry, place, answer: Some(answer) });
+        match told {
+            Told::Nobody => Ok(()),
+            Told::Wide => self.tell(true),
+            Told::Narrow => self.tell(false),
+        }
     }
 
     fn leaves(&mut self, number: usize) {
         let Some(open) = self.open.get(&number) else { return };
         self.receivers.remove(&number);
         // One that runs is over with its run; its answer is nobody's then.
-        if self.batcher.remove(open.place).is_some() {
+        if self.crew.batcher.remove(open.place).is_some() {
             self.open.remove(&number);
             self.ends.insert(number, End::Left);
         }
     }
 
     fn done(&mut self, instance: usize) -> Result<(), TestCaseError> {
-        for number in self.running[instance].take().unwrap_or_default() {
+        let doing = std::mem::replace(&mut self.instances[instance].doing, Doing::Rests(None));
+        let Doing::Runs(batch) = doing else { panic!("{instance} runs") };
+        for number in batch {
             let open = self.open.remove(&number);
             prop_assert!(open.is_some(), "{number} ended while it ran");
             if let Some(answer) = open.and_then(|open| open.answer) {
@@ -217,12 +275,12 @@ impl World {
             let end = if is_heard { End::Answered } else { End::Left };
             prop_assert_eq!(self.ends.insert(number, end), None);
         }
-        Ok(())
+        self.crew.leave(&mut self.instances[instance].post);
+        self.ask(instance)
     }
 
-    /// As instances do: those whose time is up are refused first, then every free instance asks.
-    fn pull(&mut self) -> Result<(), TestCaseError> {
-        for (why, number) in self.batcher.expire(self.now) {
+    fn expire(&mut self) -> Result<(), TestCaseError> {
+        for (why, number) in self.crew.batcher.expire(self.now) {
             let open = self.open.remove(&number).unwrap();
             let due_at = match why {
                 Expired::Timeout => open.entry.timeout.map(|(at, _)| at),
@@ -233,41 +291,85 @@ impl World {
             self.receivers.remove(&number);
             prop_assert_eq!(self.ends.insert(number, End::Expired(why)), None);
         }
-        while let Some(free) = self.running.iter().position(Option::is_none) {
-            let others = self.others();
-            match self.batcher.decide(self.now, others, self.last[free]) {
-                Decision::Run(batch) => self.begin(free, batch)?,
-                Decision::Hold(until) => {
-                    prop_assert!(matches!(self.setup.manner, Manner::Greedy(_)));
-                    prop_assert!(others.idle == 0, "an instance waits beside an idle one");
-                    let took = self.last[free].map_or(Duration::ZERO, |last| last.took);
-                    let longest = (took / 8).min(Duration::from_millis(2));
-                    prop_assert!(until > self.now && until <= self.now + longest);
-                    self.at(until, Event::Passes);
-                    break;
-                }
-                Decision::WaitUntil(at) => {
-                    let is_patient = matches!(&self.setup.manner, Manner::Exact(exact) if !exact.delay.is_zero());
-                    prop_assert!(is_patient, "an instance rests beside work");
-                    prop_assert!(at > self.now && at <= self.now + DELAY);
-                    self.at(at, Event::Passes);
-                    break;
-                }
-                Decision::Nothing => {
-                    prop_assert_eq!(self.batcher.len(), 0);
-                    break;
-                }
-            }
-        }
         Ok(())
     }
 
-    /// What the instances do beside a free one.
-    fn others(&self) -> Others {
-        let busy: Vec<_> = self.running.iter().flatten().collect();
-        let entries = busy.iter().copied().flatten().map(|number| &self.open[number].entry);
-        let rows = entries.map(|entry| entry.rows).sum();
-        Others { idle: self.running.len() - busy.len() - 1, busy: busy.len(), rows }
+    /// Wakes one instance of this kind that waits.
+    fn tell(&mut self, is_wide: bool) -> Result<(), TestCaseError> {
+        let mut there = self.instances.iter();
+        let waits =
+            |one: &Instance| one.post.is_wide == is_wide && !matches!(one.doing, Doing::Runs(_));
+        match there.position(waits) {
+            Some(instance) => self.rise(instance),
+            None => Ok(()),
+        }
+    }
+
+    /// An instance that has waited asks what it is to do.
+    fn rise(&mut self, instance: usize) -> Result<(), TestCaseError> {
+        let Instance { post, doing, .. } = &self.instances[instance];
+        match doing {
+            Doing::Holds => self.crew.release(),
+            Doing::Rests(_) => self.crew.rise(post),
+            Doing::Runs(_) => prop_assert!(false, "{} waits", instance),
+        }
+        self.ask(instance)
+    }
+
+    /// As an instance at the queue does.
+    fn ask(&mut self, instance: usize) -> Result<(), TestCaseError> {
+        let turn = self.crew.turn(self.now, &self.instances[instance].post);
+        let own = &mut self.instances[instance];
+        own.tellings += 1;
+        match turn {
+            Turn::Run(batch) => self.begin(instance, batch),
+            Turn::Hold(hold) => {
+                prop_assert!(matches!(self.setup.manner, Manner::Greedy(_)));
+                prop_assert!(hold.until > self.now && hold.until <= self.now + LONGEST_HOLD);
+                prop_assert!(hold.rows > self.crew.batcher.rows());
+                self.crew.hold(hold);
+                own.doing = Doing::Holds;
+                let tellings = own.tellings;
+                self.at(hold.until, Event::Asks(instance, tellings));
+                Ok(())
+            }
+            Turn::WaitUntil(at) => {
+                let is_patient =
+                    matches!(&self.setup.manner, Manner::Exact(exact) if !exact.delay.is_zero());
+                prop_assert!(is_patient, "an instance rests beside work");
+                prop_assert!(at > self.now && at <= self.now + DELAY);
+                self.rest(instance, Some(at));
+                let tellings = self.instances[instance].tellings;
+                self.at(at, Event::Asks(instance, tellings));
+                Ok(())
+            }
+            Turn::Wait => {
+                let is_wide = self.instances[instance].post.is_wide;
+                prop_assert!(
+                    self.crew.batcher.len() == 0 || is_wide,
+                    "an instance rests beside work"
+                );
+                self.rest(instance, None);
+                Ok(())
+            }
+        }
+    }
+
+    fn rest(&mut self, instance: usize, until: Option<Instant>) {
+        let own = &mut self.instances[instance];
+        own.doing = Doing::Rests(until);
+        self.crew.rest(&own.post);
+    }
+
+    /// While something waits, every instance that could take it works, or one waits for a moment.
+    fn nobody_rests_beside_work(&self) -> Result<(), TestCaseError> {
+        let mut narrow = self.instances.iter().filter(|one| !one.post.is_wide);
+        let waits = |one: &Instance| matches!(one.doing, Doing::Holds | Doing::Rests(Some(_)));
+        let is_seen = self.crew.batcher.len() == 0
+            || self.instances.iter().any(waits)
+            || narrow.all(|one| matches!(one.doing, Doing::Runs(_)));
+        prop_assert!(is_seen, "an instance rests beside work");
+        Ok(())
     }
 
     fn begin(&mut self, instance: usize, batch: Vec<usize>) -> Result<(), TestCaseError> {
@@ -280,14 +382,16 @@ impl World {
             let is_refused = |(at, action)| action == TimeoutAction::Reject && at <= self.now;
             prop_assert!(!entry.timeout.is_some_and(is_refused), "{number} waited too long");
         }
-        let (fixed, each) = self.setup.speeds[instance];
-        let takes = fixed + each * rows as u32;
         self.begun.extend(&batch);
-        self.running[instance] = Some(batch);
-        let (took, at) = (takes * MS, self.now + takes * MS);
-        self.last[instance] = Some(Ended { rows, took, at });
-        self.at(self.now + takes * MS, Event::Done(instance));
-        Ok(())
+        let own = &mut self.instances[instance];
+        let (fixed, each) = own.speed;
+        let took = (fixed + each * rows as u32) * MS;
+        let at = self.now + took;
+        self.crew.take(self.now, &mut own.post, rows);
+        own.post.ended(Some(Ended { rows, took, at }));
+        own.doing = Doing::Runs(batch);
+        self.at(at, Event::Done(instance));
+        if self.crew.batcher.len() > 0 { self.tell(false) } else { Ok(()) }
     }
 
     /// Notes the answers that have come since; those of one moment by the order of their coming.
@@ -303,7 +407,7 @@ impl World {
 
     /// What must hold once everything is over.
     fn check(&self) -> Result<(), TestCaseError> {
-        prop_assert!(self.open.is_empty() && self.batcher.len() == 0);
+        prop_assert!(self.open.is_empty() && self.crew.batcher.len() == 0);
         prop_assert_eq!(self.ends.len(), self.asked.len(), "each has one end");
         let answered = self.ends.values().filter(|end| **end == End::Answered).count();
         prop_assert_eq!(self.heard.len(), answered, "each answer is heard once");

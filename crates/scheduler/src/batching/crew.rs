@@ -1,0 +1,221 @@
+//! The instances of a model at its queue: which of them may take what, and which is told of it.
+//!
+//! Where several instances share the cores there may be a wide one beside them that has the threads
+//! of all. It runs a request that comes while nothing else runs and nobody else is expected.
+
+use std::time::Instant;
+
+use super::{Batcher, Decision, Ended, Entry, Gathering, Hold, Others, Place};
+
+/// What waits for the instances of a model, and what they are doing.
+#[derive(Debug)]
+pub(crate) struct Crew<T> {
+    pub(crate) batcher: Batcher<T>,
+    /// What the instances are doing, the wide one apart; what the idle ones are about to take does
+    /// not wait.
+    narrow: Others,
+    /// The wide instances that wait for a request; two while one takes another's place.
+    wide_idle: usize,
+    /// How they wait for their callers; `None` where they do not share the cores.
+    gathering: Option<Gathering>,
+    /// What an instance waits for, while one does.
+    hold: Option<Hold>,
+    is_closed: bool,
+}
+
+/// An instance: what it is, what it runs, and what it ran before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Post {
+    /// Whether it has the threads of all the others.
+    pub(crate) is_wide: bool,
+    /// The rows of the batch that it has taken; 0 while it has none.
+    rows: usize,
+    /// The run that it ended last.
+    last: Option<Ended>,
+}
+
+/// What an instance is to do.
+#[derive(Debug)]
+pub(crate) enum Turn<T> {
+    /// Run these together, in this order.
+    Run(Vec<T>),
+    /// Ask again then, or when told.
+    WaitUntil(Instant),
+    /// The same, but not as one that is free: callers are on the way to it.
+    Hold(Hold),
+    /// Ask again when told.
+    Wait,
+}
+
+/// Which instance is told that a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// None: whoever ends a wait looks at what is there.
+    Nobody,
+    Wide,
+    Narrow,
+}
+
+impl Post {
+    /// A new instance's.
+    pub(crate) fn new(is_wide: bool) -> Self {
+        Self { is_wide, rows: 0, last: None }
+    }
+
+    /// Notes the run that the instance has ended; `None` when nobody was there any more.
+    pub(crate) fn ended(&mut self, run: Option<Ended>) {
+        self.last = run;
+    }
+}
+
+impl<T> Crew<T> {
+    /// Nobody, with nothing to do. `cores` as in the rules; where there are any, all callers are
+    /// waited for as long as there is room for `most` requests.
+    pub(crate) fn new(batcher: Batcher<T>, cores: Option<usize>, most: usize) -> Self {
+        let gathering = cores.and_then(|cores| Gathering::new(cores, most));
+        let narrow = Others::default();
+        Self { batcher, narrow, wide_idle: 0, gathering, hold: None, is_closed: false }
+    }
+
+    /// Adds a request, and says which instance is to be told.
+    pub(crate) fn add(&mut self, entry: Entry, payload: T) -> (Place, Told) {
+        let (now, expires_at) = (entry.queued_at, entry.expires_at());
+        let place = self.batcher.add(entry, payload);
+        // An instance waits for others only as long as nobody's time runs out.
+        let is_in_time = |hold: Hold| expires_at.is_none_or(|at| hold.until < at);
+        let told = match self.hold {
+            Some(hold) if self.batcher.rows() < hold.rows && is_in_time(hold) => Told::Nobody,
+            _ if self.is_lone(now) => Told::Wide,
+            _ => Told::Narrow,
+        };
+        (place, told)
+    }
+
+    /// How many requests may come beyond what the queue holds, as they do not wait.
+    pub(crate) fn idle(&self) -> usize {
+        self.narrow.idle
+    }
+
+    /// From now on nobody comes any more, nor is waited for.
+    pub(crate) fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Counts a batch of so many rows as running on the instance from `now` on.
+    pub(crate) fn take(&mut self, now: Instant, post: &mut Post, rows: usize) {
+        if post.is_wide {
+            return;
+        }
+        post.rows = rows;
+        self.narrow.rows += rows;
+        self.narrow.busy += 1;
+        self.narrow.began_at = Some(now);
+        // Whoever waits besides takes what is left; nobody need come for that.
+        self.hold = None;
+    }
+
+    /// Counts the instance's batch as ended, when it had one.
+    pub(crate) fn leave(&mut self, post: &mut Post) {
+        let rows = std::mem::take(&mut post.rows);
+        if rows == 0 {
+            return;
+        }
+        self.narrow.rows -= rows;
+        self.narrow.busy -= 1;
+        if let Some((gathering, run)) = self.gathering.as_mut().zip(post.last) {
+            // Some of those that it has answered may be back already.
+            let left = self.batcher.rows_since_before(run.at);
+            gathering.ended(run, left);
+        }
+    }
+
+    /// Counts the instance as free.
+    pub(crate) fn rest(&mut self, post: &Post) {
+        *self.idle_of(post) += 1;
+    }
+
+    /// Counts it as free no longer.
+    pub(crate) fn rise(&mut self, post: &Post) {
+        *self.idle_of(post) -= 1;
+    }
+
+    /// Counts the instance as one that waits for callers.
+    pub(crate) fn hold(&mut self, hold: Hold) {
+        if let Some(gathering) = self.gathering.as_mut().filter(|_| hold.is_for_all) {
+            gathering.waits();
+        }
+        self.narrow.holding += 1;
+        // What the least demanding waits for is told.
+        self.hold = Some(self.hold.filter(|other| other.rows < hold.rows).unwrap_or(hold));
+    }
+
+    /// Counts it as such no longer.
+    pub(crate) fn release(&mut self) {
+        self.narrow.holding -= 1;
+        if self.narrow.holding == 0 {
+            self.hold = None;
+        }
+    }
+
+    /// What the instance is to do, which is free. Requests whose time is up must have been taken out
+    /// before.
+    pub(crate) fn turn(&mut self, now: Instant, post: &Post) -> Turn<T> {
+        if self.batcher.len() == 0 {
+            return Turn::Wait;
+        }
+        if post.is_wide {
+            if !self.is_alone(now) {
+                return Turn::Wait;
+            }
+            return self.decide(now, Others::default(), None);
+        }
+        self.decide(now, self.narrow, post.last)
+    }
+
+    /// Whether the one request that waits is for the instance that has every core.
+    fn is_lone(&self, now: Instant) -> bool {
+        self.wide_idle > 0 && self.is_alone(now)
+    }
+
+    /// Whether one request waits, beside which nothing runs and nobody is expected.
+    fn is_alone(&self, now: Instant) -> bool {
+        let expected = self.gathering.as_ref().and_then(|all| all.awaited(self.narrow));
+        self.batcher.len() == 1
+            && self.narrow.busy + self.narrow.holding == 0
+            && expected.is_none_or(|(_, until)| until <= now)
+    }
+
+    fn decide(&mut self, now: Instant, others: Others, last: Option<Ended>) -> Turn<T> {
+        let waiting = self.batcher.rows();
+        let awaited = self.gathering.as_ref().and_then(|gathering| gathering.awaited(others));
+        match self.batcher.decide(now, others, last, awaited) {
+            Decision::Run(batch) => {
+                if let Some(gathering) = &mut self.gathering {
+                    gathering.begins(waiting);
+                }
+                Turn::Run(batch)
+            }
+            // Nobody comes any more, so there is nothing to wait for.
+            Decision::WaitUntil(at) | Decision::Hold(Hold { until: at, .. }) if self.is_closed => {
+                match self.batcher.decide(at, others, None, None) {
+                    Decision::Run(batch) => Turn::Run(batch),
+                    _ => Turn::Wait,
+                }
+            }
+            Decision::WaitUntil(at) => Turn::WaitUntil(at),
+            Decision::Hold(hold) => Turn::Hold(hold),
+            Decision::Nothing => Turn::Wait,
+        }
+    }
+
+    fn idle_of(&mut self, post: &Post) -> &mut usize {
+        if post.is_wide { &mut self.wide_idle } else { &mut self.narrow.idle }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Who takes what, by a clock of the test's own.
+
+mod simulated;
+
+use std::time::Duration;
+
+use super::*;
+use crate::batching::greedy::Greedy;
+use crate::batching::{Likeness, Manner};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// An entry of one row that came at `now`.
+fn entry(now: Instant) -> Entry {
+    Entry {
+        rows: 1,
+        length: 0,
+        likeness: Likeness::default(),
+        level: 0,
+        queued_at: now,
+        timeout: None,
+        deadline: None,
+    }
+}
+
+/// Two narrow instances and a wide one, all free.
+struct Model {
+    crew: Crew<u32>,
+    narrow: [Post; 2],
+    wide: Post,
+    now: Instant,
+    came: u32,
+}
+
+fn model() -> Model {
+    let batcher = Batcher::new(Manner::Greedy(Greedy { max_tokens: 256 }), 64);
+    let mut crew = Crew::new(batcher, Some(2), 100);
+    let (narrow, wide) = ([Post::new(false); 2], Post::new(true));
+    for post in narrow.iter().chain([&wide]) {
+        crew.rest(post);
+    }
+    Model { crew, narrow, wide, now: Instant::now(), came: 0 }
+}
+
+impl Model {
+    /// So many requests of 12 tokens come; what each of them tells.
+    fn come(&mut self, count: usize) -> Vec<Told> {
+        (0..count).map(|_| self.comes(Entry { length: 12, ..entry(self.now) })).collect()
+    }
+
+    fn comes(&mut self, entry: Entry) -> Told {
+        self.came += 1;
+        self.crew.add(entry, self.came).1
+    }
+
+    fn turn(&mut self, which: usize) -> Turn<u32> {
+        let post = self.narrow[which];
+        self.crew.turn(self.now, &post)
+    }
+
+    /// A free instance is told and takes what it is given; how many rows these are.
+    fn takes(&mut self, which: usize) -> usize {
+        self.crew.rise(&self.narrow[which]);
+        self.begins(which)
+    }
+
+    /// The same for one that waits for callers.
+    fn goes_on(&mut self, which: usize) -> usize {
+        self.crew.release();
+        self.begins(which)
+    }
+
+    fn begins(&mut self, which: usize) -> usize {
+        let Turn::Run(batch) = self.turn(which) else { return 0 };
+        self.crew.take(self.now, &mut self.narrow[which], batch.len());
+        batch.len()
+    }
+
+    /// The instance ends its run, which took eight milliseconds.
+    fn ends(&mut self, which: usize) {
+        let post = &mut self.narrow[which];
+        post.ended(Some(Ended { rows: post.rows, took: 8 * MS, at: self.now }));
+        self.crew.leave(post);
+    }
+
+    /// The instance is to wait for callers, and does: for how many rows, how long and for whom.
+    fn holds(&mut self, which: usize) -> (usize, Duration, bool) {
+        let Turn::Hold(hold) = self.turn(which) else { panic!("{which} waits for callers") };
+        self.crew.hold(hold);
+        (hold.rows, hold.until - self.now, hold.is_for_all)
+    }
+
+    /// Both have sixteen callers, and end their runs at the same time.
+    fn after_a_run_of_sixteen() -> Self {
+        let mut model = model();
+        model.come(16);
+        assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
+        model.now += 8 * MS;
+        model.ends(0);
+        model.ends(1);
+        model
+    }
+}
+
+#[test]
+fn the_instances_wait_for_all_their_callers_and_begin_together() {
+    let mut model = model();
+    model.come(16);
+    assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
+    model.now += 8 * MS;
+    assert_eq!(model.come(1), [Told::Narrow]);
+    model.now += MS;
+    model.ends(0);
+    assert_eq!(model.holds(0), (17, 4 * MS, true));
+    assert_eq!(model.come(8), [Told::Nobody; 8]);
+    model.ends(1);
+    assert_eq!(model.holds(1), (17, 4 * MS, true));
+    model.now += 2 * MS;
+    assert_eq!(model.come(7), [Told::Nobody; 7]);
+    assert_eq!(model.come(1), [Told::Narrow], "all are there");
+    assert_eq!([model.goes_on(1), model.goes_on(0)], [9, 8]);
+}
+
+#[test]
+fn who_is_back_before_the_run_was_noted_is_counted_once() {
+    let mut model = model();
+    model.come(16);
+    assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
+    model.now += 8 * MS;
+    model.narrow[0].ended(Some(Ended { rows: 8, took: 8 * MS, at: model.now }));
+    model.now += MS / 4;
+    model.come(2);
+    model.crew.leave(&mut model.narrow[0]);
+    assert_eq!(model.holds(0).0, 16);
+}
+
+#[test]
+fn who_waits_in_vain_runs_what_is_there_and_takes_the_others_along() {
+    let mut model = Model::after_a_run_of_sixteen();
+    model.come(6);
+    assert_eq!([model.holds(0).0, model.holds(1).0], [16, 16]);
+    model.now += 4 * MS;
+    assert_eq!([model.goes_on(0), model.goes_on(1)], [3, 3]);
+    // Six of sixteen came: the next time each waits but briefly, for its own share.
+    model.now += 8 * MS;
+    model.come(2);
+    model.ends(0);
+    assert_eq!(model.holds(0), (3, MS, false));
+}
+
+#[test]
+fn whose_time_would_run_out_ends_the_wait() {
+    let mut model = Model::after_a_run_of_sixteen();
+    model.come(1);
+    model.holds(0);
+    let hurried = Entry { length: 12, deadline: Some(model.now + MS), ..entry(model.now) };
+    assert_eq!(model.comes(hurried), Told::Narrow);
+    assert_eq!(model.goes_on(0), 2);
+}
+
+#[test]
+fn a_lone_request_is_for_the_wide_instance_unless_others_are_expected() {
+    let mut model = model();
+    assert_eq!(model.come(1), [Told::Wide]);
+    let wide = model.wide;
+    model.crew.rise(&wide);
+    assert!(matches!(model.crew.turn(model.now, &wide), Turn::Run(batch) if batch.len() == 1));
+    model.crew.take(model.now, &mut model.wide, 1);
+    assert_eq!(model.come(2), [Told::Narrow; 2], "it runs");
+
+    let mut model = Model::after_a_run_of_sixteen();
+    model.narrow.iter().for_each(|post| model.crew.rest(post));
+    assert_eq!(model.come(1), [Told::Narrow], "fifteen more are on their way");
+    assert!(matches!(model.crew.turn(model.now, &model.wide), Turn::Wait));
+    model.crew.rise(&model.narrow[0]);
+    assert_eq!(model.holds(0), (16, 4 * MS, true));
+
+    let mut model = Model::after_a_run_of_sixteen();
+    model.narrow.iter().for_each(|post| model.crew.rest(post));
+    model.now += 5 * MS;
+    assert_eq!(model.come(1), [Told::Wide], "nobody has come for long");
+}
+
+#[test]
+fn once_closed_whoever_is_free_takes_what_waits() {
+    let mut model = Model::after_a_run_of_sixteen();
+    model.come(1);
+    model.holds(0);
+    model.crew.close();
+    assert_eq!(model.goes_on(0), 1);
+}
