@@ -1,14 +1,19 @@
 //! Callers that come and go at random: nothing is lost, nothing is done twice, nobody else is hit.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use consort_scheduler::PoolStage;
-use consort_stage::{Batch, BatchBackend, Code, Error, Interrupt, Result, Stage, Tensor};
+use consort_config::Model;
+use consort_scheduler::{PoolStage, Rules};
+use consort_stage::{
+    Batch, BatchBackend, Code, DataType, Error, Interrupt, Request, Result, Signature, Stage,
+    Tensor, TensorSpec,
+};
 use futures::StreamExt;
 
-use crate::stage::{alone, counting, number, request, wait_until};
+use crate::stage::{alone, counting, number, wait_until};
 
 const FOR: Duration = Duration::from_millis(1500);
 
@@ -17,13 +22,15 @@ struct Busy {
     runs: Arc<Mutex<Vec<i32>>>,
     state: Arc<(Mutex<Option<bool>>, Condvar)>,
     random: Random,
+    /// No run takes longer, in microseconds.
+    longest: u64,
 }
 
 impl BatchBackend for Busy {
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
-        self.runs.lock().unwrap().push(number(&batch.inputs));
+        self.runs.lock().unwrap().extend(batch.inputs[0].to_slice::<i32>()?.iter());
         let (state, told) = &*self.state;
-        let pause = Duration::from_micros(self.random.below(300));
+        let pause = Duration::from_micros(self.random.below(self.longest));
         let mut state = state.lock().unwrap();
         *state = Some(false);
         let (mut state, _) =
@@ -64,21 +71,33 @@ impl Random {
 
 #[test]
 fn requests_are_neither_lost_nor_doubled_while_callers_come_and_go() {
-    come_and_go(false);
+    come_and_go(alone(6), 300, false);
 }
 
 #[test]
-fn nor_are_they_where_instances_leave_them_to_a_wide_one_and_back() {
-    come_and_go(true);
+fn nor_are_they_where_one_that_comes_alone_has_an_instance_of_its_own() {
+    come_and_go(alone(6), 300, true);
 }
 
-fn come_and_go(has_wide: bool) {
+#[test]
+fn nor_are_they_where_instances_wait_for_their_callers_and_begin_together() {
+    let x = vec![TensorSpec::new("x", DataType::Int32, &[1])];
+    let signature = Signature { max_batch_size: 4, inputs: x, ..Signature::default() };
+    let rules = Rules::of(&Model::plain("m", signature), false, true).unwrap();
+    let cores = NonZeroUsize::new(2).unwrap();
+    come_and_go(rules.clone().on_cores(cores), 3000, false);
+    come_and_go(rules.on_cores(cores), 3000, true);
+}
+
+/// Callers of three instances whose runs take no longer than so many microseconds.
+fn come_and_go(rules: Rules, longest: u64, has_wide: bool) {
     let runs = Arc::new(Mutex::new(Vec::new()));
     let busy = |_| -> Box<dyn BatchBackend> {
-        Box::new(Busy { runs: runs.clone(), state: Arc::default(), random: Random::seeded() })
+        let (runs, state, random) = (runs.clone(), Arc::default(), Random::seeded());
+        Box::new(Busy { runs, state, random, longest })
     };
     let (counting, meter) = counting();
-    let stage = PoolStage::start("m", (0..3).map(busy).collect(), alone(6), counting).unwrap();
+    let stage = PoolStage::start("m", (0..3).map(busy).collect(), rules, counting).unwrap();
     if has_wide {
         stage.add_wide(busy(3)).unwrap();
     }
@@ -116,7 +135,8 @@ async fn call_until_tired(stage: Arc<PoolStage>, next: Arc<AtomicI32>) -> Vec<i3
     let mut answered = Vec::new();
     while begun_at.elapsed() < FOR {
         let value = next.fetch_add(1, SeqCst);
-        let mut responses = stage.call(request(value));
+        let inputs = vec![Tensor::from_vec("x", &[1, 1], vec![value])];
+        let mut responses = stage.call(Request { inputs, ..Request::default() });
         if random.below(2) == 0 {
             let patience = Duration::from_micros(random.below(600));
             let _ = tokio::time::timeout(patience, responses.next()).await;
