@@ -10,12 +10,11 @@ use std::task::{Context as TaskContext, Poll};
 use consort_protocol::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use consort_repository::{Labels, Models, Served, classify_outputs};
 use consort_stage::{Context, Enough, Error, Response, Responses, Result, Spent, collect_one, one};
-use consort_telemetry::{WorkSpan, failed};
+use consort_telemetry::WorkSpan;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, SelectAll};
 use futures::{Stream, StreamExt};
 use tonic::{Status, Streaming};
-use tracing::Span;
 
 use super::infer::{Admitted, admit, refused};
 
@@ -56,8 +55,6 @@ struct Named {
     id: String,
     /// The same for the log, with the trace.
     labels: Labels,
-    /// The span of the request, where it is recorded.
-    span: Option<Span>,
 }
 
 type Item = std::result::Result<ModelStreamInferResponse, Status>;
@@ -121,14 +118,17 @@ impl InferStream {
             version: message.model_version.clone(),
             id: message.id.clone(),
             labels: Labels::new(&message.model_name, &message.id, &context),
-            span: context.span.clone(),
         };
+        let mut work = work_on(&context);
         match admit(&*self.models, message, context) {
-            Err(error) => self.single.push_back(Box::pin(async { Err((error, named)) })),
-            Ok(admitted) if admitted.served.signature.is_decoupled => {
-                self.decoupled.push(answers(admitted, named));
+            Err(error) => {
+                work.failed(error.code().name(), error.message());
+                self.single.push_back(Box::pin(async { Err((error, named)) }));
             }
-            Ok(admitted) => self.single.push_back(Box::pin(answer(admitted, named))),
+            Ok(admitted) if admitted.served.signature.is_decoupled => {
+                self.decoupled.push(answers(admitted, named, work));
+            }
+            Ok(admitted) => self.single.push_back(Box::pin(answer(admitted, named, work))),
         }
     }
 
@@ -145,9 +145,6 @@ impl InferStream {
     }
 
     fn item(&mut self, answer: Answer) -> Item {
-        if let Err((error, Named { span: Some(span), .. })) = &answer {
-            failed(span, error.code().name(), error.message());
-        }
         match answer {
             Ok(response) => Ok(ModelStreamInferResponse::of(response)),
             Err((error, named)) if self.ends_with_error => Err(refused(&error, &named.labels)),
@@ -184,28 +181,27 @@ impl Stream for InferStream {
 }
 
 /// Answers a request to a model that answers once.
-async fn answer(admitted: Admitted, named: Named) -> Answer {
+async fn answer(admitted: Admitted, named: Named, mut work: WorkSpan) -> Answer {
     let Admitted { served, call } = admitted;
     let id = named.id.clone();
     let spent = call.request.context.spent.clone();
-    let mut work = work_on(&call.request.context);
     let answered = match collect_one(served.stage.call(call.request)).await {
         Ok(response) => respond(&served, id, &call.classes, response),
         Err(error) => Err(error),
     };
-    work.done();
+    // Said at once: an answer that waits for those before it may never be read.
+    end(&mut work, &answered);
     answered.map(|response| last(response, spent.as_deref())).map_err(|error| (error, named))
 }
 
 /// Answers a request to a decoupled model.
-fn answers(admitted: Admitted, named: Named) -> Answers {
+fn answers(admitted: Admitted, named: Named, mut work: WorkSpan) -> Answers {
     let Admitted { served, call } = admitted;
     let wants_empty_final = call.wants_empty_final;
-    let end = if wants_empty_final { end_marker() } else { Box::pin(futures::stream::empty()) };
+    let marker = if wants_empty_final { end_marker() } else { Box::pin(futures::stream::empty()) };
     let mut has_ended = false;
     let spent = call.request.context.spent.clone();
-    let mut work = work_on(&call.request.context);
-    let responses = served.stage.call(call.request).chain(end);
+    let responses = served.stage.call(call.request).chain(marker);
     let classes = call.classes;
     // The last response tells what the request spent, and no other.
     let mut untold = spent;
@@ -224,7 +220,7 @@ fn answers(admitted: Admitted, named: Named) -> Answers {
         });
         has_ended |= answer.is_err();
         if has_ended {
-            work.done();
+            end(&mut work, &answer);
         }
         let answer = answer.map_err(|error| (error, named.clone()));
         std::future::ready((!is_left_out).then_some(answer))
@@ -235,6 +231,14 @@ fn answers(admitted: Admitted, named: Named) -> Answers {
 /// is over.
 fn work_on(context: &Context) -> WorkSpan {
     WorkSpan::new(context.span.clone(), context.deadline)
+}
+
+/// Notes how the work on a request has ended.
+fn end<T>(work: &mut WorkSpan, answer: &Result<T>) {
+    match answer {
+        Ok(_) => work.done(),
+        Err(error) => work.failed(error.code().name(), error.message()),
+    }
 }
 
 /// A request's last response, which tells what the request spent where somebody asked for it.

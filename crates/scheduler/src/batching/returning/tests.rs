@@ -1,3 +1,5 @@
+//! How long an instance waits, and for how many.
+
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
