@@ -66,6 +66,20 @@ impl<T> Default for Waiting<T> {
 }
 
 impl Entry {
+    /// One row that came at `now`, of which nothing else is known.
+    #[cfg(test)]
+    pub(crate) fn at(now: Instant) -> Self {
+        Self {
+            rows: 1,
+            length: 0,
+            likeness: Likeness::default(),
+            level: 0,
+            queued_at: now,
+            timeout: None,
+            deadline: None,
+        }
+    }
+
     /// When something happens to the entry if nobody takes it.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
         let timeout = self.timeout.map(|(at, _)| at);
@@ -168,15 +182,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn entry(now: Instant, level: u64) -> Entry {
-        Entry {
-            rows: 1,
-            length: 0,
-            likeness: Likeness::default(),
-            level,
-            queued_at: now,
-            timeout: None,
-            deadline: None,
-        }
+        Entry { level, ..Entry::at(now) }
     }
 
     fn payloads(waiting: &Waiting<&'static str>) -> Vec<&'static str> {

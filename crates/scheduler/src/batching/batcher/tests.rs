@@ -31,22 +31,9 @@ fn bench(manner: Manner, max_rows: usize) -> Bench {
     Bench { batcher: Batcher::new(manner, max_rows), now: Instant::now() }
 }
 
-/// An entry of one row that came at `now`.
-fn entry(now: Instant) -> Entry {
-    Entry {
-        rows: 1,
-        length: 0,
-        likeness: Likeness::default(),
-        level: 0,
-        queued_at: now,
-        timeout: None,
-        deadline: None,
-    }
-}
-
 impl Bench {
     fn comes(&mut self, name: &'static str, rows: usize) -> Place {
-        self.adds(name, Entry { rows, ..entry(self.now) })
+        self.adds(name, Entry { rows, ..Entry::at(self.now) })
     }
 
     fn adds(&mut self, name: &'static str, entry: Entry) -> Place {
@@ -54,7 +41,7 @@ impl Bench {
     }
 
     fn long(&mut self, name: &'static str, length: usize) {
-        self.adds(name, Entry { length, ..entry(self.now) });
+        self.adds(name, Entry { length, ..Entry::at(self.now) });
     }
 
     /// The names that a free instance would run now, when no other is free.
@@ -133,12 +120,12 @@ fn in_strict_order_an_unlike_request_closes_the_batch() {
     let unlike = Likeness::with_shape(7);
     let mut bench = exact(&[8], Duration::ZERO);
     bench.comes("a", 1);
-    bench.adds("b", Entry { likeness: unlike.clone(), ..entry(bench.now) });
+    bench.adds("b", Entry { likeness: unlike.clone(), ..Entry::at(bench.now) });
     bench.comes("c", 1);
     assert_eq!([bench.runs(), bench.runs(), bench.runs()], [["a"], ["b"], ["c"]]);
     let mut bench = greedy(64);
     bench.comes("a", 1);
-    bench.adds("b", Entry { likeness: unlike, ..entry(bench.now) });
+    bench.adds("b", Entry { likeness: unlike, ..Entry::at(bench.now) });
     bench.comes("c", 1);
     assert_eq!(bench.runs(), ["a", "c"]);
 }
@@ -147,7 +134,7 @@ fn in_strict_order_an_unlike_request_closes_the_batch() {
 fn nobody_old_is_overtaken() {
     let mut bench = greedy(64);
     bench.comes("a", 1);
-    bench.adds("b", Entry { likeness: Likeness::with_shape(7), ..entry(bench.now) });
+    bench.adds("b", Entry { likeness: Likeness::with_shape(7), ..Entry::at(bench.now) });
     bench.now += AGE_LIMIT;
     bench.comes("c", 1);
     assert_eq!(bench.runs(), ["a"]);
@@ -218,7 +205,7 @@ fn what_cannot_take_more_is_not_held() {
 fn nobody_s_time_runs_out_while_callers_are_waited_for() {
     let mut bench = greedy(64);
     let last = Some(Ended { rows: 2, took: Duration::from_millis(8), at: bench.now });
-    bench.adds("a", Entry { deadline: Some(bench.now + MS), ..entry(bench.now) });
+    bench.adds("a", Entry { deadline: Some(bench.now + MS), ..Entry::at(bench.now) });
     assert_eq!(
         bench.batcher.decide(bench.now, Others::default(), last, None),
         Decision::Run(vec!["a"])
@@ -258,7 +245,7 @@ fn free_instances_share_what_waits() {
 fn higher_levels_go_first_in_every_manner() {
     for mut bench in [bench(Manner::Alone, 1), greedy(64), exact(&[2], Duration::ZERO)] {
         for (name, level) in [("low", 3), ("high", 1), ("middle", 2)] {
-            bench.adds(name, Entry { level, ..entry(bench.now) });
+            bench.adds(name, Entry { level, ..Entry::at(bench.now) });
         }
         let mut order = Vec::new();
         while bench.batcher.len() > 0 {
@@ -272,7 +259,7 @@ fn higher_levels_go_first_in_every_manner() {
 fn one_whose_time_is_up_is_in_no_batch() {
     let mut bench = greedy(64);
     let timeout = Some((bench.now + MS, TimeoutAction::Reject));
-    bench.adds("a", Entry { timeout, ..entry(bench.now) });
+    bench.adds("a", Entry { timeout, ..Entry::at(bench.now) });
     bench.comes("b", 1);
     bench.now += MS;
     assert_eq!(bench.batcher.expire(bench.now), [(Expired::Timeout, "a")]);

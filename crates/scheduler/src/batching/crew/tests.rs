@@ -10,19 +10,6 @@ use crate::batching::{Likeness, Manner};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// An entry of one row that came at `now`.
-fn entry(now: Instant) -> Entry {
-    Entry {
-        rows: 1,
-        length: 0,
-        likeness: Likeness::default(),
-        level: 0,
-        queued_at: now,
-        timeout: None,
-        deadline: None,
-    }
-}
-
 /// Two narrow instances and a wide one, all free.
 struct Model {
     crew: Crew<u32>,
@@ -45,7 +32,7 @@ fn model() -> Model {
 impl Model {
     /// So many requests of 12 tokens come; what each of them tells.
     fn come(&mut self, count: usize) -> Vec<Told> {
-        (0..count).map(|_| self.comes(Entry { length: 12, ..entry(self.now) })).collect()
+        (0..count).map(|_| self.comes(Entry { length: 12, ..Entry::at(self.now) })).collect()
     }
 
     fn comes(&mut self, entry: Entry) -> Told {
@@ -153,7 +140,7 @@ fn whose_time_would_run_out_ends_the_wait() {
     let mut model = Model::after_a_run_of_sixteen();
     model.come(1);
     model.holds(0);
-    let hurried = Entry { length: 12, deadline: Some(model.now + MS), ..entry(model.now) };
+    let hurried = Entry { length: 12, deadline: Some(model.now + MS), ..Entry::at(model.now) };
     assert_eq!(model.comes(hurried), Told::Narrow);
     assert_eq!(model.goes_on(0), 2);
 }

@@ -77,7 +77,7 @@ impl World {
                 let timeout =
                     timeout.map(|(after, delays)| (self.now + after * MS, action(delays)));
                 let likeness = Likeness::with_shape(shape);
-                let entry = Entry { rows, length, likeness, level, timeout, ..entry(self.now) };
+                let entry = Entry { rows, length, likeness, level, timeout, ..Entry::at(self.now) };
                 let number = self.came.len();
                 let place = self.batcher.add(entry.clone(), number);
                 self.came.push((entry, place));

@@ -228,7 +228,7 @@ impl World {
             level: asked.level,
             timeout: asked.timeout.map(|(after, delays)| (now + after * MS, action(delays))),
             deadline: asked.deadline.map(|after| now + after * MS),
-            ..entry(now)
+            ..Entry::at(now)
         };
         let (sender, receiver) = oneshot::channel();
         let answer = if self.setup.keeps_order {
