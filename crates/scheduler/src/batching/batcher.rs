@@ -68,17 +68,16 @@ impl<T> Batcher<T> {
                 Choice::WaitUntil(at) => return Decision::WaitUntil(at),
             },
             Manner::Greedy(greedy) => {
+                let fit = |rows: usize, runs: usize| {
+                    rows <= self.max_rows.saturating_mul(runs)
+                        && greedy.fits(&self.waiting, rows, runs)
+                };
                 // More than all the instances could take fills their runs without any waiting.
-                let most = self.max_rows.saturating_mul(others.all());
-                let fits =
-                    |rows: usize| rows <= most && greedy.fits(&self.waiting, rows, others.all());
-                let all = awaited.filter(|(rows, _)| fits(*rows));
+                let all = awaited.filter(|(rows, _)| fit(*rows, others.all()));
                 let share = others.share(self.waiting.rows(), last);
                 let places = greedy.choose(&self.waiting, self.max_rows.min(share), now);
                 // A run that leaves some behind would not take those who come either.
-                let is_open = places.len() == self.waiting.len()
-                    && self.waiting.rows() < self.max_rows
-                    && greedy.fits(&self.waiting, self.waiting.rows() + 1, 1);
+                let is_open = places.len() == self.waiting.len() && fit(self.waiting.rows() + 1, 1);
                 let own = last.filter(|_| is_open).and_then(|last| last.awaited(others, share));
                 let hold = self.hold(now, all, true).or_else(|| self.hold(now, own, false));
                 match hold {

@@ -1,6 +1,5 @@
 //! How the requests of one model are batched and queued, as its configuration says.
 
-use std::iter;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -102,16 +101,13 @@ impl Rules {
 
     /// How many requests of a level may wait.
     pub(crate) fn capacity(&self, level: u64) -> usize {
-        let stated = self.priorities.policy(level).max_queue_size;
-        stated.map_or(DEFAULT_QUEUE_SIZE, NonZeroUsize::get)
+        size(self.priorities.policy(level))
     }
 
     /// How many requests may wait at the level that takes the fewest.
     pub(crate) fn least_capacity(&self) -> usize {
         let Priorities { default_policy, policies, .. } = &self.priorities;
-        let sizes = iter::once(default_policy).chain(policies.values());
-        let stated = sizes.filter_map(|policy| policy.max_queue_size);
-        stated.map(NonZeroUsize::get).min().unwrap_or(DEFAULT_QUEUE_SIZE)
+        policies.values().map(size).fold(size(default_policy), usize::min)
     }
 
     /// What there is to know of a request that comes at `now`.
@@ -134,6 +130,11 @@ impl Rules {
             deadline: request.context.deadline,
         }
     }
+}
+
+/// How many requests may wait by this policy.
+fn size(policy: &QueuePolicy) -> usize {
+    policy.max_queue_size.map_or(DEFAULT_QUEUE_SIZE, NonZeroUsize::get)
 }
 
 /// Triton's rules where the configuration has tuned anything, or else whatever waits at once.

@@ -76,10 +76,8 @@ impl Instance {
         give(callers, done.map(|done| done.outputs));
         Some(Ended { rows, took: at - begun_at, at })
     }
-}
 
-impl Instance {
-    /// The same for one request that has not waited, on its caller's thread.
+    /// Runs one request that has not waited, on its caller's thread.
     pub(super) fn answer(
         &mut self,
         request: Request,

@@ -77,12 +77,18 @@ impl Model {
         (hold.rows, hold.until - self.now, hold.is_for_all)
     }
 
-    /// Both have sixteen callers, and end their runs at the same time.
-    fn after_a_run_of_sixteen() -> Self {
+    /// Sixteen callers have come to both, eight milliseconds ago.
+    fn with_sixteen_callers() -> Self {
         let mut model = model();
         model.come(16);
         assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
         model.now += 8 * MS;
+        model
+    }
+
+    /// The same, and both have just ended their runs.
+    fn after_a_run_of_sixteen() -> Self {
+        let mut model = Self::with_sixteen_callers();
         model.ends(0);
         model.ends(1);
         model
@@ -91,10 +97,7 @@ impl Model {
 
 #[test]
 fn the_instances_wait_for_all_their_callers_and_begin_together() {
-    let mut model = model();
-    model.come(16);
-    assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
-    model.now += 8 * MS;
+    let mut model = Model::with_sixteen_callers();
     assert_eq!(model.come(1), [Told::Narrow]);
     model.now += MS;
     model.ends(0);
@@ -110,10 +113,7 @@ fn the_instances_wait_for_all_their_callers_and_begin_together() {
 
 #[test]
 fn who_is_back_before_the_run_was_noted_is_counted_once() {
-    let mut model = model();
-    model.come(16);
-    assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
-    model.now += 8 * MS;
+    let mut model = Model::with_sixteen_callers();
     model.narrow[0].ended(Some(Ended { rows: 8, took: 8 * MS, at: model.now }));
     model.now += MS / 4;
     model.come(2);
