@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use consort_config::Model;
 use consort_repository::{Backend, Kind};
-use consort_stage::{Batch, BatchBackend, DataType, Error, Result, Tensor, TensorSpec};
+use consort_stage::{
+    Batch, BatchBackend, Brief, DataType, Error, InlineBackend, Result, Tensor, TensorSpec,
+};
 use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
 use crate::columns::{self, Column};
@@ -19,8 +21,8 @@ pub(crate) const KIND: Kind = Kind::new("tokenizer", |instance| {
     let file = (FILE_PARAMETER, "tokenizer.json");
     let what = "a Hugging Face tokenizer";
     let tokenizer = instance.read_file(file, what, Tokenizer::from_bytes)?;
-    let backend = TokenizerBackend::new(instance.model, tokenizer)?;
-    Ok(Backend::Batch(Box::new(backend)))
+    let texts = Texts::new(instance.model, tokenizer)?;
+    Ok(Backend::Batch(Box::new(TokenizerBackend(Arc::new(texts)))))
 });
 
 /// The parameter that names a tokenizer outside the model's own folder.
@@ -34,8 +36,11 @@ const PARALLEL_BYTES: usize = 1 << 10;
 /// millisecond's work, about what it costs to hand them to a thread and to hear of the end.
 const BRIEF_BYTES: usize = 1 << 8;
 
+/// An instance; all callers with brief requests may use the same at once.
+struct TokenizerBackend(Arc<Texts>);
+
 /// Turns texts into rows of token ids.
-struct TokenizerBackend {
+struct Texts {
     tokenizer: Tokenizer,
     adds_special_tokens: bool,
     padding: Padding,
@@ -47,7 +52,7 @@ struct TokenizerBackend {
     word_lists: Vec<WordList>,
 }
 
-impl TokenizerBackend {
+impl Texts {
     fn new(model: &Model, mut tokenizer: Tokenizer) -> Result<Self> {
         check_parameters(model)?;
         let settings = &model.settings;
@@ -127,11 +132,17 @@ impl BatchBackend for TokenizerBackend {
         false
     }
 
-    fn brief_bytes(&self) -> usize {
-        BRIEF_BYTES
+    fn brief(&self) -> Option<Brief> {
+        Some(Brief { bytes: BRIEF_BYTES, backend: self.0.clone() })
     }
 
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
+        self.0.run(batch)
+    }
+}
+
+impl InlineBackend for Texts {
+    fn run(&self, batch: Batch) -> Result<Vec<Tensor>> {
         let tensor = batch
             .input(&self.text)
             .ok_or_else(|| Error::invalid(format!("input `{}` is missing", self.text)))?;
@@ -241,7 +252,7 @@ mod tests {
     use super::*;
     use crate::sample;
 
-    fn backend(tokenizer: Tokenizer, parameters: &[(&str, &str)]) -> Result<TokenizerBackend> {
+    fn backend(tokenizer: Tokenizer, parameters: &[(&str, &str)]) -> Result<Texts> {
         let inputs = [TensorSpec::new("text", DataType::Bytes, &[1])];
         let outputs = [
             TensorSpec::new("input_ids", DataType::Int64, &[-1]),
@@ -250,14 +261,14 @@ mod tests {
             TensorSpec::new("input_lengths", DataType::Int32, &[1]),
         ];
         let model = Model::plain_batching("tokenizer", &inputs, &outputs, parameters);
-        TokenizerBackend::new(&model, tokenizer)
+        Texts::new(&model, tokenizer)
     }
 
     fn texts(name: &str, texts: &[&str]) -> Tensor {
         Tensor::from_strings(name, &[texts.len() as i64, 1], texts)
     }
 
-    fn run(backend: &mut TokenizerBackend, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    fn run(backend: &Texts, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let outputs = backend.run(Batch { inputs, ..Batch::default() })?;
         for output in &outputs {
             output.check()?;
@@ -276,10 +287,10 @@ mod tests {
 
     #[test]
     fn a_batch_is_padded_to_its_longest_text() {
-        let mut backend = backend(sample::bert(), &[]).unwrap();
-        let outputs = run(&mut backend, vec![texts("text", &["A crab", "walks"])]).unwrap();
+        let backend = backend(sample::bert(), &[]).unwrap();
+        let outputs = run(&backend, vec![texts("text", &["A crab", "walks"])]).unwrap();
         assert_eq!(values(&outputs[0]), [2, 4, 5, 3, 2, 6, 7, 3]);
-        let outputs = run(&mut backend, vec![texts("text", &["A crab", "a"])]).unwrap();
+        let outputs = run(&backend, vec![texts("text", &["A crab", "a"])]).unwrap();
         assert_eq!(outputs[0].shape, [2, 4]);
         assert_eq!(values(&outputs[0]), [2, 4, 5, 3, 2, 4, 3, 0]);
         assert_eq!(values(&outputs[1]), [1, 1, 1, 1, 1, 1, 1, 0]);
@@ -297,8 +308,8 @@ mod tests {
             (&[("add_special_tokens", "false")], vec![4]),
             (&[("padding", "none")], vec![2, 4, 3]),
         ] {
-            let mut backend = backend(sample::bert(), parameters).unwrap();
-            let outputs = run(&mut backend, vec![texts("text", &["a"])]).unwrap();
+            let backend = backend(sample::bert(), parameters).unwrap();
+            let outputs = run(&backend, vec![texts("text", &["a"])]).unwrap();
             assert_eq!(values(&outputs[0]), expected, "{parameters:?}");
         }
     }
@@ -307,13 +318,13 @@ mod tests {
     fn long_texts_are_cut_unless_parameters_forbid_it() {
         let long = || vec![texts("text", &["a a a a a a a a a"])];
         let ids = |parameters: &[(&str, &str)]| {
-            values(&run(&mut backend(sample::bert(), parameters).unwrap(), long()).unwrap()[0])
+            values(&run(&backend(sample::bert(), parameters).unwrap(), long()).unwrap()[0])
         };
         assert_eq!(ids(&[]), [2, 4, 4, 4, 4, 3]);
         assert_eq!(ids(&[("max_length", "4")]), [2, 4, 4, 3]);
         assert_eq!(ids(&[("truncation", "false")]).len(), 11);
         let fixed = [("truncation", "false"), ("padding", "max_length")];
-        let error = run(&mut backend(sample::bert(), &fixed).unwrap(), long()).unwrap_err();
+        let error = run(&backend(sample::bert(), &fixed).unwrap(), long()).unwrap_err();
         assert!(error.message().contains("has 11 tokens, but its row only 6"), "{error}");
     }
 
@@ -323,11 +334,11 @@ mod tests {
             (0..40).map(|n| format!("Text {n} {}", "borrow 🦀 ".repeat(n * 4))).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(many.concat().len() > PARALLEL_BYTES);
-        let mut backend = backend(sample::ferris(), &[]).unwrap();
-        let together = run(&mut backend, vec![texts("text", &many)]).unwrap();
+        let backend = backend(sample::ferris(), &[]).unwrap();
+        let together = run(&backend, vec![texts("text", &many)]).unwrap();
         let length = together[0].shape[1] as usize;
         for (row, text) in many.iter().enumerate() {
-            let alone = run(&mut backend, vec![texts("text", &[text])]).unwrap();
+            let alone = run(&backend, vec![texts("text", &[text])]).unwrap();
             let tokens = values(&alone[0]);
             assert_eq!(values(&together[0])[row * length..][..tokens.len()], tokens);
             assert_eq!(values(&together[3])[row], tokens.len() as i64);
@@ -348,14 +359,14 @@ mod tests {
         let parameters = [("output.input_ids", "tokens")];
         let model =
             sample::unbatched(Model::plain_batching("tokenizer", &inputs, &outputs, &parameters));
-        let mut backend = TokenizerBackend::new(&model, sample::ferris()).unwrap();
+        let backend = Texts::new(&model, sample::ferris()).unwrap();
         let query = Tensor::from_strings("QUERY", &[1], &["The borrow checker"]);
-        let outputs = run(&mut backend, vec![query]).unwrap();
+        let outputs = run(&backend, vec![query]).unwrap();
         assert_eq!(outputs[0].shape, [4]);
         assert_eq!(values(&outputs[0]), [476, 1253, 1018, 266]);
         assert_eq!((outputs[1].shape.as_slice(), values(&outputs[1])), (&[1][..], vec![4]));
         let two = Tensor::from_strings("QUERY", &[2], &["a", "b"]);
-        let error = run(&mut backend, vec![two]).unwrap_err();
+        let error = run(&backend, vec![two]).unwrap_err();
         assert!(error.message().contains("do not fit output `tokens`"), "{error}");
         assert_eq!(error.input(), Some("QUERY"));
     }
@@ -369,13 +380,13 @@ mod tests {
         let outputs = [TensorSpec::new("token_type_ids", DataType::Int64, &[-1])];
         let model =
             Model::plain_batching("tokenizer", &inputs, &outputs, &[("pair_input", "answer")]);
-        let mut backend = TokenizerBackend::new(&model, sample::bert()).unwrap();
+        let backend = Texts::new(&model, sample::bert()).unwrap();
         let both = vec![texts("question", &["crab"]), texts("answer", &["walks"])];
-        assert_eq!(values(&run(&mut backend, both).unwrap()[0]), [0, 0, 0, 1, 1, 1]);
+        assert_eq!(values(&run(&backend, both).unwrap()[0]), [0, 0, 0, 1, 1, 1]);
         let one = vec![texts("question", &["crab"])];
-        assert_eq!(values(&run(&mut backend, one).unwrap()[0]), [0, 0, 0]);
+        assert_eq!(values(&run(&backend, one).unwrap()[0]), [0, 0, 0]);
         let uneven = vec![texts("question", &["crab"]), texts("answer", &["a", "a"])];
-        let error = run(&mut backend, uneven).unwrap_err();
+        let error = run(&backend, uneven).unwrap_err();
         assert_eq!((error.code(), error.input()), (Code::InvalidInput, Some("question")));
     }
 
@@ -391,24 +402,24 @@ mod tests {
             TensorSpec::new("input_lengths", DataType::Int32, &[1]),
         ];
         let model = Model::plain_batching("tokenizer", &inputs, &outputs, &[]);
-        let mut backend = TokenizerBackend::new(&model, sample::bert()).unwrap();
+        let backend = Texts::new(&model, sample::bert()).unwrap();
         let given = |shape: &[i64], ids: Vec<i32>| Tensor::from_vec("prompt_token_ids", shape, ids);
         let both = vec![texts("text", &["", ""]), given(&[2, 3], vec![9, 8, 7, 6, 5, 4])];
-        let outputs = run(&mut backend, both).unwrap();
+        let outputs = run(&backend, both).unwrap();
         assert_eq!(
             (outputs[0].shape.as_slice(), values(&outputs[0])),
             (&[2, 3][..], vec![9, 8, 7, 6, 5, 4])
         );
         assert_eq!(values(&outputs[1]), [1; 6]);
         assert_eq!(values(&outputs[2]), [3, 3]);
-        let without = run(&mut backend, vec![texts("text", &["a"])]).unwrap();
+        let without = run(&backend, vec![texts("text", &["a"])]).unwrap();
         assert_eq!(values(&without[0]), [2, 4, 3]);
         for (text, ids, part) in [
             (["a", ""], given(&[2, 1], vec![1, 2]), "may not be both"),
             (["", ""], given(&[2, 1], vec![1, -2]), "has -2"),
             (["", ""], given(&[1, 2], vec![1, 2]), "1 rows"),
         ] {
-            let error = run(&mut backend, vec![texts("text", &text), ids]).unwrap_err();
+            let error = run(&backend, vec![texts("text", &text), ids]).unwrap_err();
             assert_eq!(
                 (error.code(), error.input()),
                 (Code::InvalidInput, Some("prompt_token_ids"))
@@ -419,7 +430,7 @@ mod tests {
 
     #[test]
     fn only_wanted_outputs_are_made() {
-        let mut backend = backend(sample::bert(), &[]).unwrap();
+        let backend = backend(sample::bert(), &[]).unwrap();
         let inputs = vec![texts("text", &["a"])];
         let outputs = vec!["attention_mask".into()];
         let outputs = backend.run(Batch { inputs, outputs, ..Batch::default() }).unwrap();
@@ -429,17 +440,17 @@ mod tests {
 
     #[test]
     fn text_that_is_not_utf8_is_refused_by_the_name_of_its_tensor() {
-        let mut backend = backend(sample::bert(), &[]).unwrap();
+        let backend = backend(sample::bert(), &[]).unwrap();
         let broken = Tensor::from_strings("text", &[1, 1], &[b"\xff\xfe"]);
-        let error = run(&mut backend, vec![broken]).unwrap_err();
+        let error = run(&backend, vec![broken]).unwrap_err();
         assert_eq!(error.code(), Code::InvalidInput);
         assert_eq!(error.message(), "input `text` is not UTF-8");
     }
 
     #[test]
     fn texts_of_different_lengths_need_padding() {
-        let mut backend = backend(sample::bert(), &[("padding", "none")]).unwrap();
-        let error = run(&mut backend, vec![texts("text", &["a", "a crab"])]).unwrap_err();
+        let backend = backend(sample::bert(), &[("padding", "none")]).unwrap();
+        let error = run(&backend, vec![texts("text", &["a", "a crab"])]).unwrap_err();
         assert!(error.message().contains("from 3 to 4 tokens"), "{error}");
     }
 
@@ -480,7 +491,7 @@ mod tests {
         let ids = TensorSpec::new("input_ids", DataType::Int64, &[-1]);
         let refused = |inputs: &[TensorSpec], outputs: &[TensorSpec]| {
             let model = Model::plain_batching("tokenizer", inputs, outputs, &[]);
-            TokenizerBackend::new(&model, sample::bert()).err().unwrap().message().to_owned()
+            Texts::new(&model, sample::bert()).err().unwrap().message().to_owned()
         };
         let spare = TensorSpec::new("spare", DataType::Fp32, &[1]);
         let message = refused(&[text.clone(), spare.clone()], slice::from_ref(&ids));

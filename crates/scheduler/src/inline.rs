@@ -24,6 +24,11 @@ impl InlineStage {
     pub fn new(backend: Arc<dyn InlineBackend>, counting: Counting) -> Self {
         Self { shared: Arc::new(Shared { backend, counting }) }
     }
+
+    /// The answer to a request.
+    pub(crate) fn answer(&self, request: Request) -> Result<Response> {
+        self.shared.run(request)
+    }
 }
 
 impl Stage for InlineStage {

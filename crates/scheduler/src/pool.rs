@@ -44,7 +44,7 @@ struct Shared {
     order: Order,
     counting: Counting,
     has_instances: bool,
-    brief: Brief,
+    brief: Option<Brief>,
 }
 
 impl PoolStage {
@@ -56,7 +56,8 @@ impl PoolStage {
         counting: Counting,
     ) -> io::Result<Self> {
         let has_instances = !instances.is_empty();
-        let brief = Brief::new(&rules);
+        let first = instances.first().map(|backend| &**backend);
+        let brief = first.and_then(|backend| Brief::of(backend, &rules, &counting));
         let (queue, order) = (Queue::new(rules), Order::default());
         let shared = Arc::new(Shared { queue, order, counting, has_instances, brief });
         let (dismissals, wide) = (Mutex::default(), Mutex::default());
@@ -119,14 +120,13 @@ impl PoolStage {
         is_wide: bool,
     ) -> io::Result<Dismissal> {
         let dismissal = Dismissal::default();
-        let (shared, bytes) = (self.shared.clone(), backend.brief_bytes());
-        let instance = Arc::new(Mutex::new(Instance::new(backend)));
-        shared.brief.add(bytes, &instance);
+        let shared = self.shared.clone();
+        let mut instance = Instance::new(backend);
         let mut seat = Seat::new(dismissal.clone(), is_wide);
         self.members.threads.start(which, move || {
             let Shared { queue, counting, .. } = &*shared;
             while let Some(batch) = queue.pull(&mut seat) {
-                seat.ended(instance.lock().work(batch, &queue.rules().layout, counting));
+                seat.ended(instance.work(batch, &queue.rules().layout, counting));
             }
         })?;
         Ok(dismissal)
@@ -152,11 +152,9 @@ impl Shared {
             return Err(Error::unavailable("the model has no instance"));
         }
         let rules = self.queue.rules();
-        if let Some(instance) = self.brief.takes(&request, &self.queue)
-            && let Some(mut instance) = instance.try_lock()
-        {
+        if let Some(brief) = self.brief.as_ref().filter(|brief| brief.takes(&request, rules)) {
             self.counting.meter.waited(Duration::ZERO);
-            return instance.answer(request, &rules.layout, &self.counting);
+            return brief.stage.answer(request);
         }
         let (sender, answer) = oneshot::channel();
         let entry = rules.entry(&request, Instant::now());

@@ -105,12 +105,6 @@ impl Queue {
         Ok(place)
     }
 
-    /// Whether a request would be the first in line.
-    pub(crate) fn is_empty(&self) -> bool {
-        let crew = self.crew.lock();
-        !crew.is_closed() && crew.batcher.len() == 0
-    }
-
     /// Takes out a request whose caller has gone, unless an instance has it already.
     pub(crate) fn forget(&self, place: Place) {
         let forgotten = self.crew.lock().batcher.remove(place);

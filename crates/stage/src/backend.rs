@@ -72,12 +72,10 @@ pub trait BatchBackend: Send {
         false
     }
 
-    /// The bytes of input up to which a run takes about as long as a change of thread, so that a
-    /// request of no more is run where it is called, while the instance is free; 0 for none.
-    ///
-    /// Such a backend needs no [`prepare`](Self::prepare).
-    fn brief_bytes(&self) -> usize {
-        0
+    /// What runs small requests where they are called, without any instance; `None` where even
+    /// those take longer than a change of thread.
+    fn brief(&self) -> Option<Brief> {
+        None
     }
 
     /// What stops a running [`run`](Self::run) from another thread, when the backend can.
@@ -95,6 +93,16 @@ pub trait BatchBackend: Send {
 pub trait InlineBackend: Send + Sync {
     /// Runs one batch on the caller's task.
     fn run(&self, batch: Batch) -> Result<Vec<Tensor>>;
+}
+
+/// What a [`BatchBackend`] has for requests that are so small that handing them to a thread and
+/// back takes about as long as their work.
+#[derive(Clone)]
+pub struct Brief {
+    /// The most bytes of input of such a request.
+    pub bytes: usize,
+    /// Runs it as any instance would.
+    pub backend: Arc<dyn InlineBackend>,
 }
 
 /// A backend that owns its loop: it takes requests as they come and answers each many times.

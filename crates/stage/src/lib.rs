@@ -17,8 +17,8 @@ mod strings;
 mod tensor;
 
 pub use backend::{
-    Batch, BatchBackend, Held, InlineBackend, Interrupt, Job, Jobs, JobsClosed, OnAdmission, Reply,
-    StreamingBackend,
+    Batch, BatchBackend, Brief, Held, InlineBackend, Interrupt, Job, Jobs, JobsClosed, OnAdmission,
+    Reply, StreamingBackend,
 };
 pub use datatype::DataType;
 pub use directives::{CorrelationId, SequencePlace, is_directive};

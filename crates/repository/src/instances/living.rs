@@ -3,7 +3,8 @@
 use std::sync::{Arc, Weak};
 
 use consort_stage::{
-    Batch, BatchBackend, Held, InlineBackend, Interrupt, Jobs, Result, StreamingBackend, Tensor,
+    Batch, BatchBackend, Brief, Held, InlineBackend, Interrupt, Jobs, Result, StreamingBackend,
+    Tensor,
 };
 
 use crate::kind::Backend;
@@ -19,7 +20,7 @@ pub(crate) struct Pulse(Weak<()>);
 /// A backend that holds on to the life of its version; freed before it lets go.
 struct Living<B> {
     backend: B,
-    _life: Arc<()>,
+    life: Arc<()>,
 }
 
 impl Life {
@@ -27,11 +28,9 @@ impl Life {
     pub(crate) fn with(&self, backend: Backend) -> Backend {
         let life = self.0.clone();
         match backend {
-            Backend::Inline(backend) => Backend::Inline(Arc::new(Living { backend, _life: life })),
-            Backend::Batch(backend) => Backend::Batch(Box::new(Living { backend, _life: life })),
-            Backend::Streaming(backend) => {
-                Backend::Streaming(Box::new(Living { backend, _life: life }))
-            }
+            Backend::Inline(backend) => Backend::Inline(Arc::new(Living { backend, life })),
+            Backend::Batch(backend) => Backend::Batch(Box::new(Living { backend, life })),
+            Backend::Streaming(backend) => Backend::Streaming(Box::new(Living { backend, life })),
         }
     }
 
@@ -71,8 +70,10 @@ impl BatchBackend for Living<Box<dyn BatchBackend>> {
         self.backend.keeps_requests_apart()
     }
 
-    fn brief_bytes(&self) -> usize {
-        self.backend.brief_bytes()
+    fn brief(&self) -> Option<Brief> {
+        let Brief { bytes, backend } = self.backend.brief()?;
+        let backend = Arc::new(Living { backend, life: self.life.clone() });
+        Some(Brief { bytes, backend })
     }
 
     fn interrupt(&self) -> Option<Interrupt> {
@@ -101,13 +102,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_stays_what_it_is_while_its_life_is_watched() {
+    fn a_backend_stays_what_it_is_while_itslife_is_watched() {
         let life = Life::default();
         let Backend::Batch(mut batch) = life.with(Backend::Batch(Box::new(Particular))) else {
             panic!("it is a batch backend");
         };
         Particular::assert_batch(&mut *batch);
-        assert_eq!(batch.brief_bytes(), Particular::BRIEF_BYTES);
+        let brief = batch.brief().expect("it has something for brief requests");
+        assert_eq!(brief.bytes, Particular::BRIEF_BYTES);
         let streaming = life.with(Backend::Streaming(Box::new(Particular)));
         let Backend::Streaming(streaming) = streaming else { panic!("it is a streaming backend") };
         Particular::assert_streaming(&*streaming);
@@ -115,6 +117,8 @@ mod tests {
         drop((life, batch));
         assert!(!pulse.is_over());
         drop(streaming);
+        assert!(!pulse.is_over());
+        drop(brief);
         assert!(pulse.is_over());
     }
 }

@@ -1,11 +1,11 @@
 //! One instance on its thread: runs a batch and gives each of its requests an answer.
 
-use std::iter;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use consort_stage::{BatchBackend, Request, Response, Result, Spent, Tensor};
+use consort_stage::{BatchBackend, Response, Result, Spent, Tensor};
 use consort_telemetry::{PendingGuard, WorkSpan};
+use tokio::runtime::Handle;
 
 use crate::Counting;
 use crate::assembly::Layout;
@@ -16,7 +16,11 @@ use crate::ticket::Run;
 use crate::worker::{Wait, Worker, for_each_caller};
 
 /// A backend on its thread.
-pub(super) struct Instance(Worker);
+pub(super) struct Instance {
+    worker: Worker,
+    /// Runs the callers; `None` where they wait without one.
+    runtime: Option<Handle>,
+}
 
 /// What is kept of a request while the batch has its tensors.
 struct Caller {
@@ -34,8 +38,9 @@ struct Boarded {
 }
 
 impl Instance {
+    /// An instance whose callers wait in the runtime that this is called in.
     pub(super) fn new(backend: Box<dyn BatchBackend>) -> Self {
-        Self(Worker::new(backend))
+        Self { worker: Worker::new(backend), runtime: Handle::try_current().ok() }
     }
 
     /// Runs the requests whose callers are still there; `None` when there was none. A backend that
@@ -46,7 +51,7 @@ impl Instance {
         layout: &Layout,
         counting: &Counting,
     ) -> Option<Ended> {
-        let run = Run::new(self.0.interrupt.clone());
+        let run = Run::new(self.worker.interrupt.clone());
         let mut requests = Vec::with_capacity(batch.len());
         let mut boarded = Vec::with_capacity(batch.len());
         for queued in batch {
@@ -61,34 +66,29 @@ impl Instance {
             return None;
         }
         // What an instance waits for, its requests wait for.
-        let prepared = self.0.prepare(counting);
+        let prepared = self.worker.prepare(counting);
         let callers: Vec<_> = boarded.into_iter().map(Boarded::begin).collect();
         let begun_at = Instant::now();
         let rows = requests.iter().map(|request| layout.rows(request)).sum();
         let inferences = requests.iter().map(|request| counting.inferences(request)).sum();
-        let done = prepared.and_then(|_held| self.0.run(requests, inferences, layout, counting));
+        let work = |_held| self.worker.run(requests, inferences, layout, counting);
+        let done = prepared.and_then(work);
         run.end();
         let at = Instant::now();
         if let Ok(done) = &done {
             let waits = callers.iter().map(|caller| &caller.wait);
             done.count(waits, inferences, layout, counting);
         }
-        give(callers, done.map(|done| done.outputs));
+        let outputs = done.map(|done| done.outputs);
+        match &self.runtime {
+            // Each answer wakes a task. From here that is a thread's wake-up each, which takes this
+            // one's core while it has the rest to give; from a task it is one for all.
+            Some(runtime) if callers.len() > 1 => {
+                runtime.spawn(async move { give(callers, outputs) });
+            }
+            _ => give(callers, outputs),
+        }
         Some(Ended { rows, took: at - begun_at, at })
-    }
-
-    /// Runs one request that has not waited, on its caller's thread.
-    pub(super) fn answer(
-        &mut self,
-        request: Request,
-        layout: &Layout,
-        counting: &Counting,
-    ) -> Result<Response> {
-        let inferences = counting.inferences(&request);
-        let wait = Wait { waited: Duration::ZERO, spent: request.context.spent.clone() };
-        let mut done = self.0.run(vec![request], inferences, layout, counting)?;
-        done.count(iter::once(&wait), inferences, layout, counting);
-        Ok(Response::only(done.outputs.pop().unwrap_or_default()))
     }
 }
 

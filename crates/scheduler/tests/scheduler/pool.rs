@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use consort_scheduler::PoolStage;
 use consort_stage::{
-    Batch, BatchBackend, Code, Error, Interrupt, Responses, Result, Stage, Tensor,
+    Batch, BatchBackend, Brief, Code, Error, InlineBackend, Interrupt, Responses, Result, Stage,
+    Tensor,
 };
 use consort_telemetry::Meter;
 use futures::{FutureExt, StreamExt};
@@ -309,15 +310,22 @@ async fn a_request_that_comes_alone_runs_on_the_wide_instance_and_others_do_not(
     assert_eq!(on_wide, 1);
 }
 
-/// A backend that is brief to small requests and says on which thread it runs.
-struct Brief(Arc<Mutex<Vec<std::thread::ThreadId>>>);
+/// A backend that has something for small requests and says on which thread it runs.
+#[derive(Clone)]
+struct Noting(Arc<Mutex<Vec<std::thread::ThreadId>>>);
 
-impl BatchBackend for Brief {
-    fn brief_bytes(&self) -> usize {
-        4
+impl BatchBackend for Noting {
+    fn brief(&self) -> Option<Brief> {
+        Some(Brief { bytes: 4, backend: Arc::new(self.clone()) })
     }
 
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
+        InlineBackend::run(self, batch)
+    }
+}
+
+impl InlineBackend for Noting {
+    fn run(&self, batch: Batch) -> Result<Vec<Tensor>> {
         self.0.lock().unwrap().push(std::thread::current().id());
         assert_ne!(number(&batch.inputs), 13, "thirteen");
         Ok(batch.inputs)
@@ -328,7 +336,7 @@ impl BatchBackend for Brief {
 async fn a_brief_request_runs_where_it_is_called_and_a_longer_one_does_not() {
     let threads = Arc::default();
     let (counting, meter) = counting();
-    let backend: Box<dyn BatchBackend> = Box::new(Brief(Arc::clone(&threads)));
+    let backend: Box<dyn BatchBackend> = Box::new(Noting(Arc::clone(&threads)));
     let stage = PoolStage::start("m", vec![backend], alone(8), counting).unwrap();
     let own = std::thread::current().id();
     let response = ask(&stage, request(1)).await.unwrap();
@@ -349,7 +357,7 @@ async fn a_brief_request_runs_where_it_is_called_and_a_longer_one_does_not() {
 #[tokio::test]
 async fn a_brief_request_runs_while_instances_come_and_go_and_keeps_none_of_them() {
     let threads = Arc::default();
-    let backend = || -> Box<dyn BatchBackend> { Box::new(Brief(Arc::clone(&threads))) };
+    let backend = || -> Box<dyn BatchBackend> { Box::new(Noting(Arc::clone(&threads))) };
     let stage = PoolStage::start("m", vec![backend()], alone(8), counting().0).unwrap();
     for turn in 0..20 {
         stage.change(vec![backend()], &[turn % 2]).unwrap();
