@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tower::Service;
 
+use crate::put_off::{self, PutOff};
 use crate::sending::{Rest, next_chunk};
 
 /// A stream may bring this much that its caller has not read, so that a large tensor is not held
@@ -116,12 +117,19 @@ impl Connection {
         let (mut response, stream) = sender.send_request(Request::from_parts(head, ()), false)?;
         drop(ended);
         let mut rest = Rest::of(stream, chunk, body).await?;
+        let mut put_off = PutOff::default();
         let response = poll_fn(|context| {
             send_more(&mut rest, context);
-            response.poll_unpin(context)
+            response.poll_unpin(&mut put_off.context(context))
         });
         let response = response.await?;
-        Ok(response.map(|body| Answer { body: Some(body), has_ended: false, rest, shared: self.0 }))
+        Ok(response.map(|body| Answer {
+            body: Some(body),
+            has_ended: false,
+            rest,
+            shared: self.0,
+            put_off,
+        }))
     }
 }
 
@@ -170,9 +178,10 @@ async fn open(address: SocketAddr, lost: Arc<Notify>) -> Result<SendRequest<Byte
     let pings = connection.ping_pong();
     tokio::spawn(async move {
         // Ends when the connection has broken or, without any call left, nobody has a sender.
+        let ended = poll_fn(|context| put_off::polling(|| connection.poll_unpin(context)));
         tokio::select! {
             biased;
-            ended = connection => drop(ended),
+            ended = ended => drop(ended),
             () = answered_no_ping(pings) => tracing::warn!(%address, "the connection is dead"),
         }
         lost.notify_one();
@@ -204,6 +213,7 @@ pub(crate) struct Answer {
     /// What the request has still to say.
     rest: Option<Rest>,
     shared: Arc<Shared>,
+    put_off: PutOff,
 }
 
 impl Drop for Answer {
@@ -227,6 +237,7 @@ impl Body for Answer {
         let Some(stream) = &mut this.body else {
             return Poll::Ready(None);
         };
+        let context = &mut this.put_off.context(context);
         match ready!(stream.poll_data(context)) {
             Some(Ok(chunk)) => {
                 // The reader has it now, so the server may send as much again.

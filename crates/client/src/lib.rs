@@ -19,6 +19,7 @@ mod merge;
 mod outgoing;
 mod plain;
 mod probe;
+mod put_off;
 mod remote;
 mod remotes;
 mod replica;

@@ -3,6 +3,7 @@
 //! Nothing here knows a lock, a clock or a thread; the time comes with every question.
 
 mod batcher;
+mod contest;
 mod crew;
 mod exact;
 mod gathering;

@@ -144,14 +144,18 @@ impl Queue {
                 Turn::Run(batch) => return Some(self.take(now, crew, post, batch)),
                 Turn::Wait if crew.is_closed() && crew.batcher.len() == 0 => return None,
                 Turn::Wait => self.rest(&mut crew, post, None),
+                Turn::Leave => {
+                    self.arrived.notify_one();
+                    self.rest(&mut crew, post, None);
+                }
                 Turn::WaitUntil(at) => {
                     let at = crew.batcher.next_expiry().map_or(at, |expiry| expiry.min(at));
                     self.rest(&mut crew, post, Some(at));
                 }
                 Turn::Hold(hold) => {
-                    crew.hold(hold);
-                    self.arrived.wait_until(&mut crew, hold.until);
-                    crew.release();
+                    crew.hold(post, hold);
+                    self.bell(post).wait_until(&mut crew, hold.until);
+                    crew.release(post);
                 }
             }
         }
@@ -166,7 +170,7 @@ impl Queue {
         batch: Vec<Queued>,
     ) -> Vec<Queued> {
         let rows = batch.iter().map(|queued| self.rules.layout.rows(&queued.request)).sum();
-        crew.take(now, post, rows);
+        crew.take(now, post, batch.len(), rows);
         let is_more_waiting = crew.batcher.len() > 0;
         drop(crew);
         // What is left over may have been reported to this instance alone.
@@ -179,12 +183,16 @@ impl Queue {
     /// Waits as one that is free, until it is told or the time has come.
     fn rest(&self, crew: &mut MutexGuard<'_, Crew<Queued>>, post: &Post, until: Option<Instant>) {
         crew.rest(post);
-        let bell = if post.is_wide { &self.arrived_wide } else { &self.arrived };
         match until {
-            Some(at) => drop(bell.wait_until(crew, at)),
-            None => bell.wait(crew),
+            Some(at) => drop(self.bell(post).wait_until(crew, at)),
+            None => self.bell(post).wait(crew),
         }
         crew.rise(post);
+    }
+
+    /// What tells the instance that something may be for it.
+    fn bell(&self, post: &Post) -> &Condvar {
+        if post.is_wide { &self.arrived_wide } else { &self.arrived }
     }
 
     /// Lets these instances finish what they run and then go home; what waits is for the others.

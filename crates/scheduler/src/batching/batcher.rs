@@ -103,6 +103,14 @@ impl<T> Batcher<T> {
         (self.waiting.rows() < rows && may_wait).then_some(Hold { rows, until, is_for_all })
     }
 
+    /// Whether so many rows like those that wait may be one run.
+    pub(crate) fn fits(&self, rows: usize) -> bool {
+        match self.manner {
+            Manner::Greedy(greedy) => rows <= self.max_rows && greedy.fits(&self.waiting, rows, 1),
+            Manner::Alone | Manner::Exact(_) => false,
+        }
+    }
+
     /// The rows of all that wait.
     pub(crate) fn rows(&self) -> usize {
         self.waiting.rows()

@@ -1,7 +1,8 @@
 //! The instances of a model at its queue: which of them may take what, and which is told of it.
 //!
 //! Where several instances share the cores there may be a wide one beside them that has the threads
-//! of all. It runs a request that comes while nothing else runs and nobody else is expected.
+//! of all. It runs a request that comes while nothing else runs and nobody else is expected, and
+//! all that are gathered where one run is sooner over than one on each of the others.
 
 use std::time::Instant;
 
@@ -14,13 +15,21 @@ pub(crate) struct Crew<T> {
     /// What the instances are doing, the wide one apart; what the idle ones are about to take does
     /// not wait.
     narrow: Others,
-    /// The wide instances that wait for a request; two while one takes another's place.
-    wide_idle: usize,
+    wide: Wide,
     /// How they wait for their callers; `None` where they do not share the cores.
     gathering: Option<Gathering>,
     /// What an instance waits for, while one does.
     hold: Option<Hold>,
     is_closed: bool,
+}
+
+/// What the wide instances are doing, two of them while one takes another's place.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wide {
+    /// Those that wait for a request, or for callers to come back.
+    waiting: usize,
+    /// The rows of those that run what all callers asked. Meanwhile nobody runs anything beside it.
+    rows: usize,
 }
 
 /// An instance: what it is, what it runs, and what it ran before.
@@ -45,6 +54,8 @@ pub(crate) enum Turn<T> {
     Hold(Hold),
     /// Ask again when told.
     Wait,
+    /// The same; one of the others is to be told, as what waits is for them.
+    Leave,
 }
 
 /// Which instance is told that a request has come.
@@ -74,7 +85,8 @@ impl<T> Crew<T> {
     pub(crate) fn new(batcher: Batcher<T>, cores: Option<usize>, most: usize) -> Self {
         let gathering = cores.and_then(|cores| Gathering::new(cores, most));
         let narrow = Others::default();
-        Self { batcher, narrow, wide_idle: 0, gathering, hold: None, is_closed: false }
+        let wide = Wide::default();
+        Self { batcher, narrow, wide, gathering, hold: None, is_closed: false }
     }
 
     /// Adds a request, and says which instance is to be told.
@@ -85,7 +97,9 @@ impl<T> Crew<T> {
         let is_in_time = |hold: Hold| expires_at.is_none_or(|at| hold.until < at);
         let told = match self.hold {
             Some(hold) if self.batcher.rows() < hold.rows && is_in_time(hold) => Told::Nobody,
-            _ if self.is_lone(now) => Told::Wide,
+            // It looks at what waits when its run is over.
+            _ if self.wide.rows > 0 => Told::Nobody,
+            _ if self.wide.waiting > 0 && self.is_for_wide(now) => Told::Wide,
             _ => Told::Narrow,
         };
         (place, told)
@@ -105,17 +119,21 @@ impl<T> Crew<T> {
         self.is_closed
     }
 
-    /// Counts a batch of so many rows as running on the instance from `now` on.
-    pub(crate) fn take(&mut self, now: Instant, post: &mut Post, rows: usize) {
-        if post.is_wide {
+    /// Counts a batch of so many requests and rows as running on the instance from `now` on.
+    pub(crate) fn take(&mut self, now: Instant, post: &mut Post, requests: usize, rows: usize) {
+        // Whoever waits besides takes what is left; nobody need come for that.
+        self.hold = None;
+        if !post.is_wide {
+            self.narrow.rows += rows;
+            self.narrow.busy += 1;
+            self.narrow.began_at = Some(now);
+        } else if requests > 1 {
+            self.wide.rows += rows;
+        } else {
+            // Others run beside a request that was alone.
             return;
         }
         post.rows = rows;
-        self.narrow.rows += rows;
-        self.narrow.busy += 1;
-        self.narrow.began_at = Some(now);
-        // Whoever waits besides takes what is left; nobody need come for that.
-        self.hold = None;
     }
 
     /// Counts the instance's batch as ended, when it had one.
@@ -124,12 +142,16 @@ impl<T> Crew<T> {
         if rows == 0 {
             return;
         }
-        self.narrow.rows -= rows;
-        self.narrow.busy -= 1;
+        if post.is_wide {
+            self.wide.rows -= rows;
+        } else {
+            self.narrow.rows -= rows;
+            self.narrow.busy -= 1;
+        }
         if let Some((gathering, run)) = self.gathering.as_mut().zip(post.last) {
             // Some of those that it has answered may be back already.
             let left = self.batcher.rows_since_before(run.at);
-            gathering.ended(run, left);
+            gathering.ended(run, post.is_wide, left);
         }
     }
 
@@ -144,18 +166,18 @@ impl<T> Crew<T> {
     }
 
     /// Counts the instance as one that waits for callers.
-    pub(crate) fn hold(&mut self, hold: Hold) {
+    pub(crate) fn hold(&mut self, post: &Post, hold: Hold) {
         if let Some(gathering) = self.gathering.as_mut().filter(|_| hold.is_for_all) {
             gathering.waits();
         }
-        self.narrow.holding += 1;
+        *self.holding_of(post) += 1;
         // What the least demanding waits for is told.
         self.hold = Some(self.hold.filter(|other| other.rows < hold.rows).unwrap_or(hold));
     }
 
     /// Counts it as such no longer.
-    pub(crate) fn release(&mut self) {
-        self.narrow.holding -= 1;
+    pub(crate) fn release(&mut self, post: &Post) {
+        *self.holding_of(post) -= 1;
         if self.narrow.holding == 0 {
             self.hold = None;
         }
@@ -167,18 +189,26 @@ impl<T> Crew<T> {
         if self.batcher.len() == 0 {
             return Turn::Wait;
         }
-        if post.is_wide {
-            if !self.is_alone(now) {
-                return Turn::Wait;
-            }
-            return self.decide(now, Others::default(), None);
+        match post.is_wide {
+            true if self.is_for_wide(now) => self.decide(now, Others::default(), None),
+            true => Turn::Leave,
+            // Its instance looks at what waits when the run is over.
+            false if self.wide.rows > 0 && !self.is_closed => Turn::Wait,
+            false => self.decide(now, self.narrow, post.last),
         }
-        self.decide(now, self.narrow, post.last)
     }
 
-    /// Whether the one request that waits is for the instance that has every core.
-    fn is_lone(&self, now: Instant) -> bool {
-        self.wide_idle > 0 && self.is_alone(now)
+    /// Whether what waits, and who is expected, is for an instance that has every core.
+    fn is_for_wide(&self, now: Instant) -> bool {
+        self.is_alone(now) || self.narrow.busy == 0 && self.is_one_run(now)
+    }
+
+    /// Whether all are sooner done in one run.
+    fn is_one_run(&self, now: Instant) -> bool {
+        let Some(gathering) = &self.gathering else { return false };
+        let expected = gathering.awaited(self.narrow).filter(|(_, until)| now < *until);
+        let rows = expected.map_or(self.batcher.rows(), |(rows, _)| rows);
+        self.batcher.fits(rows) && gathering.is_wide(rows)
     }
 
     /// Whether one request waits, beside which nothing runs and nobody is expected.
@@ -195,7 +225,7 @@ impl<T> Crew<T> {
         match self.batcher.decide(now, others, last, awaited) {
             Decision::Run(batch) => {
                 if let Some(gathering) = &mut self.gathering {
-                    gathering.begins(waiting);
+                    gathering.begins(waiting, self.narrow);
                 }
                 Turn::Run(batch)
             }
@@ -213,7 +243,11 @@ impl<T> Crew<T> {
     }
 
     fn idle_of(&mut self, post: &Post) -> &mut usize {
-        if post.is_wide { &mut self.wide_idle } else { &mut self.narrow.idle }
+        if post.is_wide { &mut self.wide.waiting } else { &mut self.narrow.idle }
+    }
+
+    fn holding_of(&mut self, post: &Post) -> &mut usize {
+        if post.is_wide { &mut self.wide.waiting } else { &mut self.narrow.holding }
     }
 }
 

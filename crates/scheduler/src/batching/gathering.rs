@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::contest::Contest;
 use super::returning::{Ended, Others, SHORTEST};
 
 /// The longest wait: callers further away than this do not come back together.
@@ -34,6 +35,7 @@ pub(crate) struct Gathering {
     /// How many these were last time.
     last_pause: u32,
     round: Option<Round>,
+    contest: Contest,
 }
 
 /// The runs that have ended since the instances have begun any.
@@ -45,27 +47,56 @@ struct Round {
     left: usize,
     /// The longest of them.
     took: Duration,
+    /// The begin of the first of them.
+    began_at: Instant,
     /// The end of the last of them.
     at: Instant,
     /// Whether somebody has waited for their callers.
     is_waited_for: bool,
+    /// How many of the runs had all cores.
+    wide: usize,
+    runs: usize,
 }
 
 impl Gathering {
     /// Of nobody, where `most` requests may wait; `None` on a machine of so many cores that it is
     /// not worth it.
     pub(crate) fn new(cores: usize, most: usize) -> Option<Self> {
-        (cores <= MOST_CORES).then_some(Self { most, pause: 0, last_pause: 0, round: None })
+        (cores <= MOST_CORES).then(|| Self {
+            most,
+            pause: 0,
+            last_pause: 0,
+            round: None,
+            contest: Contest::default(),
+        })
     }
 
-    /// Takes note of the end of a run, while so many rows wait.
-    pub(crate) fn ended(&mut self, run: Ended, waiting: usize) {
+    /// Takes note of the end of a run, on all cores or on one instance's, while so many rows wait.
+    pub(crate) fn ended(&mut self, run: Ended, is_wide: bool, waiting: usize) {
         let Ended { rows, took, at } = run;
-        let first = Round { rows: 0, left: waiting, took, at, is_waited_for: false };
+        let began_at = at.checked_sub(took).unwrap_or(at);
+        let first = Round {
+            rows: 0,
+            left: waiting,
+            took,
+            began_at,
+            at,
+            is_waited_for: false,
+            wide: 0,
+            runs: 0,
+        };
         let round = self.round.get_or_insert(first);
         round.rows += rows;
         round.took = round.took.max(took);
+        round.began_at = round.began_at.min(began_at);
         round.at = at;
+        round.wide += usize::from(is_wide);
+        round.runs += 1;
+    }
+
+    /// Whether so many rows are sooner done in one run on all cores.
+    pub(crate) fn is_wide(&self, rows: usize) -> bool {
+        self.contest.is_wide(rows)
     }
 
     /// All rows that there are, of those that wait, of those on their way back and of what `others`
@@ -90,10 +121,13 @@ impl Gathering {
         }
     }
 
-    /// Takes note that an instance begins a run, while so many rows wait: whether those that were
-    /// waited for have come back.
-    pub(crate) fn begins(&mut self, waiting: usize) {
+    /// Takes note that an instance begins a run beside `others`, while so many rows wait: whether
+    /// those that were waited for have come back, and what the runs took that are over.
+    pub(crate) fn begins(&mut self, waiting: usize, others: Others) {
         let Some(round) = self.round.take() else { return };
+        if others.busy == 0 && (round.wide == 0 || round.wide == round.runs) {
+            self.contest.note(round.wide > 0, round.rows, round.at - round.began_at);
+        }
         let back = waiting.saturating_sub(round.left);
         if !round.is_waited_for {
             self.pause = self.pause.saturating_sub(1);
@@ -124,7 +158,7 @@ mod tests {
     /// How long callers may take to come back from a run.
     fn wait(took: Duration) -> Duration {
         let (mut gathering, run) = (gathering(), ended(8, took));
-        gathering.ended(run, 0);
+        gathering.ended(run, false, 0);
         gathering.awaited(NOBODY).map_or(Duration::ZERO, |(_, until)| until - run.at)
     }
 
@@ -134,14 +168,14 @@ mod tests {
         assert_eq!(gathering.awaited(NOBODY), None, "nobody was there before");
         let began_at = Instant::now();
         let run = Ended { rows: 8, took: 8 * MS, at: began_at + 6 * MS };
-        gathering.ended(run, 1);
+        gathering.ended(run, false, 1);
         let busy = Others { busy: 1, rows: 7, began_at: Some(began_at), ..NOBODY };
         let (rows, until) = gathering.awaited(busy).unwrap();
         assert_eq!((rows, until - run.at), (16, 2 * MS + 4 * MS), "the other ends in 2 ms");
-        gathering.ended(Ended { rows: 7, at: run.at + 2 * MS, ..run }, 5);
+        gathering.ended(Ended { rows: 7, at: run.at + 2 * MS, ..run }, false, 5);
         assert_eq!(gathering.awaited(NOBODY), Some((16, run.at + 6 * MS)));
         // The first who begins takes the others along.
-        gathering.begins(16);
+        gathering.begins(16, NOBODY);
         assert_eq!(gathering.awaited(busy), None);
     }
 
@@ -157,13 +191,13 @@ mod tests {
     fn nobody_waits_for_one_caller_or_for_more_than_may_wait_or_for_a_run_that_goes_on() {
         let mut gathering = Gathering::new(2, 10).unwrap();
         let run = ended(1, 8 * MS);
-        gathering.ended(run, 5);
+        gathering.ended(run, false, 5);
         assert_eq!(gathering.awaited(NOBODY), None);
         let busy = Others { busy: 1, rows: 1, began_at: Some(run.at), ..NOBODY };
         assert_eq!(gathering.awaited(busy), None, "it goes on for 8 ms");
-        gathering.ended(run, 0);
+        gathering.ended(run, false, 0);
         assert_eq!(gathering.awaited(NOBODY).unwrap().0, 7);
-        gathering.ended(ended(4, 8 * MS), 0);
+        gathering.ended(ended(4, 8 * MS), false, 0);
         assert_eq!(gathering.awaited(NOBODY), None, "11 would be more than 10");
     }
 
@@ -171,12 +205,12 @@ mod tests {
     fn callers_who_stay_away_are_waited_for_ever_more_rarely() {
         let mut gathering = gathering();
         let mut runs = |back: usize| {
-            gathering.ended(ended(8, 8 * MS), 2);
+            gathering.ended(ended(8, 8 * MS), false, 2);
             let waits = gathering.awaited(NOBODY).is_some();
             if waits {
                 gathering.waits();
             }
-            gathering.begins(2 + back);
+            gathering.begins(2 + back, NOBODY);
             waits
         };
         let waits: Vec<_> = (0..300).filter(|_| runs(3)).collect();
@@ -191,10 +225,10 @@ mod tests {
     fn who_need_not_be_waited_for_says_nothing_about_those_who_must() {
         let mut gathering = gathering();
         for _ in 0..3 {
-            gathering.ended(ended(8, 8 * MS), 2);
-            gathering.begins(3);
+            gathering.ended(ended(8, 8 * MS), false, 2);
+            gathering.begins(3, NOBODY);
         }
-        gathering.ended(ended(8, 8 * MS), 2);
+        gathering.ended(ended(8, 8 * MS), false, 2);
         assert!(gathering.awaited(NOBODY).is_some());
     }
 }

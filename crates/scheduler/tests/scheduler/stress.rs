@@ -24,11 +24,15 @@ struct Busy {
     random: Random,
     /// No run takes longer, in microseconds.
     longest: u64,
+    /// How many of its runs were for several requests.
+    shared: Arc<AtomicU64>,
 }
 
 impl BatchBackend for Busy {
     fn run(&mut self, batch: Batch) -> Result<Vec<Tensor>> {
-        self.runs.lock().unwrap().extend(batch.inputs[0].to_slice::<i32>()?.iter());
+        let numbers = batch.inputs[0].to_slice::<i32>()?;
+        self.shared.fetch_add(u64::from(numbers.len() > 1), SeqCst);
+        self.runs.lock().unwrap().extend(numbers.iter());
         let (state, told) = &*self.state;
         let pause = Duration::from_micros(self.random.below(self.longest));
         let mut state = state.lock().unwrap();
@@ -81,30 +85,45 @@ fn nor_are_they_where_one_that_comes_alone_has_an_instance_of_its_own() {
 
 #[test]
 fn nor_are_they_where_instances_wait_for_their_callers_and_begin_together() {
-    let x = vec![TensorSpec::new("x", DataType::Int32, &[1])];
-    let signature = Signature { max_batch_size: 4, inputs: x, ..Signature::default() };
-    let rules = Rules::of(&Model::plain("m", signature), false, true).unwrap();
-    let cores = NonZeroUsize::new(2).unwrap();
-    come_and_go(rules.clone().on_cores(cores), 3000, false);
-    come_and_go(rules.on_cores(cores), 3000, true);
+    come_and_go(gathering(4), 3000, false);
+    come_and_go(gathering(4), 3000, true);
 }
 
-/// Callers of three instances whose runs take no longer than so many microseconds.
-fn come_and_go(rules: Rules, longest: u64, has_wide: bool) {
+#[test]
+fn nor_are_they_where_all_that_are_gathered_may_be_one_run() {
+    assert!(come_and_go(gathering(16), 3000, true) > 0, "the wide instance ran some together");
+}
+
+/// Rules for instances that share two cores, with so many rows in a run.
+fn gathering(max_batch_size: i64) -> Rules {
+    let x = vec![TensorSpec::new("x", DataType::Int32, &[1])];
+    let signature = Signature { max_batch_size, inputs: x, ..Signature::default() };
+    let rules = Rules::of(&Model::plain("m", signature), false, true).unwrap();
+    rules.on_cores(NonZeroUsize::new(2).unwrap())
+}
+
+/// Callers of three instances whose runs take no longer than so many microseconds; how many runs of
+/// a wide one beside them were for several requests.
+fn come_and_go(rules: Rules, longest: u64, has_wide: bool) -> u64 {
     let runs = Arc::new(Mutex::new(Vec::new()));
-    let busy = |_| -> Box<dyn BatchBackend> {
+    let busy = |shared: &Arc<AtomicU64>| -> Box<dyn BatchBackend> {
         let (runs, state, random) = (runs.clone(), Arc::default(), Random::seeded());
-        Box::new(Busy { runs, state, random, longest })
+        Box::new(Busy { runs, state, random, longest, shared: shared.clone() })
     };
-    let (counting, meter) = counting();
-    let stage = PoolStage::start("m", (0..3).map(busy).collect(), rules, counting).unwrap();
-    if has_wide {
-        stage.add_wide(busy(3)).unwrap();
-    }
-    let stage = Arc::new(stage);
-    let next = Arc::new(AtomicI32::new(0));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    // The instances give their answers in it.
+    let entered = runtime.enter();
+    let (counting, meter) = counting();
+    let narrow = (0..3).map(|_| busy(&Arc::default())).collect();
+    let stage = PoolStage::start("m", narrow, rules, counting).unwrap();
+    let shared = Arc::default();
+    if has_wide {
+        stage.add_wide(busy(&shared)).unwrap();
+    }
+    drop(entered);
+    let stage = Arc::new(stage);
+    let next = Arc::new(AtomicI32::new(0));
     let answered = runtime.block_on(async {
         let callers: Vec<_> =
             (0..12).map(|_| runtime.spawn(call_until_tired(stage.clone(), next.clone()))).collect();
@@ -125,6 +144,7 @@ fn come_and_go(rules: Rules, longest: u64, has_wide: bool) {
     assert_eq!(runs.len(), total, "a request was run twice");
     assert!(answered.iter().all(|value| runs.binary_search(value).is_ok()));
     assert!(answered.len() > 100, "{} of {total} runs were answered", answered.len());
+    shared.load(SeqCst)
 }
 
 /// Sends requests for a while, leaving every other one at a random moment; the numbers of those

@@ -53,13 +53,13 @@ impl Model {
 
     /// The same for one that waits for callers.
     fn goes_on(&mut self, which: usize) -> usize {
-        self.crew.release();
+        self.crew.release(&self.narrow[which]);
         self.begins(which)
     }
 
     fn begins(&mut self, which: usize) -> usize {
         let Turn::Run(batch) = self.turn(which) else { return 0 };
-        self.crew.take(self.now, &mut self.narrow[which], batch.len());
+        self.crew.take(self.now, &mut self.narrow[which], batch.len(), batch.len());
         batch.len()
     }
 
@@ -70,10 +70,17 @@ impl Model {
         self.crew.leave(post);
     }
 
+    /// Both end their runs, and rest.
+    fn end(&mut self) {
+        self.ends(0);
+        self.ends(1);
+        self.narrow.iter().for_each(|post| self.crew.rest(post));
+    }
+
     /// The instance is to wait for callers, and does: for how many rows, how long and for whom.
     fn holds(&mut self, which: usize) -> (usize, Duration, bool) {
         let Turn::Hold(hold) = self.turn(which) else { panic!("{which} waits for callers") };
-        self.crew.hold(hold);
+        self.crew.hold(&self.narrow[which], hold);
         (hold.rows, hold.until - self.now, hold.is_for_all)
     }
 
@@ -152,13 +159,13 @@ fn a_lone_request_is_for_the_wide_instance_unless_others_are_expected() {
     let wide = model.wide;
     model.crew.rise(&wide);
     assert!(matches!(model.crew.turn(model.now, &wide), Turn::Run(batch) if batch.len() == 1));
-    model.crew.take(model.now, &mut model.wide, 1);
+    model.crew.take(model.now, &mut model.wide, 1, 1);
     assert_eq!(model.come(2), [Told::Narrow; 2], "it runs");
 
     let mut model = Model::after_a_run_of_sixteen();
     model.narrow.iter().for_each(|post| model.crew.rest(post));
     assert_eq!(model.come(1), [Told::Narrow], "fifteen more are on their way");
-    assert!(matches!(model.crew.turn(model.now, &model.wide), Turn::Wait));
+    assert!(matches!(model.crew.turn(model.now, &model.wide), Turn::Leave));
     model.crew.rise(&model.narrow[0]);
     assert_eq!(model.holds(0), (16, 4 * MS, true));
 
@@ -166,6 +173,43 @@ fn a_lone_request_is_for_the_wide_instance_unless_others_are_expected() {
     model.narrow.iter().for_each(|post| model.crew.rest(post));
     model.now += 5 * MS;
     assert_eq!(model.come(1), [Told::Wide], "nobody has come for long");
+}
+
+#[test]
+fn one_run_for_all_is_tried_and_nobody_runs_anything_beside_it() {
+    let mut model = Model::with_sixteen_callers();
+    // What a round took is noted when the next one begins.
+    for _ in 0..4 {
+        model.end();
+        model.come(16);
+        assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
+        model.now += 8 * MS;
+    }
+    model.end();
+
+    assert_eq!(model.come(1), [Told::Wide], "it waits for the others");
+    let mut wide = model.wide;
+    model.crew.rise(&wide);
+    let Turn::Hold(hold) = model.crew.turn(model.now, &wide) else { panic!("it waits") };
+    assert_eq!((hold.rows, hold.until - model.now), (16, 4 * MS));
+    model.crew.hold(&wide, hold);
+    assert_eq!(model.come(14), [Told::Nobody; 14]);
+    assert_eq!(model.come(1), [Told::Wide], "all are there");
+    model.crew.release(&wide);
+    let Turn::Run(batch) = model.crew.turn(model.now, &wide) else { panic!("it begins") };
+    model.crew.take(model.now, &mut wide, batch.len(), 16);
+    assert_eq!(batch.len(), 16);
+    assert_eq!(model.come(2), [Told::Nobody; 2]);
+    assert!(matches!(model.turn(0), Turn::Wait));
+
+    model.now += 6 * MS;
+    wide.ended(Some(Ended { rows: 16, took: 6 * MS, at: model.now }));
+    model.crew.leave(&mut wide);
+    let Turn::Hold(hold) = model.crew.turn(model.now, &wide) else { panic!("it waits") };
+    assert_eq!((hold.rows, hold.until - model.now), (18, 3 * MS));
+    model.now += 4 * MS;
+    assert!(matches!(model.crew.turn(model.now, &wide), Turn::Leave), "few came back");
+    assert_eq!([model.takes(0), model.takes(1)], [1, 1]);
 }
 
 #[test]

@@ -35,6 +35,8 @@ struct Asked {
     deadline: Option<u32>,
     /// How long its caller stays.
     leaves: Option<u32>,
+    /// How often one that is answered asks again, and how long after.
+    again: (u32, u32),
 }
 
 #[derive(Clone, Debug)]
@@ -58,9 +60,25 @@ fn asked() -> impl Strategy<Value = Asked> {
         weighted(0.2, 0..40_u32),
     );
     let sizes = (1..=4_usize, 1..40_usize, 0..2_i64, 0..3_u64);
-    (times, sizes).prop_map(|((comes_at, timeout, deadline, leaves), sizes)| {
+    let again = prop_oneof![Just((0, 0)), (0..30_u32, 0..4_u32)];
+    (times, sizes, again).prop_map(|((comes_at, timeout, deadline, leaves), sizes, again)| {
         let (rows, length, shape, level) = sizes;
-        Asked { comes_at, rows, length, shape, level, timeout, deadline, leaves }
+        Asked { comes_at, rows, length, shape, level, timeout, deadline, leaves, again }
+    })
+}
+
+/// One of several callers who ask the same again and again.
+fn asked_again() -> impl Strategy<Value = Asked> {
+    (0..3_u32, 1..=2_usize, 0..3_u32).prop_map(|(comes_at, rows, after)| Asked {
+        comes_at,
+        rows,
+        length: 4,
+        shape: 0,
+        level: 0,
+        timeout: None,
+        deadline: None,
+        leaves: None,
+        again: (60, after),
     })
 }
 
@@ -273,10 +291,23 @@ impl World {
             }
             let is_heard = self.receivers.contains_key(&number);
             let end = if is_heard { End::Answered } else { End::Left };
+            if end == End::Answered {
+                self.asks_again(number);
+            }
             prop_assert_eq!(self.ends.insert(number, end), None);
         }
         self.crew.leave(&mut self.instances[instance].post);
         self.ask(instance)
+    }
+
+    /// Whoever was answered may have another question.
+    fn asks_again(&mut self, number: usize) {
+        let asked = self.asked[number].clone();
+        let (times, after) = asked.again;
+        if times > 0 {
+            self.asked.push(Asked { again: (times - 1, after), ..asked });
+            self.at(self.now + after * MS, Event::Comes(self.asked.len() - 1));
+        }
     }
 
     fn expire(&mut self) -> Result<(), TestCaseError> {
@@ -309,7 +340,7 @@ impl World {
     fn rise(&mut self, instance: usize) -> Result<(), TestCaseError> {
         let Instance { post, doing, .. } = &self.instances[instance];
         match doing {
-            Doing::Holds => self.crew.release(),
+            Doing::Holds => self.crew.release(post),
             Doing::Rests(_) => self.crew.rise(post),
             Doing::Runs(_) => prop_assert!(false, "{} waits", instance),
         }
@@ -327,7 +358,7 @@ impl World {
                 prop_assert!(matches!(self.setup.manner, Manner::Greedy(_)));
                 prop_assert!(hold.until > self.now && hold.until <= self.now + LONGEST_HOLD);
                 prop_assert!(hold.rows > self.crew.batcher.rows());
-                self.crew.hold(hold);
+                self.crew.hold(&own.post, hold);
                 own.doing = Doing::Holds;
                 let tellings = own.tellings;
                 self.at(hold.until, Event::Asks(instance, tellings));
@@ -344,13 +375,17 @@ impl World {
                 Ok(())
             }
             Turn::Wait => {
-                let is_wide = self.instances[instance].post.is_wide;
                 prop_assert!(
-                    self.crew.batcher.len() == 0 || is_wide,
+                    self.crew.batcher.len() == 0 || self.runs_one_for_all(),
                     "an instance rests beside work"
                 );
                 self.rest(instance, None);
                 Ok(())
+            }
+            Turn::Leave => {
+                prop_assert!(own.post.is_wide && self.crew.batcher.len() > 0);
+                self.rest(instance, None);
+                self.tell(false)
             }
         }
     }
@@ -366,10 +401,17 @@ impl World {
         let mut narrow = self.instances.iter().filter(|one| !one.post.is_wide);
         let waits = |one: &Instance| matches!(one.doing, Doing::Holds | Doing::Rests(Some(_)));
         let is_seen = self.crew.batcher.len() == 0
+            || self.runs_one_for_all()
             || self.instances.iter().any(waits)
             || narrow.all(|one| matches!(one.doing, Doing::Runs(_)));
         prop_assert!(is_seen, "an instance rests beside work");
         Ok(())
+    }
+
+    /// Whether a wide instance runs what all callers asked; it looks at what waits after it.
+    fn runs_one_for_all(&self) -> bool {
+        let mut wide = self.instances.iter().filter(|one| one.post.is_wide);
+        wide.any(|one| matches!(&one.doing, Doing::Runs(batch) if batch.len() > 1))
     }
 
     fn begin(&mut self, instance: usize, batch: Vec<usize>) -> Result<(), TestCaseError> {
@@ -387,7 +429,7 @@ impl World {
         let (fixed, each) = own.speed;
         let took = (fixed + each * rows as u32) * MS;
         let at = self.now + took;
-        self.crew.take(self.now, &mut own.post, rows);
+        self.crew.take(self.now, &mut own.post, batch.len(), rows);
         own.post.ended(Some(Ended { rows, took, at }));
         own.doing = Doing::Runs(batch);
         self.at(at, Event::Done(instance));
@@ -437,6 +479,16 @@ proptest! {
     fn every_request_ends_once_at_its_time_and_in_its_order(
         setup in setup(),
         asked in proptest::collection::vec(asked(), 1..60),
+    ) {
+        let mut world = World::new(setup, asked);
+        world.run()?;
+        world.check()?;
+    }
+
+    #[test]
+    fn callers_who_come_back_are_served_in_one_run_or_in_several(
+        setup in setup(),
+        asked in proptest::collection::vec(asked_again(), 2..9),
     ) {
         let mut world = World::new(setup, asked);
         world.run()?;

@@ -1,0 +1,139 @@
+//! Which is sooner over for so many rows: one run on the threads of all cores, or one on each core.
+//!
+//! One run reads the weights once for all rows, but its threads meet at every operator and hand
+//! each other what they computed. What that costs depends on where the host has put the cores and
+//! can change from one minute to the next, so it is not known but tried.
+
+use std::time::Duration;
+
+/// Rounds of a kind before the other one is tried, at first and at most; the more often it has
+/// lost, the more rarely it is tried.
+const PAUSE: (u32, u32) = (4, 256);
+
+/// The rounds of a trial. The first does not count, as the caches hold what the other kind uses.
+const TRIAL: u32 = 3;
+
+/// The weight of a round in the average is one in so many.
+const MEMORY: f64 = 8.0;
+
+/// Numbers of rows up to the next power of two are of one size, and the last is for all larger ones.
+const SIZES: usize = 8;
+
+/// What the rounds of each size took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Contest([Size; SIZES]);
+
+/// The contest at one size.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// Whether one run for all is what is usually done.
+    is_wide: bool,
+    /// What a row takes so, in seconds, on the average.
+    usual: f64,
+    /// The usual rounds since the other kind was tried.
+    rounds: u32,
+    /// How many there are to be before it is tried again.
+    pause: u32,
+    /// How many rounds of the other kind there were since, and what a row took in those that count.
+    tried: u32,
+    took: f64,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self::of(false, f64::INFINITY)
+    }
+}
+
+impl Contest {
+    /// Whether so many rows are to be one run.
+    pub(super) fn is_wide(&self, rows: usize) -> bool {
+        let size = &self.0[size(rows)];
+        size.is_wide != (size.rounds >= size.pause)
+    }
+
+    /// Takes note of what so many rows took, in one run or in several.
+    pub(super) fn note(&mut self, is_wide: bool, rows: usize, took: Duration) {
+        if rows > 0 {
+            self.0[size(rows)].note(is_wide, took.as_secs_f64() / rows as f64);
+        }
+    }
+}
+
+impl Size {
+    fn of(is_wide: bool, usual: f64) -> Self {
+        Self { is_wide, usual, rounds: 0, pause: PAUSE.0, tried: 0, took: 0.0 }
+    }
+
+    fn note(&mut self, is_wide: bool, took: f64) {
+        if is_wide == self.is_wide {
+            self.rounds = self.rounds.saturating_add(1);
+            let is_first = self.usual.is_infinite();
+            self.usual = if is_first { took } else { self.usual + (took - self.usual) / MEMORY };
+            return;
+        }
+        self.tried += 1;
+        if self.tried > 1 {
+            self.took += took / f64::from(TRIAL - 1);
+        }
+        if self.tried == TRIAL {
+            *self = if self.took < self.usual {
+                Self::of(is_wide, self.took)
+            } else {
+                let pause = (2 * self.pause).min(PAUSE.1);
+                Self { pause, ..Self::of(self.is_wide, self.usual) }
+            };
+        }
+    }
+}
+
+/// Which of the sizes a number of rows is of.
+fn size(rows: usize) -> usize {
+    (rows.max(1).ilog2() as usize).min(SIZES - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many rounds of 16 rows, of the kind that is asked for; which were one run.
+    fn rounds(contest: &mut Contest, count: usize, wide: f64, narrow: f64) -> Vec<usize> {
+        let round = |_: &usize| {
+            let is_wide = contest.is_wide(16);
+            let took = if is_wide { wide } else { narrow };
+            contest.note(is_wide, 16, Duration::from_secs_f64(took / 1e3));
+            is_wide
+        };
+        (0..count).filter(round).collect()
+    }
+
+    #[test]
+    fn the_sooner_kind_is_found_soon_and_the_other_tried_ever_more_rarely() {
+        let mut contest = Contest::default();
+        let wide = rounds(&mut contest, 200, 14.0, 11.0);
+        assert_eq!(wide, [4, 5, 6, 15, 16, 17, 34, 35, 36, 69, 70, 71, 136, 137, 138]);
+        let mut contest = Contest::default();
+        let wide = rounds(&mut contest, 200, 10.0, 11.0);
+        assert_eq!(wide.len(), 200 - 4 - 5 * 3, "five trials in vain of one on each");
+    }
+
+    #[test]
+    fn it_is_noticed_when_the_other_becomes_the_sooner() {
+        let mut contest = Contest::default();
+        rounds(&mut contest, 5_000, 14.0, 11.0);
+        let wide = rounds(&mut contest, 1_000, 10.0, 11.0);
+        assert!(wide[0] <= PAUSE.1 as usize && wide.len() > 400, "{wide:?}");
+        let wide = rounds(&mut contest, 1_000, 14.0, 11.0);
+        assert!(wide.len() <= PAUSE.1 as usize, "{wide:?}");
+    }
+
+    #[test]
+    fn sizes_know_nothing_of_one_another() {
+        let mut contest = Contest::default();
+        rounds(&mut contest, 10, 10.0, 11.0);
+        assert!(contest.is_wide(16) && contest.is_wide(31));
+        assert!(!contest.is_wide(15) && !contest.is_wide(32) && !contest.is_wide(usize::MAX));
+        contest.note(true, 0, Duration::ZERO);
+        assert!(!contest.is_wide(0));
+    }
+}
