@@ -1,6 +1,6 @@
 //! Wakes the tasks of calls once their connection has been read, not while it is.
 //!
-//! `h2` tells the task of a call that something has come for it while it holds the lock of all the
+//! `h2` tells the task of a call that an answer has come for it while it holds the lock of all the
 //! connection's streams. Whoever is woken on another thread at once asks for that lock, and both
 //! threads wait for each other in turn: with one answer after another in what has been read, twice
 //! for each of them.

@@ -67,7 +67,7 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     /// Whether an instance beside the active ones, whose profiles these are, that has the threads
     /// of all of them is wanted: it would run a request that comes alone, and is run at once, sooner
-    /// than any of them.
+    /// than any of them, and at times several sooner than all of them.
     fn wants_wide<'a>(
         self,
         mut active: impl Iterator<Item = &'a Profile>,

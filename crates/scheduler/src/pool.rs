@@ -35,7 +35,7 @@ pub struct PoolStage {
 struct Members {
     threads: Threads,
     dismissals: Mutex<Roster<Dismissal>>,
-    /// The one for requests that come alone, while there is one.
+    /// The one with the threads of all the others, while there is one.
     wide: Mutex<Option<Dismissal>>,
 }
 
@@ -96,7 +96,8 @@ impl PoolStage {
     }
 
     /// Adds an instance with the threads of all the others: it runs a request that comes while
-    /// nothing else runs or waits. It takes the place of one that was there before.
+    /// nothing else runs or waits, and on few cores all that are gathered where one run is sooner
+    /// over. It takes the place of one that was there before.
     ///
     /// Errors, with all as it was, when its thread cannot be started.
     pub fn add_wide(&self, backend: Box<dyn BatchBackend>) -> io::Result<()> {

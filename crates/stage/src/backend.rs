@@ -66,14 +66,13 @@ pub trait BatchBackend: Send {
     }
 
     /// Whether an instance with more threads would run one request sooner, so that it is worth
-    /// having one with the threads of all the others for a request that comes alone, and opening
-    /// one anew when its share of the cores is another.
+    /// having one with the threads of all the others besides, and opening one anew when its share of the cores is another.
     fn gains_from_threads(&self) -> bool {
         false
     }
 
     /// What runs small requests where they are called, without any instance; `None` where even
-    /// those take longer than a change of thread.
+    /// those take longer than a change of thread, or need a [`prepare`](Self::prepare).
     fn brief(&self) -> Option<Brief> {
         None
     }
@@ -97,7 +96,6 @@ pub trait InlineBackend: Send + Sync {
 
 /// What a [`BatchBackend`] has for requests that are so small that handing them to a thread and
 /// back takes about as long as their work.
-#[derive(Clone)]
 pub struct Brief {
     /// The most bytes of input of such a request.
     pub bytes: usize,

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_stays_what_it_is_while_itslife_is_watched() {
+    fn a_backend_stays_what_it_is_while_its_life_is_watched() {
         let life = Life::default();
         let Backend::Batch(mut batch) = life.with(Backend::Batch(Box::new(Particular))) else {
             panic!("it is a batch backend");

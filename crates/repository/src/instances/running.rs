@@ -113,7 +113,7 @@ impl Running {
     /// Opens anew, one after another, the instances that have other threads than their share of
     /// the cores is by now: each serves until the one in its place is warm. Gives how many.
     ///
-    /// There is an instance for requests that come alone afterwards, if one belongs to so many.
+    /// There is an instance with all cores afterwards, if one belongs to so many.
     /// When one cannot be opened, those that were not done yet serve on as they are.
     pub(crate) fn settle(&self, source: Source<'_>) -> Result<usize> {
         let wide = match &self.pool {

@@ -103,12 +103,12 @@ impl<T> Batcher<T> {
         (self.waiting.rows() < rows && may_wait).then_some(Hold { rows, until, is_for_all })
     }
 
-    /// Whether so many rows like those that wait may be one run.
-    pub(crate) fn fits(&self, rows: usize) -> bool {
-        match self.manner {
-            Manner::Greedy(greedy) => rows <= self.max_rows && greedy.fits(&self.waiting, rows, 1),
-            Manner::Alone | Manner::Exact(_) => false,
-        }
+    /// Whether all that wait would be one run, and so many rows if the rest is like them.
+    pub(crate) fn is_one_run(&self, rows: usize, now: Instant) -> bool {
+        let Manner::Greedy(greedy) = self.manner else { return false };
+        rows <= self.max_rows
+            && greedy.fits(&self.waiting, rows, 1)
+            && greedy.choose(&self.waiting, self.max_rows, now).len() == self.waiting.len()
     }
 
     /// The rows of all that wait.

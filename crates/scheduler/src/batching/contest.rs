@@ -13,8 +13,12 @@ const PAUSE: (u32, u32) = (4, 256);
 /// The rounds of a trial. The first does not count, as the caches hold what the other kind uses.
 const TRIAL: u32 = 3;
 
-/// The weight of a round in the average is one in so many.
-const MEMORY: f64 = 8.0;
+/// The weight of a round in the average is one in so many, while there were so many.
+const MEMORY: u32 = 8;
+
+/// What a row takes in a trial that has won, at most, to what it usually takes. A smaller gain would
+/// have them change places for no more than noise.
+const GAIN: f64 = 0.97;
 
 /// Numbers of rows up to the next power of two are of one size, and the last is for all larger ones.
 const SIZES: usize = 8;
@@ -67,9 +71,10 @@ impl Size {
 
     fn note(&mut self, is_wide: bool, took: f64) {
         if is_wide == self.is_wide {
-            self.rounds = self.rounds.saturating_add(1);
             let is_first = self.usual.is_infinite();
-            self.usual = if is_first { took } else { self.usual + (took - self.usual) / MEMORY };
+            self.rounds = self.rounds.saturating_add(1);
+            let weight = f64::from(self.rounds.min(MEMORY)).recip();
+            self.usual = if is_first { took } else { self.usual + (took - self.usual) * weight };
             return;
         }
         self.tried += 1;
@@ -77,7 +82,7 @@ impl Size {
             self.took += took / f64::from(TRIAL - 1);
         }
         if self.tried == TRIAL {
-            *self = if self.took < self.usual {
+            *self = if self.took < GAIN * self.usual {
                 Self::of(is_wide, self.took)
             } else {
                 let pause = (2 * self.pause).min(PAUSE.1);

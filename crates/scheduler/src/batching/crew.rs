@@ -4,9 +4,13 @@
 //! of all. It runs a request that comes while nothing else runs and nobody else is expected, and
 //! all that are gathered where one run is sooner over than one on each of the others.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Batcher, Decision, Ended, Entry, Gathering, Hold, Others, Place};
+
+/// How long the others leave all cores to a run of the wide instance: many times what runs of no
+/// more than the budget of tokens take, so that only one that hangs is not waited for.
+const LONGEST_WIDE: Duration = Duration::from_millis(500);
 
 /// What waits for the instances of a model, and what they are doing.
 #[derive(Debug)]
@@ -24,12 +28,14 @@ pub(crate) struct Crew<T> {
 }
 
 /// What the wide instances are doing, two of them while one takes another's place.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Wide {
     /// Those that wait for a request, or for callers to come back.
     waiting: usize,
-    /// The rows of those that run what all callers asked. Meanwhile nobody runs anything beside it.
+    /// The rows of those that run what all callers asked.
     rows: usize,
+    /// Until then the others leave all cores to it.
+    until: Instant,
 }
 
 /// An instance: what it is, what it runs, and what it ran before.
@@ -37,7 +43,8 @@ struct Wide {
 pub(crate) struct Post {
     /// Whether it has the threads of all the others.
     pub(crate) is_wide: bool,
-    /// The rows of the batch that it has taken; 0 while it has none.
+    /// The rows of the batch that it has taken; 0 while it has none, or a lone request's on a wide
+    /// one.
     rows: usize,
     /// The run that it ended last.
     last: Option<Ended>,
@@ -85,7 +92,7 @@ impl<T> Crew<T> {
     pub(crate) fn new(batcher: Batcher<T>, cores: Option<usize>, most: usize) -> Self {
         let gathering = cores.and_then(|cores| Gathering::new(cores, most));
         let narrow = Others::default();
-        let wide = Wide::default();
+        let wide = Wide { waiting: 0, rows: 0, until: Instant::now() };
         Self { batcher, narrow, wide, gathering, hold: None, is_closed: false }
     }
 
@@ -97,8 +104,6 @@ impl<T> Crew<T> {
         let is_in_time = |hold: Hold| expires_at.is_none_or(|at| hold.until < at);
         let told = match self.hold {
             Some(hold) if self.batcher.rows() < hold.rows && is_in_time(hold) => Told::Nobody,
-            // It looks at what waits when its run is over.
-            _ if self.wide.rows > 0 => Told::Nobody,
             _ if self.wide.waiting > 0 && self.is_for_wide(now) => Told::Wide,
             _ => Told::Narrow,
         };
@@ -107,7 +112,7 @@ impl<T> Crew<T> {
 
     /// How many requests may come beyond what the queue holds, as they do not wait.
     pub(crate) fn idle(&self) -> usize {
-        self.narrow.idle
+        if self.wide.rows > 0 { 0 } else { self.narrow.idle }
     }
 
     /// From now on nobody comes any more, nor is waited for.
@@ -129,6 +134,7 @@ impl<T> Crew<T> {
             self.narrow.began_at = Some(now);
         } else if requests > 1 {
             self.wide.rows += rows;
+            self.wide.until = now + LONGEST_WIDE;
         } else {
             // Others run beside a request that was alone.
             return;
@@ -192,23 +198,25 @@ impl<T> Crew<T> {
         match post.is_wide {
             true if self.is_for_wide(now) => self.decide(now, Others::default(), None),
             true => Turn::Leave,
-            // Its instance looks at what waits when the run is over.
-            false if self.wide.rows > 0 && !self.is_closed => Turn::Wait,
+            // It looks at what waits when its run is over.
+            false if self.wide.rows > 0 && now < self.wide.until && !self.is_closed => {
+                Turn::WaitUntil(self.wide.until)
+            }
             false => self.decide(now, self.narrow, post.last),
         }
     }
 
     /// Whether what waits, and who is expected, is for an instance that has every core.
     fn is_for_wide(&self, now: Instant) -> bool {
-        self.is_alone(now) || self.narrow.busy == 0 && self.is_one_run(now)
+        self.wide.rows == 0 && (self.is_alone(now) || self.narrow.busy == 0 && self.is_one_run(now))
     }
 
     /// Whether all are sooner done in one run.
     fn is_one_run(&self, now: Instant) -> bool {
         let Some(gathering) = &self.gathering else { return false };
         let expected = gathering.awaited(self.narrow).filter(|(_, until)| now < *until);
-        let rows = expected.map_or(self.batcher.rows(), |(rows, _)| rows);
-        self.batcher.fits(rows) && gathering.is_wide(rows)
+        let rows = expected.map_or(0, |(rows, _)| rows).max(self.batcher.rows());
+        gathering.is_wide(rows) && self.batcher.is_one_run(rows, now)
     }
 
     /// Whether one request waits, beside which nothing runs and nobody is expected.

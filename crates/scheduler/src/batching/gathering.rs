@@ -1,5 +1,5 @@
 //! How the instances of a model that share all cores wait for all their callers to come back, and
-//! then begin together.
+//! then begin together, each with its share or one of them with all.
 //!
 //! While they run, what carries requests and answers has no core of its own, so callers who come
 //! back one by one are slow, and slow down the runs; while the instances wait they have all of
@@ -21,6 +21,9 @@ const MOST_CORES: usize = 3;
 /// lost while nobody comes.
 const PART: u32 = 2;
 
+/// Runs whose begins lie further apart than this part of the longest did not begin together.
+const TOGETHER: u32 = 8;
+
 /// At most so many times in a row the instances begin without waiting for callers who have not come
 /// back before.
 const LONGEST_PAUSE: u32 = 63;
@@ -35,6 +38,7 @@ pub(crate) struct Gathering {
     /// How many these were last time.
     last_pause: u32,
     round: Option<Round>,
+    /// Whether one run for all is sooner over than one on each core.
     contest: Contest,
 }
 
@@ -47,15 +51,56 @@ struct Round {
     left: usize,
     /// The longest of them.
     took: Duration,
-    /// The begin of the first of them.
-    began_at: Instant,
+    /// The begins of the first and of the last of them.
+    began_at: (Instant, Instant),
     /// The end of the last of them.
     at: Instant,
     /// Whether somebody has waited for their callers.
     is_waited_for: bool,
-    /// How many of the runs had all cores.
-    wide: usize,
+    /// How many they are, and how many of them had all cores.
     runs: usize,
+    wide: usize,
+    /// Whether all of them gave their outputs.
+    are_done: bool,
+}
+
+impl Round {
+    /// The one that begins to end with this run, while so many rows wait.
+    fn of(run: Ended, left: usize) -> Self {
+        let began_at = run.at.checked_sub(run.took).unwrap_or(run.at);
+        Self {
+            rows: 0,
+            left,
+            took: run.took,
+            began_at: (began_at, began_at),
+            at: run.at,
+            is_waited_for: false,
+            runs: 0,
+            wide: 0,
+            are_done: true,
+        }
+    }
+
+    /// Adds one of its runs.
+    fn add(&mut self, run: Ended, is_wide: bool) {
+        let (began_at, _) = Self::of(run, 0).began_at;
+        self.rows += run.rows;
+        self.took = self.took.max(run.took);
+        self.began_at = (self.began_at.0.min(began_at), self.began_at.1.max(began_at));
+        self.at = run.at;
+        self.runs += 1;
+        self.wide += usize::from(is_wide);
+        self.are_done &= run.is_done;
+    }
+
+    /// How long its rows took in one run on all cores (`true`), or in one on each that began
+    /// together; `None` where it was neither.
+    fn contender(self) -> Option<(bool, Duration)> {
+        let (first, last) = self.began_at;
+        let is_wide = self.runs == 1 && self.wide == 1;
+        let is_narrow = self.wide == 0 && self.runs > 1 && last - first <= self.took / TOGETHER;
+        (self.are_done && (is_wide || is_narrow)).then(|| (is_wide, self.at - first))
+    }
 }
 
 impl Gathering {
@@ -73,25 +118,8 @@ impl Gathering {
 
     /// Takes note of the end of a run, on all cores or on one instance's, while so many rows wait.
     pub(crate) fn ended(&mut self, run: Ended, is_wide: bool, waiting: usize) {
-        let Ended { rows, took, at } = run;
-        let began_at = at.checked_sub(took).unwrap_or(at);
-        let first = Round {
-            rows: 0,
-            left: waiting,
-            took,
-            began_at,
-            at,
-            is_waited_for: false,
-            wide: 0,
-            runs: 0,
-        };
-        let round = self.round.get_or_insert(first);
-        round.rows += rows;
-        round.took = round.took.max(took);
-        round.began_at = round.began_at.min(began_at);
-        round.at = at;
-        round.wide += usize::from(is_wide);
-        round.runs += 1;
+        let round = self.round.get_or_insert(Round::of(run, waiting));
+        round.add(run, is_wide);
     }
 
     /// Whether so many rows are sooner done in one run on all cores.
@@ -125,8 +153,8 @@ impl Gathering {
     /// those that were waited for have come back, and what the runs took that are over.
     pub(crate) fn begins(&mut self, waiting: usize, others: Others) {
         let Some(round) = self.round.take() else { return };
-        if others.busy == 0 && (round.wide == 0 || round.wide == round.runs) {
-            self.contest.note(round.wide > 0, round.rows, round.at - round.began_at);
+        if let Some((is_wide, took)) = round.contender().filter(|_| others.busy == 0) {
+            self.contest.note(is_wide, round.rows, took);
         }
         let back = waiting.saturating_sub(round.left);
         if !round.is_waited_for {
@@ -148,7 +176,7 @@ mod tests {
     const NOBODY: Others = Others { idle: 0, holding: 0, busy: 0, rows: 0, began_at: None };
 
     fn ended(rows: usize, took: Duration) -> Ended {
-        Ended { rows, took, at: Instant::now() }
+        Ended { rows, took, at: Instant::now(), is_done: true }
     }
 
     fn gathering() -> Gathering {
@@ -167,7 +195,7 @@ mod tests {
         let mut gathering = gathering();
         assert_eq!(gathering.awaited(NOBODY), None, "nobody was there before");
         let began_at = Instant::now();
-        let run = Ended { rows: 8, took: 8 * MS, at: began_at + 6 * MS };
+        let run = Ended { at: began_at + 6 * MS, ..ended(8, 8 * MS) };
         gathering.ended(run, false, 1);
         let busy = Others { busy: 1, rows: 7, began_at: Some(began_at), ..NOBODY };
         let (rows, until) = gathering.awaited(busy).unwrap();

@@ -23,6 +23,9 @@ pub(crate) struct Ended {
     pub(crate) rows: usize,
     pub(crate) took: Duration,
     pub(crate) at: Instant,
+    /// Whether it gave its outputs; one that failed or was stopped says nothing of how long they
+    /// take.
+    pub(crate) is_done: bool,
 }
 
 /// A wait for callers who come back.

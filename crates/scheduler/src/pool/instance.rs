@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use consort_stage::{BatchBackend, Response, Result, Spent, Tensor};
 use consort_telemetry::{PendingGuard, WorkSpan};
-use tokio::runtime::Handle;
 
 use crate::Counting;
 use crate::assembly::Layout;
@@ -16,11 +15,7 @@ use crate::ticket::Run;
 use crate::worker::{Wait, Worker, for_each_caller};
 
 /// A backend on its thread.
-pub(super) struct Instance {
-    worker: Worker,
-    /// Runs the callers; `None` where they wait without one.
-    runtime: Option<Handle>,
-}
+pub(super) struct Instance(Worker);
 
 /// What is kept of a request while the batch has its tensors.
 struct Caller {
@@ -38,9 +33,8 @@ struct Boarded {
 }
 
 impl Instance {
-    /// An instance whose callers wait in the runtime that this is called in.
     pub(super) fn new(backend: Box<dyn BatchBackend>) -> Self {
-        Self { worker: Worker::new(backend), runtime: Handle::try_current().ok() }
+        Self(Worker::new(backend))
     }
 
     /// Runs the requests whose callers are still there; `None` when there was none. A backend that
@@ -51,7 +45,7 @@ impl Instance {
         layout: &Layout,
         counting: &Counting,
     ) -> Option<Ended> {
-        let run = Run::new(self.worker.interrupt.clone());
+        let run = Run::new(self.0.interrupt.clone());
         let mut requests = Vec::with_capacity(batch.len());
         let mut boarded = Vec::with_capacity(batch.len());
         for queued in batch {
@@ -66,29 +60,21 @@ impl Instance {
             return None;
         }
         // What an instance waits for, its requests wait for.
-        let prepared = self.worker.prepare(counting);
+        let prepared = self.0.prepare(counting);
         let callers: Vec<_> = boarded.into_iter().map(Boarded::begin).collect();
         let begun_at = Instant::now();
         let rows = requests.iter().map(|request| layout.rows(request)).sum();
         let inferences = requests.iter().map(|request| counting.inferences(request)).sum();
-        let work = |_held| self.worker.run(requests, inferences, layout, counting);
-        let done = prepared.and_then(work);
+        let done = prepared.and_then(|_held| self.0.run(requests, inferences, layout, counting));
         run.end();
         let at = Instant::now();
         if let Ok(done) = &done {
             let waits = callers.iter().map(|caller| &caller.wait);
             done.count(waits, inferences, layout, counting);
         }
-        let outputs = done.map(|done| done.outputs);
-        match &self.runtime {
-            // Each answer wakes a task. From here that is a thread's wake-up each, which takes this
-            // one's core while it has the rest to give; from a task it is one for all.
-            Some(runtime) if callers.len() > 1 => {
-                runtime.spawn(async move { give(callers, outputs) });
-            }
-            _ => give(callers, outputs),
-        }
-        Some(Ended { rows, took: at - begun_at, at })
+        let is_done = done.is_ok();
+        give(callers, done.map(|done| done.outputs));
+        Some(Ended { rows, took: at - begun_at, at, is_done })
     }
 }
 

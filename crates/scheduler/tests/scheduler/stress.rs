@@ -110,10 +110,6 @@ fn come_and_go(rules: Rules, longest: u64, has_wide: bool) -> u64 {
         let (runs, state, random) = (runs.clone(), Arc::default(), Random::seeded());
         Box::new(Busy { runs, state, random, longest, shared: shared.clone() })
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
-    // The instances give their answers in it.
-    let entered = runtime.enter();
     let (counting, meter) = counting();
     let narrow = (0..3).map(|_| busy(&Arc::default())).collect();
     let stage = PoolStage::start("m", narrow, rules, counting).unwrap();
@@ -121,9 +117,10 @@ fn come_and_go(rules: Rules, longest: u64, has_wide: bool) -> u64 {
     if has_wide {
         stage.add_wide(busy(&shared)).unwrap();
     }
-    drop(entered);
     let stage = Arc::new(stage);
     let next = Arc::new(AtomicI32::new(0));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
     let answered = runtime.block_on(async {
         let callers: Vec<_> =
             (0..12).map(|_| runtime.spawn(call_until_tired(stage.clone(), next.clone()))).collect();

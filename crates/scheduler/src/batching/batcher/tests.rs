@@ -176,7 +176,7 @@ fn a_batch_keeps_within_its_tokens_but_a_lone_request_need_not() {
 fn callers_on_their_way_back_are_waited_for_but_briefly() {
     let mut bench = greedy(64);
     let took = Duration::from_millis(8);
-    let last = Some(Ended { rows: 2, took, at: bench.now });
+    let last = Some(Ended { rows: 2, took, at: bench.now, is_done: true });
     bench.comes("a", 1);
     let until = bench.now + took / 8;
     let alone = Others::default();
@@ -193,7 +193,8 @@ fn callers_on_their_way_back_are_waited_for_but_briefly() {
 #[test]
 fn what_cannot_take_more_is_not_held() {
     let mut bench = greedy(64);
-    let last = Some(Ended { rows: 4, took: Duration::from_millis(80), at: bench.now });
+    let last =
+        Some(Ended { rows: 4, took: Duration::from_millis(80), at: bench.now, is_done: true });
     bench.long("long", 40);
     assert_eq!(
         bench.batcher.decide(bench.now, Others::default(), last, None),
@@ -204,7 +205,8 @@ fn what_cannot_take_more_is_not_held() {
 #[test]
 fn nobody_s_time_runs_out_while_callers_are_waited_for() {
     let mut bench = greedy(64);
-    let last = Some(Ended { rows: 2, took: Duration::from_millis(8), at: bench.now });
+    let last =
+        Some(Ended { rows: 2, took: Duration::from_millis(8), at: bench.now, is_done: true });
     bench.adds("a", Entry { deadline: Some(bench.now + MS), ..Entry::at(bench.now) });
     assert_eq!(
         bench.batcher.decide(bench.now, Others::default(), last, None),
@@ -216,7 +218,7 @@ fn nobody_s_time_runs_out_while_callers_are_waited_for() {
 fn all_callers_are_waited_for_unless_they_are_too_many_for_the_instances() {
     let took = Duration::from_millis(8);
     let mut bench = greedy(64);
-    let last = Some(Ended { rows: 4, took, at: bench.now });
+    let last = Some(Ended { rows: 4, took, at: bench.now, is_done: true });
     let others = Others { busy: 1, rows: 4, ..Others::default() };
     let until = bench.now + took / 2;
     let awaited = Some((9, until));

@@ -2,8 +2,6 @@
 
 mod simulated;
 
-use std::time::Duration;
-
 use super::*;
 use crate::batching::greedy::Greedy;
 use crate::batching::{Likeness, Manner};
@@ -66,7 +64,7 @@ impl Model {
     /// The instance ends its run, which took eight milliseconds.
     fn ends(&mut self, which: usize) {
         let post = &mut self.narrow[which];
-        post.ended(Some(Ended { rows: post.rows, took: 8 * MS, at: self.now }));
+        post.ended(Some(Ended { rows: post.rows, took: 8 * MS, at: self.now, is_done: true }));
         self.crew.leave(post);
     }
 
@@ -121,7 +119,7 @@ fn the_instances_wait_for_all_their_callers_and_begin_together() {
 #[test]
 fn who_is_back_before_the_run_was_noted_is_counted_once() {
     let mut model = Model::with_sixteen_callers();
-    model.narrow[0].ended(Some(Ended { rows: 8, took: 8 * MS, at: model.now }));
+    model.narrow[0].ended(Some(Ended { rows: 8, took: 8 * MS, at: model.now, is_done: true }));
     model.now += MS / 4;
     model.come(2);
     model.crew.leave(&mut model.narrow[0]);
@@ -199,11 +197,13 @@ fn one_run_for_all_is_tried_and_nobody_runs_anything_beside_it() {
     let Turn::Run(batch) = model.crew.turn(model.now, &wide) else { panic!("it begins") };
     model.crew.take(model.now, &mut wide, batch.len(), 16);
     assert_eq!(batch.len(), 16);
-    assert_eq!(model.come(2), [Told::Nobody; 2]);
-    assert!(matches!(model.turn(0), Turn::Wait));
+    assert_eq!(model.come(2), [Told::Narrow; 2]);
+    let hung_at = model.now + LONGEST_WIDE;
+    assert!(matches!(model.turn(0), Turn::WaitUntil(at) if at == hung_at));
+    assert_eq!(model.crew.idle(), 0, "they wait, although nothing runs on these instances");
 
     model.now += 6 * MS;
-    wide.ended(Some(Ended { rows: 16, took: 6 * MS, at: model.now }));
+    wide.ended(Some(Ended { rows: 16, took: 6 * MS, at: model.now, is_done: true }));
     model.crew.leave(&mut wide);
     let Turn::Hold(hold) = model.crew.turn(model.now, &wide) else { panic!("it waits") };
     assert_eq!((hold.rows, hold.until - model.now), (18, 3 * MS));

@@ -6,7 +6,7 @@ const MS: Duration = Duration::from_millis(1);
 const NOBODY: Others = Others { idle: 0, holding: 0, busy: 0, rows: 0, began_at: None };
 
 fn ended(rows: usize, micros: u64) -> Ended {
-    Ended { rows, took: Duration::from_micros(micros), at: Instant::now() }
+    Ended { rows, took: Duration::from_micros(micros), at: Instant::now(), is_done: true }
 }
 
 /// The rows that an instance waits for after `last` when `waiting` are there.
