@@ -62,9 +62,15 @@ impl Contest {
             self.0[size(rows)].note(is_wide, took.as_secs_f64() / rows as f64);
         }
     }
+
+    /// Takes note that one run of so many rows failed or was stopped: for now there is none any more.
+    pub(super) fn give_up(&mut self, rows: usize) {
+        self.0[size(rows)].give_up();
+    }
 }
 
 impl Size {
+    /// The usual kind and what a row takes so, and nothing of the other one.
     fn of(is_wide: bool, usual: f64) -> Self {
         Self { is_wide, usual, rounds: 0, pause: PAUSE.0, tried: 0, took: 0.0 }
     }
@@ -85,10 +91,19 @@ impl Size {
             *self = if self.took < GAIN * self.usual {
                 Self::of(is_wide, self.took)
             } else {
-                let pause = (2 * self.pause).min(PAUSE.1);
-                Self { pause, ..Self::of(self.is_wide, self.usual) }
+                self.later(self.is_wide, self.usual)
             };
         }
+    }
+
+    fn give_up(&mut self) {
+        let usual = if self.is_wide { f64::INFINITY } else { self.usual };
+        *self = self.later(false, usual);
+    }
+
+    /// The same with the next trial twice as far away.
+    fn later(&self, is_wide: bool, usual: f64) -> Self {
+        Self { pause: (2 * self.pause).min(PAUSE.1), ..Self::of(is_wide, usual) }
     }
 }
 
@@ -130,6 +145,18 @@ mod tests {
         assert!(wide[0] <= PAUSE.1 as usize && wide.len() > 400, "{wide:?}");
         let wide = rounds(&mut contest, 1_000, 14.0, 11.0);
         assert!(wide.len() <= PAUSE.1 as usize, "{wide:?}");
+    }
+
+    #[test]
+    fn one_run_that_fails_is_given_up_until_the_next_trial() {
+        let mut contest = Contest::default();
+        rounds(&mut contest, 4, 10.0, 11.0);
+        assert!(contest.is_wide(16));
+        contest.give_up(16);
+        assert!(rounds(&mut contest, 8, 10.0, 11.0).is_empty());
+        assert_eq!(rounds(&mut contest, 5, 10.0, 11.0), [0, 1, 2, 3, 4], "it wins");
+        contest.give_up(16);
+        assert!(rounds(&mut contest, 8, 10.0, 11.0).is_empty(), "also where it was usual");
     }
 
     #[test]

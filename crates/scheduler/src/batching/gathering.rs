@@ -155,6 +155,8 @@ impl Gathering {
         let Some(round) = self.round.take() else { return };
         if let Some((is_wide, took)) = round.contender().filter(|_| others.busy == 0) {
             self.contest.note(is_wide, round.rows, took);
+        } else if round.wide > 0 && !round.are_done {
+            self.contest.give_up(round.rows);
         }
         let back = waiting.saturating_sub(round.left);
         if !round.is_waited_for {

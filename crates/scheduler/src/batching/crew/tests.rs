@@ -82,6 +82,36 @@ impl Model {
         (hold.rows, hold.until - self.now, hold.is_for_all)
     }
 
+    fn wide_turn(&mut self) -> Turn<u32> {
+        self.crew.turn(self.now, &self.wide)
+    }
+
+    fn wide_begins(&mut self) -> usize {
+        let Turn::Run(batch) = self.wide_turn() else { return 0 };
+        self.crew.take(self.now, &mut self.wide, batch.len(), batch.len());
+        batch.len()
+    }
+
+    fn wide_ends(&mut self, took: Duration, is_done: bool) {
+        let rows = self.wide.rows;
+        self.wide.ended(Some(Ended { rows, took, at: self.now, is_done }));
+        self.crew.leave(&mut self.wide);
+    }
+
+    /// Sixteen callers have come back so often that one run for all is to be tried.
+    fn before_one_run_for_all() -> Self {
+        let mut model = Self::with_sixteen_callers();
+        // What a round took is noted when the next one begins.
+        for _ in 0..4 {
+            model.end();
+            model.come(16);
+            assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
+            model.now += 8 * MS;
+        }
+        model.end();
+        model
+    }
+
     /// Sixteen callers have come to both, eight milliseconds ago.
     fn with_sixteen_callers() -> Self {
         let mut model = model();
@@ -175,41 +205,64 @@ fn a_lone_request_is_for_the_wide_instance_unless_others_are_expected() {
 
 #[test]
 fn one_run_for_all_is_tried_and_nobody_runs_anything_beside_it() {
-    let mut model = Model::with_sixteen_callers();
-    // What a round took is noted when the next one begins.
-    for _ in 0..4 {
-        model.end();
-        model.come(16);
-        assert_eq!([model.takes(0), model.takes(1)], [8, 8]);
-        model.now += 8 * MS;
-    }
-    model.end();
-
+    let mut model = Model::before_one_run_for_all();
     assert_eq!(model.come(1), [Told::Wide], "it waits for the others");
-    let mut wide = model.wide;
-    model.crew.rise(&wide);
-    let Turn::Hold(hold) = model.crew.turn(model.now, &wide) else { panic!("it waits") };
+    model.crew.rise(&model.wide);
+    let Turn::Hold(hold) = model.wide_turn() else { panic!("it waits") };
     assert_eq!((hold.rows, hold.until - model.now), (16, 4 * MS));
-    model.crew.hold(&wide, hold);
+    model.crew.hold(&model.wide, hold);
     assert_eq!(model.come(14), [Told::Nobody; 14]);
     assert_eq!(model.come(1), [Told::Wide], "all are there");
-    model.crew.release(&wide);
-    let Turn::Run(batch) = model.crew.turn(model.now, &wide) else { panic!("it begins") };
-    model.crew.take(model.now, &mut wide, batch.len(), 16);
-    assert_eq!(batch.len(), 16);
+    model.crew.release(&model.wide);
+    assert_eq!(model.wide_begins(), 16);
     assert_eq!(model.come(2), [Told::Narrow; 2]);
     let hung_at = model.now + LONGEST_WIDE;
     assert!(matches!(model.turn(0), Turn::WaitUntil(at) if at == hung_at));
     assert_eq!(model.crew.idle(), 0, "they wait, although nothing runs on these instances");
 
     model.now += 6 * MS;
-    wide.ended(Some(Ended { rows: 16, took: 6 * MS, at: model.now, is_done: true }));
-    model.crew.leave(&mut wide);
-    let Turn::Hold(hold) = model.crew.turn(model.now, &wide) else { panic!("it waits") };
+    model.wide_ends(6 * MS, true);
+    let Turn::Hold(hold) = model.wide_turn() else { panic!("it waits") };
     assert_eq!((hold.rows, hold.until - model.now), (18, 3 * MS));
     model.now += 4 * MS;
-    assert!(matches!(model.crew.turn(model.now, &wide), Turn::Leave), "few came back");
+    assert!(matches!(model.wide_turn(), Turn::Leave), "few came back");
     assert_eq!([model.takes(0), model.takes(1)], [1, 1]);
+}
+
+#[test]
+fn one_run_for_all_that_hangs_keeps_the_others_for_half_a_second() {
+    let mut model = Model::before_one_run_for_all();
+    model.come(16);
+    model.crew.rise(&model.wide);
+    assert_eq!(model.wide_begins(), 16);
+    model.come(2);
+    model.now += LONGEST_WIDE;
+    assert_eq!([model.takes(0), model.takes(1)], [1, 1]);
+}
+
+#[test]
+fn one_run_for_all_that_fails_is_not_the_sooner_one() {
+    let mut model = Model::before_one_run_for_all();
+    model.come(16);
+    model.crew.rise(&model.wide);
+    assert_eq!(model.wide_begins(), 16);
+    model.now += MS;
+    model.wide_ends(MS, false);
+    model.come(16);
+    assert!(matches!(model.wide_turn(), Turn::Run(_)), "it is noted with the next begin");
+    model.come(16);
+    assert!(matches!(model.wide_turn(), Turn::Leave));
+}
+
+#[test]
+fn what_would_not_be_taken_whole_is_not_one_run() {
+    let mut model = Model::before_one_run_for_all();
+    for shape in 0..16 {
+        let likeness = Likeness::with_shape(shape % 2);
+        model.comes(Entry { length: 12, likeness, ..Entry::at(model.now) });
+    }
+    assert!(matches!(model.wide_turn(), Turn::Leave));
+    assert_eq!(model.takes(0), 8);
 }
 
 #[test]
