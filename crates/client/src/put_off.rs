@@ -68,33 +68,24 @@ impl Wake for Task {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use consort_testkit::Wakes;
 
     use super::*;
 
-    #[derive(Default)]
-    struct Counter(AtomicUsize);
-
-    impl Wake for Counter {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
-
     #[test]
     fn who_is_woken_while_the_connection_is_polled_is_woken_after_it() {
-        let counter = Arc::new(Counter::default());
-        let own = Waker::from(counter.clone());
+        let wakes = Arc::new(Wakes::default());
+        let own = Waker::from(wakes.clone());
         let mut put_off = PutOff::default();
         let waker = put_off.context(&Context::from_waker(&own)).waker().clone();
         waker.wake_by_ref();
-        assert_eq!(counter.0.load(SeqCst), 1, "nothing is polled");
+        assert_eq!(wakes.count(), 1, "nothing is polled");
         polling(|| {
             waker.wake_by_ref();
             polling(|| waker.wake_by_ref());
-            assert_eq!(counter.0.load(SeqCst), 2, "the inner one is over");
+            assert_eq!(wakes.count(), 2, "the inner one is over");
         });
-        assert_eq!(counter.0.load(SeqCst), 3);
+        assert_eq!(wakes.count(), 3);
         let panicked = std::panic::catch_unwind(|| {
             polling(|| {
                 waker.wake_by_ref();
@@ -102,21 +93,21 @@ mod tests {
             });
         });
         assert!(panicked.is_err());
-        assert_eq!(counter.0.load(SeqCst), 4);
+        assert_eq!(wakes.count(), 4);
         waker.wake();
-        assert_eq!(counter.0.load(SeqCst), 5);
+        assert_eq!(wakes.count(), 5);
     }
 
     #[test]
     fn a_call_that_changes_its_task_wakes_the_new_one() {
-        let counters = [Arc::new(Counter::default()), Arc::new(Counter::default())];
+        let both = [Arc::new(Wakes::default()), Arc::new(Wakes::default())];
         let mut put_off = PutOff::default();
-        for counter in &counters {
-            let own = Waker::from(counter.clone());
+        for wakes in &both {
+            let own = Waker::from(wakes.clone());
             for _ in 0..2 {
                 put_off.context(&Context::from_waker(&own)).waker().wake_by_ref();
             }
         }
-        assert_eq!(counters.map(|counter| counter.0.load(SeqCst)), [2, 2]);
+        assert_eq!(both.map(|wakes| wakes.count()), [2, 2]);
     }
 }

@@ -66,7 +66,8 @@ pub trait BatchBackend: Send {
     }
 
     /// Whether an instance with more threads would run one request sooner, so that it is worth
-    /// having one with the threads of all the others besides, and opening one anew when its share of the cores is another.
+    /// having one with the threads of all the others besides, and opening one anew when its share of
+    /// the cores is another.
     fn gains_from_threads(&self) -> bool {
         false
     }

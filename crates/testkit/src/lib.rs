@@ -5,9 +5,11 @@ mod particular;
 mod probe;
 mod signature;
 mod stages;
+mod wakes;
 
 pub use gate::Gate;
 pub use particular::Particular;
 pub use probe::Probe;
 pub use signature::signature;
 pub use stages::{answering, failing, identity, many, silent};
+pub use wakes::Wakes;

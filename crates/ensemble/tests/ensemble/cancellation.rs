@@ -1,11 +1,10 @@
 //! The first error ends everything, and so does a caller that goes away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::task::{Context, Wake};
+use std::task::Context;
 
 use consort_stage::{Code, Error, Stage};
-use consort_testkit::{Gate, Probe, failing, many, silent};
+use consort_testkit::{Gate, Probe, Wakes, failing, many, silent};
 use futures::{FutureExt, StreamExt};
 
 use crate::dataflow::{adding, summing};
@@ -70,16 +69,6 @@ async fn an_error_in_the_middle_of_a_stream_comes_after_what_was_said_before() {
     assert_eq!(producer.cancelled(), 1);
 }
 
-/// Counts how often somebody wakes the task that waits for a request.
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
-
 #[test]
 fn a_request_that_waits_for_its_steps_wakes_nobody() {
     let graph = ensemble("x INT32[1] -> y INT32[1]")
@@ -96,7 +85,7 @@ fn a_request_that_waits_for_its_steps_wakes_nobody() {
     for _ in 0..3 {
         assert!(responses.poll_next_unpin(&mut context).is_pending());
     }
-    assert_eq!(wakes.0.load(SeqCst), 0);
+    assert_eq!(wakes.count(), 0);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::exact::Choice;
+use super::greedy::Greedy;
 use super::waiting::Waiting;
 use super::{Ended, Entry, Expired, Hold, Manner, Others, Place};
 
@@ -68,10 +69,7 @@ impl<T> Batcher<T> {
                 Choice::WaitUntil(at) => return Decision::WaitUntil(at),
             },
             Manner::Greedy(greedy) => {
-                let fit = |rows: usize, runs: usize| {
-                    rows <= self.max_rows.saturating_mul(runs)
-                        && greedy.fits(&self.waiting, rows, runs)
-                };
+                let fit = |rows, runs| self.fits(*greedy, rows, runs);
                 // More than all the instances could take fills their runs without any waiting.
                 let all = awaited.filter(|(rows, _)| fit(*rows, others.all()));
                 let share = others.share(self.waiting.rows(), last);
@@ -106,9 +104,13 @@ impl<T> Batcher<T> {
     /// Whether all that wait would be one run, and so many rows if the rest is like them.
     pub(crate) fn is_one_run(&self, rows: usize, now: Instant) -> bool {
         let Manner::Greedy(greedy) = self.manner else { return false };
-        rows <= self.max_rows
-            && greedy.fits(&self.waiting, rows, 1)
+        self.fits(greedy, rows, 1)
             && greedy.choose(&self.waiting, self.max_rows, now).len() == self.waiting.len()
+    }
+
+    /// Whether so many rows like those that wait go into so many runs.
+    fn fits(&self, greedy: Greedy, rows: usize, runs: usize) -> bool {
+        rows <= self.max_rows.saturating_mul(runs) && greedy.fits(&self.waiting, rows, runs)
     }
 
     /// The rows of all that wait.

@@ -214,17 +214,21 @@ impl<T> Crew<T> {
     /// Whether all are sooner done in one run.
     fn is_one_run(&self, now: Instant) -> bool {
         let Some(gathering) = &self.gathering else { return false };
-        let expected = gathering.awaited(self.narrow).filter(|(_, until)| now < *until);
-        let rows = expected.map_or(0, |(rows, _)| rows).max(self.batcher.rows());
+        let rows = self.expected(now).unwrap_or(0).max(self.batcher.rows());
         gathering.is_wide(rows) && self.batcher.is_one_run(rows, now)
+    }
+
+    /// The rows of all callers, while some of them are expected.
+    fn expected(&self, now: Instant) -> Option<usize> {
+        let (rows, until) = self.gathering.as_ref()?.awaited(self.narrow)?;
+        (now < until).then_some(rows)
     }
 
     /// Whether one request waits, beside which nothing runs and nobody is expected.
     fn is_alone(&self, now: Instant) -> bool {
-        let expected = self.gathering.as_ref().and_then(|all| all.awaited(self.narrow));
         self.batcher.len() == 1
             && self.narrow.busy + self.narrow.holding == 0
-            && expected.is_none_or(|(_, until)| until <= now)
+            && self.expected(now).is_none()
     }
 
     fn decide(&mut self, now: Instant, others: Others, last: Option<Ended>) -> Turn<T> {

@@ -67,12 +67,11 @@ struct Round {
 impl Round {
     /// The one that begins to end with this run, while so many rows wait.
     fn of(run: Ended, left: usize) -> Self {
-        let began_at = run.at.checked_sub(run.took).unwrap_or(run.at);
         Self {
             rows: 0,
             left,
             took: run.took,
-            began_at: (began_at, began_at),
+            began_at: (run.began_at(), run.began_at()),
             at: run.at,
             is_waited_for: false,
             runs: 0,
@@ -83,10 +82,10 @@ impl Round {
 
     /// Adds one of its runs.
     fn add(&mut self, run: Ended, is_wide: bool) {
-        let (began_at, _) = Self::of(run, 0).began_at;
+        let (first, last) = self.began_at;
         self.rows += run.rows;
         self.took = self.took.max(run.took);
-        self.began_at = (self.began_at.0.min(began_at), self.began_at.1.max(began_at));
+        self.began_at = (first.min(run.began_at()), last.max(run.began_at()));
         self.at = run.at;
         self.runs += 1;
         self.wide += usize::from(is_wide);

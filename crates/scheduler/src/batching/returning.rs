@@ -82,6 +82,11 @@ impl Others {
 }
 
 impl Ended {
+    /// When it was begun.
+    pub(super) fn began_at(self) -> Instant {
+        self.at.checked_sub(self.took).unwrap_or(self.at)
+    }
+
     /// The rows that are worth waiting a moment for beside `others`, and until when, `share` being
     /// the fair part of what waits; `None` for no time at all.
     pub(crate) fn awaited(self, others: Others, share: usize) -> Option<(usize, Instant)> {

@@ -112,6 +112,15 @@ impl Model {
         model
     }
 
+    /// The same, and it goes on.
+    fn in_one_run_for_all() -> Self {
+        let mut model = Self::before_one_run_for_all();
+        model.come(16);
+        model.crew.rise(&model.wide);
+        assert_eq!(model.wide_begins(), 16);
+        model
+    }
+
     /// Sixteen callers have come to both, eight milliseconds ago.
     fn with_sixteen_callers() -> Self {
         let mut model = model();
@@ -231,10 +240,7 @@ fn one_run_for_all_is_tried_and_nobody_runs_anything_beside_it() {
 
 #[test]
 fn one_run_for_all_that_hangs_keeps_the_others_for_half_a_second() {
-    let mut model = Model::before_one_run_for_all();
-    model.come(16);
-    model.crew.rise(&model.wide);
-    assert_eq!(model.wide_begins(), 16);
+    let mut model = Model::in_one_run_for_all();
     model.come(2);
     model.now += LONGEST_WIDE;
     assert_eq!([model.takes(0), model.takes(1)], [1, 1]);
@@ -242,10 +248,7 @@ fn one_run_for_all_that_hangs_keeps_the_others_for_half_a_second() {
 
 #[test]
 fn one_run_for_all_that_fails_is_not_the_sooner_one() {
-    let mut model = Model::before_one_run_for_all();
-    model.come(16);
-    model.crew.rise(&model.wide);
-    assert_eq!(model.wide_begins(), 16);
+    let mut model = Model::in_one_run_for_all();
     model.now += MS;
     model.wide_ends(MS, false);
     model.come(16);

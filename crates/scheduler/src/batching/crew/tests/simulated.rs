@@ -207,6 +207,13 @@ impl World {
         world
     }
 
+    /// Everything that is asked, to its end.
+    fn play(setup: Setup, asked: Vec<Asked>) -> Result<(), TestCaseError> {
+        let mut world = Self::new(setup, asked);
+        world.run()?;
+        world.check()
+    }
+
     fn at(&mut self, at: Instant, event: Event) {
         self.events.push(Reverse((at, event)));
     }
@@ -480,9 +487,7 @@ proptest! {
         setup in setup(),
         asked in proptest::collection::vec(asked(), 1..60),
     ) {
-        let mut world = World::new(setup, asked);
-        world.run()?;
-        world.check()?;
+        World::play(setup, asked)?;
     }
 
     #[test]
@@ -490,8 +495,6 @@ proptest! {
         setup in setup(),
         asked in proptest::collection::vec(asked_again(), 2..9),
     ) {
-        let mut world = World::new(setup, asked);
-        world.run()?;
-        world.check()?;
+        World::play(setup, asked)?;
     }
 }
