@@ -15,8 +15,8 @@ use crate::replica::Replica;
 /// over there.
 pub(crate) async fn ask(replica: &Replica, outgoing: &Outgoing) -> Result<Response> {
     let mut guard = replica.meter.call();
-    let mut message = match replica.infer(outgoing.single()).await {
-        Ok(response) => response.into_inner(),
+    let mut message = match replica.infer(outgoing).await {
+        Ok(message) => message,
         Err(status) => return Err(failed(replica, outgoing, guard, &status)),
     };
     guard.ended(Outcome::Success);

@@ -13,14 +13,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use consort_middleware::{Coalesced, LARGEST_FRAME};
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_fn};
-use h2::client::{Builder, SendRequest};
+use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{PingPong, Reason, RecvStream};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -108,28 +109,50 @@ impl Connection {
         sender.ready().await.ok()
     }
 
+    /// Sends a call of one message, which `message` gives once the connection is there, and waits
+    /// for the whole answer. Dropping the future resets the stream.
+    pub(crate) async fn ask(
+        &self,
+        head: Request<()>,
+        message: impl FnOnce() -> Bytes,
+    ) -> Result<Whole, BoxError> {
+        let mut sender = self.ready().await?;
+        let message = message();
+        let ended = mem::take(&mut *self.0.ended.lock());
+        let (response, mut stream) = sender.send_request(head, false)?;
+        drop(ended);
+        // Why a stream takes no more is for its response to say.
+        drop(stream.send_data(message, true));
+        Whole::of(self.answer(response, None).await?).await
+    }
+
     async fn send(self, request: Request<tonic::body::Body>) -> Result<Response<Answer>, BoxError> {
         let mut sender = self.ready().await?;
         let (head, mut body) = request.into_parts();
         // Encoded before anything is sent, so that head and body leave in one write.
         let chunk = next_chunk(&mut body).await?.unwrap_or_default();
         let ended = mem::take(&mut *self.0.ended.lock());
-        let (mut response, stream) = sender.send_request(Request::from_parts(head, ()), false)?;
+        let (response, stream) = sender.send_request(Request::from_parts(head, ()), false)?;
         drop(ended);
-        let mut rest = Rest::of(stream, chunk, body).await?;
+        let rest = Rest::of(stream, chunk, body).await?;
+        self.answer(response, rest).await
+    }
+
+    /// Waits for the answer to begin, and sends meanwhile what comes to be sent.
+    async fn answer(
+        &self,
+        mut response: ResponseFuture,
+        mut rest: Option<Rest>,
+    ) -> Result<Response<Answer>, BoxError> {
         let mut put_off = PutOff::default();
         let response = poll_fn(|context| {
             send_more(&mut rest, context);
             response.poll_unpin(&mut put_off.context(context))
         });
         let response = response.await?;
-        Ok(response.map(|body| Answer {
-            body: Some(body),
-            has_ended: false,
-            rest,
-            shared: self.0,
-            put_off,
-        }))
+        let shared = self.0.clone();
+        let has_ended = false;
+        Ok(response.map(|body| Answer { body: Some(body), has_ended, rest, shared, put_off }))
     }
 }
 
@@ -214,6 +237,36 @@ pub(crate) struct Answer {
     rest: Option<Rest>,
     shared: Arc<Shared>,
     put_off: PutOff,
+}
+
+/// A response with all of its body.
+pub(crate) struct Whole {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+impl Whole {
+    /// Reads the body to its end; what came in one frame is not copied.
+    async fn of(response: Response<Answer>) -> Result<Self, BoxError> {
+        let (head, mut answer) = response.into_parts();
+        let (mut first, mut others, mut trailers) = (Bytes::new(), BytesMut::new(), None);
+        while let Some(frame) = answer.frame().await {
+            match frame?.into_data() {
+                Ok(chunk) if first.is_empty() => first = chunk,
+                Ok(chunk) => {
+                    if others.is_empty() {
+                        others.extend_from_slice(&first);
+                    }
+                    others.extend_from_slice(&chunk);
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        let body = if others.is_empty() { first } else { others.freeze() };
+        Ok(Self { status: head.status, headers: head.headers, body, trailers })
+    }
 }
 
 impl Drop for Answer {

@@ -30,6 +30,7 @@ mod snapshot;
 mod statistics;
 mod supervisor;
 mod turns;
+mod unary;
 mod wanted;
 
 pub use address::{StageAddress, Target};

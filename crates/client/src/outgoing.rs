@@ -1,12 +1,13 @@
 //! A request on its way to a replica: its one message, and what travels as metadata.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
 use consort_protocol::ModelInferRequest;
 use consort_stage::{Context, Enough, Spent};
 use consort_telemetry::inject;
 use futures::{Stream, StreamExt, stream};
-use parking_lot::Mutex;
+use http::HeaderMap;
 use tokio::sync::oneshot;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
@@ -28,30 +29,46 @@ pub(crate) type Open = oneshot::Sender<()>;
 
 /// A request that may have been sent or not.
 pub(crate) struct Outgoing {
-    /// Taken when the connection is there and asks for it, which is the moment of sending.
-    message: Arc<Mutex<Option<ModelInferRequest>>>,
+    message: ModelInferRequest,
+    /// Whether anybody may have seen something of it.
+    is_sent: Arc<AtomicBool>,
     /// What the call runs in.
     pub(crate) context: Context,
 }
 
 impl Outgoing {
     pub(crate) fn new(message: ModelInferRequest, context: Context) -> Self {
-        Self { message: Arc::new(Mutex::new(Some(message))), context }
+        Self { message, is_sent: Arc::default(), context }
     }
 
     /// Whether nobody has seen anything of it, so that it can safely be sent elsewhere.
     pub(crate) fn is_unsent(&self) -> bool {
-        self.message.lock().is_some()
+        !self.is_sent.load(Relaxed)
     }
 
-    /// The one message and the end, for a call that is answered once.
-    pub(crate) fn single(&self) -> tonic::Request<impl Stream<Item = ModelInferRequest> + use<>> {
-        self.with_metadata(self.messages())
+    /// Leaves the choice of the version to the replica, which has let this one go.
+    pub(crate) fn forget_version(&mut self) {
+        self.message.model_version.clear();
     }
 
+    /// The message, at the moment when it is sent.
+    pub(crate) fn sent(&self) -> &ModelInferRequest {
+        self.is_sent.store(true, Relaxed);
+        &self.message
+    }
+
+    /// The headers of a call that is answered once.
+    pub(crate) fn headers(&self) -> HeaderMap {
+        self.with_metadata(()).into_parts().0.into_headers()
+    }
+
+    /// The one message, taken when the connection is there and asks for it.
     fn messages(&self) -> impl Stream<Item = ModelInferRequest> + Send + use<> {
-        let message = Arc::clone(&self.message);
-        stream::iter(std::iter::from_fn(move || message.lock().take()))
+        let (message, is_sent) = (self.message.clone(), self.is_sent.clone());
+        stream::once(async move {
+            is_sent.store(true, Relaxed);
+            message
+        })
     }
 
     fn with_metadata<T>(&self, messages: T) -> tonic::Request<T> {
@@ -68,7 +85,7 @@ impl Outgoing {
         request
     }
 
-    /// The same for a call that is answered by a stream. Where the caller may have enough before the
+    /// The one message and the end, for a call that is answered by a stream. Where the caller may have enough before the
     /// end, the messages end only with what is returned beside them.
     pub(crate) fn streamed(
         &self,

@@ -136,9 +136,7 @@ impl Remote {
             return Err(Error::deadline_exceeded());
         }
         let mut replica = first;
-        let version = self.is_versioned.then_some(self.version);
-        let again = version.filter(|_| is_newest).map(|_| request.clone());
-        let outgoing = self.outgoing(version, request);
+        let mut outgoing = self.outgoing(request);
         let mut answered = call(&replica, &outgoing).await;
         if matches!(&answered, Err(error) if error.code() == Code::Unavailable)
             && outgoing.is_unsent()
@@ -150,19 +148,21 @@ impl Remote {
                 answered = call(&replica, &outgoing).await;
             }
         }
-        match (answered, again) {
+        match answered {
             // It has let the version go since it was last asked what it has. The caller named
             // none, so the replica chooses among what it has now.
-            (Err(error), Some(again)) if error.code() == Code::NotFound => {
+            Err(error) if error.code() == Code::NotFound && is_newest && self.is_versioned => {
                 replica.suspected.notify_one();
-                call(&replica, &self.outgoing(None, again)).await
+                outgoing.forget_version();
+                call(&replica, &outgoing).await
             }
-            (answered, _) => answered,
+            answered => answered,
         }
     }
 
-    /// The request as it is sent, to this version or to the newest one that its replica has.
-    fn outgoing(&self, version: Option<u64>, mut request: Request) -> Outgoing {
+    /// The request as it is sent.
+    fn outgoing(&self, mut request: Request) -> Outgoing {
+        let version = self.is_versioned.then_some(self.version);
         let context = std::mem::take(&mut request.context);
         let model = self.model.as_ref();
         let mut message = ModelInferRequest::of(model, version, request);

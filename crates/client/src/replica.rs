@@ -5,22 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use consort_protocol::ModelInferResponse;
 use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
-use consort_protocol::{ModelInferRequest, ModelInferResponse};
 use consort_stage::{Error, Result};
 use consort_telemetry::UpstreamMeter;
-use futures::Stream;
 use http::Uri;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tonic::Status;
-use tonic::client::Grpc;
 
 use crate::connection::Connection;
 use crate::expected::Expected;
 use crate::fleet::FleetOptions;
 use crate::label_files::LabelFiles;
+use crate::outgoing::Outgoing;
 use crate::report::{Health, Report};
+use crate::unary;
 
 /// The client of one replica; a clone is cheap and shares the connection.
 pub(crate) type Client = GrpcInferenceServiceClient<Connection>;
@@ -53,8 +53,9 @@ pub(crate) struct Replica {
     /// Held while it is asked how it is, so that no older answer is noted after a newer one.
     pub(crate) asking: tokio::sync::Mutex<()>,
     client: Client,
-    /// The same connection without the generated methods.
-    grpc: Grpc<Connection>,
+    connection: Connection,
+    /// Where its `ModelInfer` is.
+    infer: Uri,
     report: ArcSwap<Report>,
     /// The last change to each model that it has carried out, by number.
     done: Mutex<BTreeMap<Arc<str>, u64>>,
@@ -78,9 +79,8 @@ impl Replica {
             client: Client::with_origin(connection.clone(), origin.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
-            grpc: Grpc::with_origin(connection, origin)
-                .max_decoding_message_size(MESSAGE_LIMIT)
-                .max_encoding_message_size(MESSAGE_LIMIT),
+            connection,
+            infer: unary::method(origin),
             stage,
             address,
             meter,
@@ -104,9 +104,9 @@ impl Replica {
     /// Calls a model that answers once.
     pub(crate) async fn infer(
         &self,
-        request: tonic::Request<impl Stream<Item = ModelInferRequest> + Send + 'static>,
-    ) -> std::result::Result<tonic::Response<ModelInferResponse>, Status> {
-        consort_protocol::infer(&mut self.grpc.clone(), request).await
+        outgoing: &Outgoing,
+    ) -> std::result::Result<ModelInferResponse, Status> {
+        unary::infer(&self.connection, &self.infer, outgoing).await
     }
 
     /// What it last said.
