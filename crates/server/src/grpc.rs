@@ -1,37 +1,29 @@
 //! The gRPC front over any set of models: the standard service with Triton's extensions.
 
+mod at_once;
+mod connection;
 mod control;
 mod health;
 mod infer;
+mod methods;
 mod pace;
 mod repository;
 mod stream;
 
 use std::sync::Arc;
 
-use consort_middleware::LARGEST_FRAME;
 use consort_protocol::FILE_DESCRIPTOR_SET;
 use consort_protocol::grpc_inference_service_server::GrpcInferenceServiceServer;
 use consort_repository::Models;
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::http::{PING_EVERY, PING_LIMIT};
-
+pub(crate) use connection::serve_connection;
+pub(crate) use methods::Methods;
 pub(crate) use pace::keep_pace;
 
 /// Answers as large as the protocol can say, as Triton gives them.
 const MAX_MESSAGE: usize = i32::MAX as usize;
-
-/// What a sender may have on its way without hearing from us: a large tensor is not held up by
-/// the default of 64 KB.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-
-/// The calls that a client may cancel in one burst; h2's default of 20 would end the connection
-/// and every other call on it when an ensemble's client goes away with all it had under way.
-const MAX_RESETS: usize = 4096;
 
 /// The service over a set of models.
 pub struct Grpc {
@@ -45,27 +37,14 @@ impl Grpc {
     }
 }
 
-/// A server with the transport settings of every Consort program.
-pub(crate) fn builder() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_LIMIT))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(Some(LARGEST_FRAME))
-        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
-        .http2_max_local_error_reset_streams(Some(MAX_RESETS))
-}
-
 /// Inference, health and reflection; no message may have more than `max_input_size` bytes.
-pub(crate) fn routes(models: Arc<dyn Models>, max_input_size: usize) -> Routes {
+pub(crate) fn methods(models: Arc<dyn Models>, max_input_size: usize) -> Methods {
     let inference = GrpcInferenceServiceServer::new(Grpc::new(models.clone()))
         .max_decoding_message_size(max_input_size)
         .max_encoding_message_size(MAX_MESSAGE)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
         .accept_compressed(tonic::codec::CompressionEncoding::Deflate);
     let mut routes = Routes::builder();
-    routes.add_service(inference);
     routes.add_service(HealthServer::new(health::Health::new(models)));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -81,7 +60,7 @@ pub(crate) fn routes(models: Arc<dyn Models>, max_input_size: usize) -> Routes {
             tracing::error!("reflection is not offered: {error}");
         }
     }
-    routes.routes()
+    Methods { inference, others: routes.routes().prepare() }
 }
 
 #[cfg(test)]
@@ -93,26 +72,26 @@ mod tests {
     use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
     use tokio::net::TcpListener;
     use tonic::Code;
-    use tonic::transport::server::TcpIncoming;
 
     use super::*;
     use crate::http::tests::hang;
+    use crate::http::{PING_EVERY, PING_LIMIT};
+    use crate::incoming::accept;
     use crate::nothing::Nothing;
 
-    /// A front with these routes on a free port.
-    async fn front(routes: Routes) -> SocketAddr {
+    /// A front with these methods on a free port.
+    async fn front(methods: Methods) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = builder().add_routes(routes);
-        tokio::spawn(
-            served.serve_with_incoming_shutdown(TcpIncoming::from(listener), pending::<()>()),
-        );
+        tokio::spawn(accept(listener, pending(), move |stream, stopping| {
+            serve_connection(stream, methods.clone(), stopping)
+        }));
         address
     }
 
     #[tokio::test]
     async fn a_message_that_is_larger_than_allowed_is_refused() {
-        let address = front(routes(Arc::<Nothing>::default(), 1_000)).await;
+        let address = front(methods(Arc::<Nothing>::default(), 1_000)).await;
         let client = GrpcInferenceServiceClient::connect(format!("http://{address}")).await;
         let mut client = client.unwrap();
         for (size, is_refused) in [(900, false), (1_000, true)] {
@@ -126,7 +105,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_does_not_say_that_it_is_there_is_left() {
-        let after = hang(front(Routes::default()).await).await;
+        let front = front(methods(Arc::<Nothing>::default(), 1_000));
+        let after = hang(front.await).await;
         assert!((PING_EVERY + PING_LIMIT..2 * PING_EVERY).contains(&after), "{after:?}");
     }
 }

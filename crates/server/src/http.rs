@@ -1,6 +1,6 @@
 //! The connections of an HTTP front: who may keep one for how long, and how they end when it stops.
 
-use std::future::{Future, pending, ready};
+use std::future::{Future, pending};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use futures::StreamExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -18,8 +17,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tower::ServiceExt;
 
-use crate::arrivals::Arrivals;
-use crate::incoming::incoming;
+use crate::incoming::accept;
 
 /// How long a connection may be without a request whose head is whole: longer than the minute for
 /// which callers and balancers keep one open between two requests, so that it is they who close it.
@@ -37,22 +35,8 @@ pub(crate) async fn serve(
     router: Router,
     until: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (stop, stopping) = watch::channel(false);
-    let arrivals = Arrivals::default();
-    let connections = incoming(listener, arrivals.clone());
-    let serving = connections.for_each(|stream| {
-        tokio::spawn(serve_connection(stream, router.clone(), stopping.clone()));
-        ready(())
-    });
-    // Whichever is over, the port is closed with the connections that were to come.
-    tokio::select! {
-        () = serving => {}
-        () = arrivals.quiet_after(until) => {}
-    }
-    let _ = stop.send(true);
-    drop(stopping);
-    // Each connection has a receiver until it ends.
-    stop.closed().await;
+    accept(listener, until, |stream, stopping| serve_connection(stream, router.clone(), stopping))
+        .await;
 }
 
 /// Answers the requests on one connection for as long as it may stay.
@@ -101,6 +85,7 @@ fn builder() -> Builder<TokioExecutor> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::future::ready;
     use std::net::{Ipv4Addr, SocketAddr};
 
     use axum::routing::get;

@@ -1,11 +1,13 @@
 //! The connections that a front accepts, each set up so that answers leave at once and a caller that
 //! is gone is noticed.
 
+use std::future::{Future, ready};
 use std::io::{Error, ErrorKind};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::transport::server::TcpIncoming;
 
@@ -21,11 +23,32 @@ const ASK_TIMES: u32 = 4;
 /// How long nothing is accepted once the process has no descriptor left for a connection.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// The connections at `listener`, each counted among `arrivals`; it never ends.
-pub(crate) fn incoming(
+/// Hands every connection to a task of its own, `serve`, until told to stop and all have ended.
+pub(crate) async fn accept<F: Future<Output = ()> + Send + 'static>(
     listener: TcpListener,
-    arrivals: Arrivals,
-) -> impl Stream<Item = TcpStream> + Send {
+    until: impl Future<Output = ()> + Send + 'static,
+    serve: impl Fn(TcpStream, watch::Receiver<bool>) -> F,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let arrivals = Arrivals::default();
+    let connections = incoming(listener, arrivals.clone());
+    let serving = connections.for_each(|stream| {
+        tokio::spawn(serve(stream, stopping.clone()));
+        ready(())
+    });
+    // Whichever is over, the port is closed with the connections that were to come.
+    tokio::select! {
+        () = serving => {}
+        () = arrivals.quiet_after(until) => {}
+    }
+    let _ = stop.send(true);
+    drop(stopping);
+    // Each connection has a receiver until it ends.
+    stop.closed().await;
+}
+
+/// The connections at `listener`, each counted among `arrivals`; it never ends.
+fn incoming(listener: TcpListener, arrivals: Arrivals) -> impl Stream<Item = TcpStream> + Send {
     let incoming = TcpIncoming::from(listener)
         // A streamed response goes out in several small writes; each would wait for the caller's
         // delayed acknowledgement, 40 ms.

@@ -1,7 +1,6 @@
 //! Runs a service: opens its ports, serves until it is told to stop, and lets requests finish.
 
 use std::future::{Future, pending};
-use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,19 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use axum::Router;
-use consort_middleware::{Coalesced, Edge, EnforceDeadline, JoinTrace, LoadShed};
+use consort_middleware::{Edge, EnforceDeadline, JoinTrace, LoadShed};
 use consort_repository::{Models, State};
 use consort_telemetry::{Metrics, Sampler};
-use futures::{FutureExt, StreamExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::service::Routes;
 use tower::ServiceBuilder;
 
-use crate::arrivals::Arrivals;
-use crate::grpc;
-use crate::incoming::incoming;
+use crate::grpc::{self, Methods};
+use crate::incoming::accept;
 use crate::lifecycle::Lifecycle;
 use crate::listen::listen;
 use crate::options::Options;
@@ -101,8 +97,8 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
     let address = SocketAddr::new(options.grpc_address, options.grpc_port);
     let listener = listen(address, "--grpc-port").await?;
     tracing::info!("Started GRPCInferenceService at {}", listener.local_addr()?);
-    let routes = grpc::routes(models, options.grpc_max_input_size);
-    servers.spawn(serve_grpc(listener, routes, options.max_in_flight, stopping.clone()));
+    let methods = grpc::methods(models, options.grpc_max_input_size);
+    servers.spawn(serve_grpc(listener, methods, options.max_in_flight, stopping.clone()));
 
     if let Some((address, router)) = service.http {
         let listener = listen(address, "--http-port").await?;
@@ -116,8 +112,7 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
                 // Answers at once that the server is overloaded when every place is taken.
                 .layer(LoadShed::new(Edge::Http, options.max_in_flight)),
         );
-        let served = http::serve(listener, router, stopped(stopping));
-        servers.spawn(served.map(Ok));
+        servers.spawn(http::serve(listener, router, stopped(stopping)));
     }
     service.models.open();
     let must_load = options.control.exit_on_error && service.loads_models;
@@ -137,16 +132,15 @@ pub async fn run(options: &Options, service: Service) -> Result<()> {
 }
 
 /// Waits for a front that ends although nobody told it to, and says why.
-async fn an_end(servers: &mut JoinSet<Result<()>>) -> Error {
+async fn an_end(servers: &mut JoinSet<()>) -> Error {
     match servers.join_next().await {
-        Some(Ok(Err(error))) => error,
         Some(Err(error)) => Error::new(error).context("a front failed"),
-        Some(Ok(Ok(()))) | None => anyhow!("a front ended by itself"),
+        Some(Ok(())) | None => anyhow!("a front ended by itself"),
     }
 }
 
 /// Waits for the requests to finish and for the models to leave the memory, each for so long.
-async fn wind_down(mut servers: JoinSet<Result<()>>, models: &Lifecycle, limit: Duration) {
+async fn wind_down(mut servers: JoinSet<()>, models: &Lifecycle, limit: Duration) {
     tracing::info!("stopping: waiting up to {limit:?} for requests to finish");
     let drained = async { while servers.join_next().await.is_some() {} };
     if tokio::time::timeout(limit, drained).await.is_err() {
@@ -159,11 +153,11 @@ async fn wind_down(mut servers: JoinSet<Result<()>>, models: &Lifecycle, limit: 
 
 async fn serve_grpc(
     listener: TcpListener,
-    routes: Routes,
+    methods: Methods,
     max_in_flight: usize,
     stopping: watch::Receiver<bool>,
-) -> Result<()> {
-    let layers = ServiceBuilder::new()
+) {
+    let service = ServiceBuilder::new()
         // Joins the caller's trace, so that every later event belongs to the request.
         .layer(JoinTrace)
         // Cuts off what its caller no longer waits for.
@@ -172,16 +166,9 @@ async fn serve_grpc(
         .layer(LoadShed::new(Edge::Grpc, max_in_flight))
         // Gives the place back of who does not send its message.
         .map_request(grpc::keep_pace)
-        .into_inner();
-    let arrivals = Arrivals::default();
-    let connections =
-        incoming(listener, arrivals.clone()).map(|stream| io::Result::Ok(Coalesced::new(stream)));
-    grpc::builder()
-        .layer(layers)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections, arrivals.quiet_after(stopped(stopping)))
-        .await
-        .context("the gRPC front ended")
+        .service(methods);
+    let serve = |stream, stopping| grpc::serve_connection(stream, service.clone(), stopping);
+    accept(listener, stopped(stopping), serve).await;
 }
 
 /// Waits until the server is told to stop; an error when a model cannot be loaded at the start
@@ -239,8 +226,8 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_stop, stopping) = watch::channel(false);
-        let routes = grpc::routes(Arc::<Nothing>::default(), usize::MAX);
-        tokio::spawn(serve_grpc(listener, routes, 1, stopping));
+        let methods = grpc::methods(Arc::<Nothing>::default(), usize::MAX);
+        tokio::spawn(serve_grpc(listener, methods, 1, stopping));
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
@@ -257,14 +244,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_front_that_ends_by_itself_is_an_error_that_says_why() {
-        let end_of = async |front: fn() -> Result<()>| {
+        let end_of = async |front: fn()| {
             let mut servers = JoinSet::new();
             servers.spawn(pending());
             servers.spawn(async move { front() });
             format!("{:#}", an_end(&mut servers).await)
         };
-        assert_eq!(end_of(|| Err(anyhow!("no more memory"))).await, "no more memory");
-        assert_eq!(end_of(|| Ok(())).await, "a front ended by itself");
+        assert_eq!(end_of(|| ()).await, "a front ended by itself");
         let panicked = end_of(|| panic!("on purpose")).await;
         assert!(panicked.starts_with("a front failed: ") && panicked.contains("on purpose"));
     }

@@ -1,18 +1,24 @@
 //! Gives up on a call whose one message does not come, as the HTTP front does on slow bodies.
 
+use bytes::Bytes;
 use consort_middleware::{Halt, Paced, too_slow};
 use consort_protocol::to_status;
 use http::Request;
+use http_body::Body;
 use http_body_util::BodyExt;
 use http_body_util::combinators::MapErr;
 use tonic::Status;
-use tonic::body::Body;
+use tower::BoxError;
 
 /// The body of a call that is received while it comes fast enough.
-pub(crate) type PacedCall = MapErr<Paced<Body>, fn(Halt<Status>) -> Status>;
+pub(crate) type PacedCall<B> = MapErr<Paced<B>, fn(Halt<<B as Body>::Error>) -> Status>;
 
 /// Has the message of a call come fast enough; a stream may be silent between its messages.
-pub(crate) fn keep_pace(call: Request<Body>) -> Request<PacedCall> {
+pub(crate) fn keep_pace<B>(call: Request<B>) -> Request<PacedCall<B>>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let pace = if is_stream(call.uri().path()) { Paced::unhurried } else { Paced::new };
     call.map(|body| pace(body).map_err(status as fn(_) -> _))
 }
@@ -23,10 +29,10 @@ fn is_stream(path: &str) -> bool {
         || path.starts_with("/grpc.reflection.")
 }
 
-fn status(halt: Halt<Status>) -> Status {
+fn status<E: Into<BoxError>>(halt: Halt<E>) -> Status {
     match halt {
         Halt::TooSlow => to_status(&too_slow()),
-        Halt::Broken(status) => status,
+        Halt::Broken(error) => Status::from_error(error.into()),
     }
 }
 
@@ -36,16 +42,16 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use bytes::Bytes;
     use futures::{StreamExt, stream};
     use http::Response;
     use http_body::Frame;
     use http_body_util::StreamBody;
     use tokio::time::{Instant, sleep, timeout};
+    use tonic::body::Body;
     use tower::{ServiceBuilder, ServiceExt};
 
     use super::*;
-    use crate::grpc::routes;
+    use crate::grpc::methods;
     use crate::nothing::Nothing;
 
     /// Calls `method` with a message of which a byte comes every second.
@@ -61,7 +67,7 @@ mod tests {
         let call = call.header("content-type", "application/grpc").body(body).unwrap();
         let service = ServiceBuilder::new()
             .map_request(keep_pace)
-            .service(routes(Arc::<Nothing>::default(), usize::MAX));
+            .service(methods(Arc::<Nothing>::default(), usize::MAX));
         service.oneshot(call).await.unwrap()
     }
 

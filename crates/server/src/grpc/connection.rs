@@ -1,0 +1,139 @@
+//! One connection of the gRPC front: how it is set up, and the calls on it until it ends.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+
+use bytes::Bytes;
+use consort_middleware::{Coalesced, LARGEST_FRAME};
+use futures::FutureExt;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tower::{BoxError, Service};
+
+use super::at_once::AtOnce;
+use crate::http::{PING_EVERY, PING_LIMIT};
+
+/// What a sender may have on its way without hearing from us: a large tensor is not held up by
+/// the default of 64 KB.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// The calls that a client may cancel in one burst; h2's default of 20 would end the connection
+/// and every other call on it when an ensemble's client goes away with all it had under way.
+const MAX_RESETS: usize = 4096;
+
+/// Answers the calls on one connection; told to stop, those that have come.
+pub(crate) async fn serve_connection<S, B>(
+    stream: TcpStream,
+    service: S,
+    mut stopping: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let calls = AtOnce::new();
+    let builder = builder(calls.clone());
+    let stream = TokioIo::new(Coalesced::new(stream));
+    let mut connection = pin!(builder.serve_connection(stream, TowerToHyperService::new(service)));
+    let mut told_to_stop = pin!(stopping.wait_for(|stopping| *stopping).fuse());
+    let ended = poll_fn(|context| {
+        if told_to_stop.as_mut().poll(context).is_ready() {
+            connection.as_mut().graceful_shutdown();
+        }
+        calls.begin_turn();
+        connection.as_mut().poll(context)
+    });
+    // An error is the caller's: it went away, or what it sent is no HTTP/2.
+    drop(ended.await);
+}
+
+fn builder(calls: AtOnce) -> Builder<AtOnce> {
+    let mut builder = Builder::new(calls).http2_only();
+    let mut http2 = builder.http2();
+    http2
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_LIMIT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(LARGEST_FRAME)
+        // How many there may be is for the front as a whole (`--max-in-flight`).
+        .max_concurrent_streams(None)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS);
+    builder
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use http_body_util::Empty;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// A connection whose calls say when they are begun and when they are dropped, and never end.
+    async fn connection() -> (TcpStream, mpsc::UnboundedReceiver<&'static str>) {
+        struct Dropped(mpsc::UnboundedSender<&'static str>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.0.send("dropped").unwrap();
+            }
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (events, heard) = mpsc::unbounded_channel();
+        let service = service_fn(move |_: Request<Incoming>| {
+            let dropped = Dropped(events.clone());
+            async move {
+                dropped.0.send("begun").unwrap();
+                pending::<()>().await;
+                drop(dropped);
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        tokio::spawn(async move {
+            let (_stop, stopping) = watch::channel(false);
+            serve_connection(stream, service, stopping).await;
+        });
+        (caller, heard)
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_is_dropped_with_its_caller() {
+        for resets in [true, false] {
+            let (caller, mut heard) = connection().await;
+            let (mut sender, connection) = h2::client::handshake(caller).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let call = Request::post("http://a/").body(()).unwrap();
+            let (response, stream) = sender.send_request(call, true).unwrap();
+            assert_eq!(heard.recv().await, Some("begun"));
+            if resets {
+                drop((response, stream));
+            } else {
+                connection.abort();
+            }
+            let next = timeout(Duration::from_secs(10), heard.recv()).await;
+            assert_eq!(next.unwrap(), Some("dropped"), "resets: {resets}");
+        }
+    }
+}
