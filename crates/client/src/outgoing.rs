@@ -85,8 +85,8 @@ impl Outgoing {
         request
     }
 
-    /// The one message and the end, for a call that is answered by a stream. Where the caller may have enough before the
-    /// end, the messages end only with what is returned beside them.
+    /// The one message and the end, for a call that is answered by a stream. Where the caller may
+    /// have enough before the end, the messages end only with what is returned beside them.
     pub(crate) fn streamed(
         &self,
     ) -> (tonic::Request<impl Stream<Item = ModelInferRequest> + Send + use<>>, Option<Open>) {
