@@ -15,6 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use consort_middleware::{Coalesced, LARGEST_FRAME};
+use consort_protocol::MESSAGE_LIMIT;
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_fn};
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -26,8 +27,10 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
+use tonic::Status;
 use tower::Service;
 
+use crate::outgoing::Outgoing;
 use crate::put_off::{self, PutOff};
 use crate::sending::{Rest, next_chunk};
 
@@ -109,20 +112,22 @@ impl Connection {
         sender.ready().await.ok()
     }
 
-    /// Sends a call of one message, which `message` gives once the connection is there, and waits
-    /// for the whole answer. Dropping the future resets the stream.
+    /// Makes a call of one message and waits for the whole answer. Dropping the future resets the
+    /// stream.
     pub(crate) async fn ask(
         &self,
         head: Request<()>,
-        message: impl FnOnce() -> Bytes,
+        outgoing: &Outgoing,
     ) -> Result<Whole, BoxError> {
         let mut sender = self.ready().await?;
-        let message = message();
+        // Encoded before anything is sent, so that head and body leave in one write.
+        let body = outgoing.body()?;
         let ended = mem::take(&mut *self.0.ended.lock());
         let (response, mut stream) = sender.send_request(head, false)?;
+        outgoing.note_sent();
         drop(ended);
         // Why a stream takes no more is for its response to say.
-        drop(stream.send_data(message, true));
+        drop(stream.send_data(body, true));
         Whole::of(self.answer(response, None).await?).await
     }
 
@@ -248,21 +253,30 @@ pub(crate) struct Whole {
 }
 
 impl Whole {
-    /// Reads the body to its end; what came in one frame is not copied.
+    /// Reads the body and its trailers; what came in one frame is not copied.
     async fn of(response: Response<Answer>) -> Result<Self, BoxError> {
         let (head, mut answer) = response.into_parts();
         let (mut first, mut others, mut trailers) = (Bytes::new(), BytesMut::new(), None);
         while let Some(frame) = answer.frame().await {
-            match frame?.into_data() {
-                Ok(chunk) if first.is_empty() => first = chunk,
-                Ok(chunk) => {
-                    if others.is_empty() {
-                        others.extend_from_slice(&first);
-                    }
-                    others.extend_from_slice(&chunk);
+            let chunk = match frame?.into_data() {
+                Ok(chunk) => chunk,
+                Err(frame) => {
+                    trailers = frame.into_trailers().ok();
+                    break;
                 }
-                Err(frame) => trailers = frame.into_trailers().ok(),
+            };
+            if first.is_empty() {
+                first = chunk;
+                continue;
             }
+            if others.is_empty() {
+                others.extend_from_slice(&first);
+            }
+            if others.len() + chunk.len() > MESSAGE_LIMIT {
+                let text = format!("the answer has more than {MESSAGE_LIMIT} bytes");
+                return Err(Status::out_of_range(text).into());
+            }
+            others.extend_from_slice(&chunk);
         }
         let body = if others.is_empty() { first } else { others.freeze() };
         Ok(Self { status: head.status, headers: head.headers, body, trailers })
@@ -302,7 +316,7 @@ impl Body for Answer {
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
             None => {
                 let trailers = ready!(stream.poll_trailers(context));
-                this.has_ended = matches!(trailers, Ok(Some(_)));
+                this.has_ended |= matches!(trailers, Ok(Some(_)));
                 Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
             }
         }
@@ -310,5 +324,54 @@ impl Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         self.body.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use consort_protocol::ModelInferRequest;
+    use consort_stage::Context;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers every call on one connection in these pieces.
+    async fn server(pieces: &'static [&'static [u8]]) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut server = h2::server::handshake(stream).await.unwrap();
+            while let Some(call) = server.accept().await {
+                let (_, mut respond) = call.unwrap();
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                for piece in pieces {
+                    body.send_data(Bytes::from_static(piece), false).unwrap();
+                }
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", "0".parse().unwrap());
+                body.send_trailers(trailers).unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_whole_and_its_stream_let_go_with_the_next_call() {
+        let pieces: &[&[u8]] = &[b"in ", b"three ", b"pieces"];
+        for expected in [pieces, &pieces[..1], &[]] {
+            let connection = Connection::lazy(server(expected).await, Arc::default());
+            for _ in 0..2 {
+                let head = Request::post("http://a/").body(()).unwrap();
+                let outgoing = Outgoing::new(ModelInferRequest::default(), Context::default());
+                let whole = connection.ask(head, &outgoing).await.unwrap();
+                assert_eq!(whole.body, expected.concat());
+                assert_eq!(whole.trailers.unwrap()["grpc-status"], "0");
+                assert!(!outgoing.is_unsent());
+                assert_eq!(connection.0.ended.lock().len(), 1);
+            }
+        }
     }
 }

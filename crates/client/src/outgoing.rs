@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use consort_protocol::ModelInferRequest;
 use consort_stage::{Context, Enough, Spent};
 use consort_telemetry::inject;
 use futures::{Stream, StreamExt, stream};
 use http::HeaderMap;
 use tokio::sync::oneshot;
+use tonic::Status;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
 /// Asks a server to end a stream with a real gRPC status when the request fails.
@@ -51,10 +53,14 @@ impl Outgoing {
         self.message.model_version.clear();
     }
 
-    /// The message, at the moment when it is sent.
-    pub(crate) fn sent(&self) -> &ModelInferRequest {
+    /// Notes that somebody may see something of it from now on.
+    pub(crate) fn note_sent(&self) {
         self.is_sent.store(true, Relaxed);
-        &self.message
+    }
+
+    /// The body of a call that is answered once.
+    pub(crate) fn body(&self) -> Result<Bytes, Status> {
+        self.message.to_body()
     }
 
     /// The headers of a call that is answered once.

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use consort_protocol::ModelInferResponse;
+
 use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
+use consort_protocol::{MESSAGE_LIMIT, ModelInferResponse};
 use consort_stage::{Error, Result};
 use consort_telemetry::UpstreamMeter;
 use http::Uri;
@@ -24,9 +25,6 @@ use crate::unary;
 
 /// The client of one replica; a clone is cheap and shares the connection.
 pub(crate) type Client = GrpcInferenceServiceClient<Connection>;
-
-/// The largest message, as a Triton server has it.
-const MESSAGE_LIMIT: usize = i32::MAX as usize;
 
 /// One replica of a stage.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ pub(crate) async fn infer(
     method: &Uri,
     outgoing: &Outgoing,
 ) -> Result<ModelInferResponse, Status> {
-    let asked = connection.ask(head(method, outgoing), || outgoing.sent().to_body()).await;
+    let asked = connection.ask(head(method, outgoing), outgoing).await;
     let whole = asked.map_err(Status::from_error)?;
     succeeded(&whole)?;
     ModelInferResponse::from_body(whole.body)

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::joiners::Joiners;
+use crate::turns::Turns;
 
 /// The largest frame of HTTP/2 on these connections, and the most that is held, in bytes: more than
 /// that leaves at once. A larger frame would keep the streams beside it waiting for longer.
@@ -35,6 +36,8 @@ pub struct Coalesced<S> {
     written: usize,
     phase: Phase,
     joiners: Joiners,
+    turns: Turns,
+    reads_are_turns: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +51,17 @@ enum Phase {
 }
 
 impl<S> Coalesced<S> {
-    /// Coalesces what is written to `connection`.
+    /// Coalesces what is written to `connection`, of which each read is a turn of its task.
     pub fn new(connection: S) -> Self {
-        let (held, phase, joiners) = (Vec::new(), Phase::Held, Joiners::default());
-        Self { connection, held, written: 0, phase, joiners }
+        Self { reads_are_turns: true, ..Self::in_turns(connection, Turns::default()) }
+    }
+
+    /// The same for a task that reads more than once in a turn, as one does that begins the calls it
+    /// has read. It must [begin](Turns::begin) each of its turns, or what waits would never leave.
+    pub fn in_turns(connection: S, turns: Turns) -> Self {
+        let (held, phase, reads_are_turns) = (Vec::new(), Phase::Held, false);
+        let joiners = Joiners::new(turns.clone());
+        Self { connection, held, written: 0, phase, joiners, turns, reads_are_turns }
     }
 
     /// Whether what is held may leave now; else the task is woken to flush again.
@@ -112,7 +122,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Coalesced<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        self.joiners.note_read();
+        if self.reads_are_turns {
+            self.turns.begin();
+        }
         Pin::new(&mut self.connection).poll_read(context, buffer)
     }
 }

@@ -24,6 +24,7 @@ mod edge;
 mod load_shed;
 mod paced;
 mod trace;
+mod turns;
 
 pub use body::Refusable;
 pub use coalesced::{Coalesced, LARGEST_FRAME};
@@ -33,3 +34,4 @@ pub use edge::{Edge, HTTP_TIMEOUT_HEADER};
 pub use load_shed::{LoadShed, LoadShedService, ShedBody, ShedFuture};
 pub use paced::{Halt, LONGEST_PAUSE, Paced, SLOWEST, too_slow};
 pub use trace::{JoinTrace, JoinTraceService};
+pub use turns::Turns;

@@ -6,19 +6,27 @@ use tonic::Status;
 
 use crate::{ModelInferRequest, ModelInferResponse};
 
+/// The largest message with what stands before it, in bytes, as a Triton server has it and HTTP/2 can
+/// send it at once.
+pub const MESSAGE_LIMIT: usize = i32::MAX as usize;
+
 /// What stands before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
 impl ModelInferRequest {
     /// The body of a call with this message.
-    pub fn to_body(&self) -> Bytes {
+    pub fn to_body(&self) -> Result<Bytes, Status> {
         let size = self.encoded_len();
+        let stated = u32::try_from(size).ok().filter(|_| PREFIX + size <= MESSAGE_LIMIT);
+        let stated = stated.ok_or_else(|| {
+            let text = format!("a request of {size} bytes is more than a message may have");
+            Status::invalid_argument(text)
+        })?;
         let mut body = BytesMut::with_capacity(PREFIX + size);
         body.put_u8(0);
-        // A front refuses what is larger before it comes here.
-        body.put_u32(u32::try_from(size).unwrap_or(u32::MAX));
+        body.put_u32(stated);
         self.encode(&mut body).expect("the memory has room for it");
-        body.freeze()
+        Ok(body.freeze())
     }
 }
 
@@ -56,7 +64,17 @@ mod tests {
     #[test]
     fn a_request_stands_in_its_body_behind_its_length() {
         let request = ModelInferRequest { model_name: "m".into(), ..ModelInferRequest::default() };
-        assert_eq!(request.to_body(), framed(&request));
+        assert_eq!(request.to_body().unwrap(), framed(&request));
+    }
+
+    #[test]
+    fn a_request_that_is_too_large_is_refused_before_it_takes_memory() {
+        let tensor = Bytes::from(vec![0; 1 << 20]);
+        let raw_input_contents = vec![tensor; 2048];
+        let request = ModelInferRequest { raw_input_contents, ..ModelInferRequest::default() };
+        let status = request.to_body().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().starts_with("a request of 21474"), "{}", status.message());
     }
 
     #[test]

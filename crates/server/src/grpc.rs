@@ -12,8 +12,8 @@ mod stream;
 
 use std::sync::Arc;
 
-use consort_protocol::FILE_DESCRIPTOR_SET;
 use consort_protocol::grpc_inference_service_server::GrpcInferenceServiceServer;
+use consort_protocol::{FILE_DESCRIPTOR_SET, MESSAGE_LIMIT};
 use consort_repository::Models;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -21,9 +21,6 @@ use tonic_health::pb::health_server::HealthServer;
 pub(crate) use connection::serve_connection;
 pub(crate) use methods::Methods;
 pub(crate) use pace::keep_pace;
-
-/// Answers as large as the protocol can say, as Triton gives them.
-const MAX_MESSAGE: usize = i32::MAX as usize;
 
 /// The service over a set of models.
 pub struct Grpc {
@@ -41,7 +38,7 @@ impl Grpc {
 pub(crate) fn methods(models: Arc<dyn Models>, max_input_size: usize) -> Methods {
     let inference = GrpcInferenceServiceServer::new(Grpc::new(models.clone()))
         .max_decoding_message_size(max_input_size)
-        .max_encoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MESSAGE_LIMIT)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
         .accept_compressed(tonic::codec::CompressionEncoding::Deflate);
     let mut routes = Routes::builder();

@@ -1,6 +1,8 @@
 //! Whether a flush is worth a wait for others: a wait costs the processor some microseconds, which a
 //! caller who is alone on the connection would spend for nothing.
 
+use crate::turns::Turns;
+
 /// How many flushes wait after one that others have joined.
 const CREDIT: u32 = 16;
 
@@ -8,13 +10,12 @@ const CREDIT: u32 = 16;
 const TRY_EVERY: u32 = 16;
 
 /// What a connection has seen of those who join a flush.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Joiners {
-    /// How often the connection was read from. HTTP/2 reads before it writes, so what is written after
-    /// the same read is of one look at the calls, and belongs together anyway.
-    reads: u32,
-    /// The same when the flush began that waits.
-    flushed_after: u32,
+    /// What is written in the same turn is of one look at the calls, and belongs together anyway.
+    turns: Turns,
+    /// The turn in which the flush began that waits.
+    flushed_in: u32,
     /// How many more flushes are likely to be joined.
     credit: u32,
     /// How many flushes have not waited since one did.
@@ -22,9 +23,18 @@ pub(super) struct Joiners {
 }
 
 impl Joiners {
+    /// Nobody seen yet, on a connection that is looked at in these turns.
+    pub(super) fn new(turns: Turns) -> Self {
+        Self { turns, flushed_in: 0, credit: 0, spared: 0 }
+    }
+
     /// Whether others are likely to join the flush that begins now.
     pub(super) fn are_likely(&mut self) -> bool {
-        self.flushed_after = self.reads;
+        self.flushed_in = self.turns.number();
+        // Calls that are begun in one turn answer in it, one after another.
+        if self.turns.take_several() {
+            self.credit = CREDIT;
+        }
         if self.credit > 0 {
             self.credit -= 1;
             return true;
@@ -33,15 +43,10 @@ impl Joiners {
         self.spared == 0
     }
 
-    /// Whether the connection has been looked at since the flush began that waits, which its task does
-    /// once others have had their turn.
+    /// Whether the connection's task has another turn since the flush began that waits, which it has
+    /// once others have had theirs.
     pub(super) fn have_had_their_turn(&self) -> bool {
-        self.reads != self.flushed_after
-    }
-
-    /// Notes that the connection is read from.
-    pub(super) fn note_read(&mut self) {
-        self.reads = self.reads.wrapping_add(1);
+        self.turns.number() != self.flushed_in
     }
 
     /// Notes that something is written while a flush waits.
@@ -60,12 +65,12 @@ mod tests {
     fn waits(joiners: &mut Joiners, flushes: u32, is_joined: bool) -> u32 {
         let mut waits = 0;
         for _ in 0..flushes {
-            joiners.note_read();
+            joiners.turns.begin();
             if joiners.are_likely() {
                 waits += 1;
                 joiners.note_write();
                 if is_joined {
-                    joiners.note_read();
+                    joiners.turns.begin();
                     joiners.note_write();
                 }
             }
@@ -75,9 +80,22 @@ mod tests {
 
     #[test]
     fn flushes_wait_while_others_join_them_and_are_tried_otherwise() {
-        let mut joiners = Joiners::default();
+        let mut joiners = Joiners::new(Turns::default());
         assert_eq!(waits(&mut joiners, 10 * TRY_EVERY, false), 10);
         assert_eq!(waits(&mut joiners, TRY_EVERY + 100, true), 101);
         assert_eq!(waits(&mut joiners, CREDIT + 10 * TRY_EVERY, false), CREDIT + 10);
+    }
+
+    #[test]
+    fn the_answers_of_calls_that_began_together_are_waited_for() {
+        let mut joiners = Joiners::new(Turns::default());
+        joiners.turns.begin();
+        joiners.turns.note_call();
+        assert!(!joiners.are_likely());
+        joiners.turns.note_call();
+        assert!(joiners.are_likely());
+        assert!(!joiners.have_had_their_turn());
+        joiners.turns.begin();
+        assert!(joiners.have_had_their_turn());
     }
 }

@@ -110,6 +110,25 @@ async fn what_others_write_leaves_in_the_same_write() {
 }
 
 #[tokio::test]
+async fn the_answers_of_calls_that_began_in_one_turn_leave_in_one_write() {
+    let turns = Turns::default();
+    let mut coalesced = Coalesced::in_turns(Wire::new(usize::MAX, 0), turns.clone());
+    for turn in 0..3 {
+        coalesced.connection.writes.clear();
+        turns.begin();
+        for answer in [&b"one "[..], b"two ", b"ten "] {
+            turns.note_call();
+            look(&mut coalesced, &[answer]).await;
+        }
+        turns.begin();
+        look(&mut coalesced, &[]).await;
+        assert_eq!(coalesced.connection.writes.concat(), b"one two ten ");
+        // In the first the second call shows that they come together.
+        assert_eq!(coalesced.connection.writes.len(), if turn == 0 { 2 } else { 1 });
+    }
+}
+
+#[tokio::test]
 async fn the_task_is_woken_to_flush_what_waits() {
     let mut coalesced = Coalesced::new(Wire::new(usize::MAX, 0));
     crowd(&mut coalesced).await;

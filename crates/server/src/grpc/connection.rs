@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 
 use bytes::Bytes;
-use consort_middleware::{Coalesced, LARGEST_FRAME};
+use consort_middleware::{Coalesced, LARGEST_FRAME, Turns};
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
@@ -15,9 +15,10 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt};
 
 use super::at_once::AtOnce;
+use super::pace::is_stream;
 use crate::http::{PING_EVERY, PING_LIMIT};
 
 /// What a sender may have on its way without hearing from us: a large tensor is not held up by
@@ -43,20 +44,33 @@ pub(crate) async fn serve_connection<S, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let calls = AtOnce::new();
+    let turns = Turns::default();
+    let calls = AtOnce::new(turns.clone());
     let builder = builder(calls.clone());
-    let stream = TokioIo::new(Coalesced::new(stream));
+    let stream = TokioIo::new(Coalesced::in_turns(stream, turns.clone()));
+    let service = service.map_request(move |call: Request<Incoming>| {
+        if is_long(&call) {
+            calls.next_is_long();
+        }
+        call
+    });
     let mut connection = pin!(builder.serve_connection(stream, TowerToHyperService::new(service)));
     let mut told_to_stop = pin!(stopping.wait_for(|stopping| *stopping).fuse());
     let ended = poll_fn(|context| {
         if told_to_stop.as_mut().poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
         }
-        calls.begin_turn();
+        turns.begin();
         connection.as_mut().poll(context)
     });
     // An error is the caller's: it went away, or what it sent is no HTTP/2.
     drop(ended.await);
+}
+
+/// Whether a call may keep whoever looks at it for long: one with many messages, or with one that
+/// has to be inflated.
+fn is_long(call: &Request<Incoming>) -> bool {
+    is_stream(call.uri().path()) || call.headers().contains_key("grpc-encoding")
 }
 
 fn builder(calls: AtOnce) -> Builder<AtOnce> {
@@ -79,29 +93,33 @@ fn builder(calls: AtOnce) -> Builder<AtOnce> {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::thread;
     use std::time::Duration;
 
     use http_body_util::Empty;
     use tokio::net::TcpListener;
+    use tokio::runtime::Builder;
     use tokio::sync::mpsc;
+    use tokio::task::JoinHandle;
     use tokio::time::timeout;
     use tower::service_fn;
 
     use super::*;
 
-    /// A connection whose calls say when they are begun and when they are dropped, and never end.
-    async fn connection() -> (TcpStream, mpsc::UnboundedReceiver<&'static str>) {
-        struct Dropped(mpsc::UnboundedSender<&'static str>);
-        impl Drop for Dropped {
-            fn drop(&mut self) {
-                self.0.send("dropped").unwrap();
-            }
+    struct Dropped(mpsc::UnboundedSender<&'static str>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            // Nobody listens any more at the end of a test.
+            let _ = self.0.send("dropped");
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    }
+
+    /// Serves one connection whose calls say when they are begun and when they are dropped, and
+    /// never end.
+    async fn serve(listener: TcpListener, events: mpsc::UnboundedSender<&'static str>) {
         let (stream, _) = listener.accept().await.unwrap();
-        let (events, heard) = mpsc::unbounded_channel();
         let service = service_fn(move |_: Request<Incoming>| {
             let dropped = Dropped(events.clone());
             async move {
@@ -111,29 +129,53 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
             }
         });
-        tokio::spawn(async move {
-            let (_stop, stopping) = watch::channel(false);
-            serve_connection(stream, service, stopping).await;
-        });
-        (caller, heard)
+        let (_stop, stopping) = watch::channel(false);
+        serve_connection(stream, service, stopping).await;
+    }
+
+    /// A call on a connection of its own, and what drives that.
+    async fn call(address: SocketAddr) -> (impl Sized, JoinHandle<()>) {
+        let caller = TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(caller).await.unwrap();
+        let driving = tokio::spawn(connection.map(drop));
+        let call = Request::post("http://a/").body(()).unwrap();
+        (sender.send_request(call, true).unwrap(), driving)
     }
 
     #[tokio::test]
     async fn a_call_that_waits_is_dropped_with_its_caller() {
         for resets in [true, false] {
-            let (caller, mut heard) = connection().await;
-            let (mut sender, connection) = h2::client::handshake(caller).await.unwrap();
-            let connection = tokio::spawn(connection);
-            let call = Request::post("http://a/").body(()).unwrap();
-            let (response, stream) = sender.send_request(call, true).unwrap();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (events, mut heard) = mpsc::unbounded_channel();
+            tokio::spawn(serve(listener, events));
+            let (call, driving) = call(address).await;
             assert_eq!(heard.recv().await, Some("begun"));
             if resets {
-                drop((response, stream));
+                drop(call);
             } else {
-                connection.abort();
+                driving.abort();
             }
             let next = timeout(Duration::from_secs(10), heard.recv()).await;
             assert_eq!(next.unwrap(), Some("dropped"), "resets: {resets}");
         }
+    }
+
+    #[test]
+    fn a_runtime_ends_although_calls_wait() {
+        let runtime = || Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let (client, server) = (runtime().unwrap(), runtime().unwrap());
+        let listener = server.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (events, mut heard) = mpsc::unbounded_channel();
+        server.spawn(serve(listener, events));
+        let _call = client.block_on(call(address));
+        assert_eq!(heard.blocking_recv(), Some("begun"));
+        let (ended, has_ended) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            drop(server);
+            ended.send(()).unwrap();
+        });
+        assert_eq!(has_ended.recv_timeout(Duration::from_secs(10)), Ok(()));
     }
 }

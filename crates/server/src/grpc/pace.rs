@@ -24,7 +24,7 @@ where
 }
 
 /// Whether the caller may send any number of messages.
-fn is_stream(path: &str) -> bool {
+pub(super) fn is_stream(path: &str) -> bool {
     path == "/inference.GRPCInferenceService/ModelStreamInfer"
         || path.starts_with("/grpc.reflection.")
 }

@@ -1,0 +1,60 @@
+//! The turns of a connection's task: each time that it looks at its connection is one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+/// Counts the turns of one connection's task, for all who do something in them; its clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    number: AtomicU32,
+    /// Calls that were begun in this turn.
+    calls: AtomicU32,
+    /// Whether there was a turn with several since that was last asked.
+    has_had_several: AtomicBool,
+}
+
+impl Turns {
+    /// The task looks at its connection.
+    pub fn begin(&self) {
+        self.0.number.store(self.number().wrapping_add(1), Relaxed);
+        self.0.calls.store(0, Relaxed);
+    }
+
+    /// The turn that it is.
+    pub fn number(&self) -> u32 {
+        self.0.number.load(Relaxed)
+    }
+
+    /// Notes that a call is begun in this turn.
+    pub fn note_call(&self) {
+        if self.0.calls.fetch_add(1, Relaxed) > 0 {
+            self.0.has_had_several.store(true, Relaxed);
+        }
+    }
+
+    /// Whether several calls were begun in one turn since this was last asked.
+    pub(crate) fn take_several(&self) -> bool {
+        self.0.has_had_several.swap(false, Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_calls_are_those_of_one_turn() {
+        let turns = Turns::default();
+        for calls in [0, 1, 1, 3, 1] {
+            let before = turns.number();
+            turns.begin();
+            assert_ne!(turns.number(), before);
+            (0..calls).for_each(|_| turns.note_call());
+            assert_eq!(turns.take_several(), calls > 1);
+            assert!(!turns.take_several());
+        }
+    }
+}
