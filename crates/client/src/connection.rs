@@ -15,7 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use consort_middleware::{Coalesced, LARGEST_FRAME};
-use consort_protocol::MESSAGE_LIMIT;
+use consort_protocol::BODY_LIMIT;
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_fn};
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -272,8 +272,8 @@ impl Whole {
             if others.is_empty() {
                 others.extend_from_slice(&first);
             }
-            if others.len() + chunk.len() > MESSAGE_LIMIT {
-                let text = format!("the answer has more than {MESSAGE_LIMIT} bytes");
+            if others.len() + chunk.len() > BODY_LIMIT {
+                let text = format!("the answer has more than {BODY_LIMIT} bytes");
                 return Err(Status::out_of_range(text).into());
             }
             others.extend_from_slice(&chunk);

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-
 use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
 use consort_protocol::{MESSAGE_LIMIT, ModelInferResponse};
 use consort_stage::{Error, Result};

@@ -10,8 +10,8 @@ pub struct Turns(Arc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     number: AtomicU32,
-    /// Calls that were begun in this turn.
-    calls: AtomicU32,
+    /// Calls that were answered in this turn by the task itself.
+    answers: AtomicU32,
     /// Whether there was a turn with several since that was last asked.
     has_had_several: AtomicBool,
 }
@@ -20,7 +20,7 @@ impl Turns {
     /// The task looks at its connection.
     pub fn begin(&self) {
         self.0.number.store(self.number().wrapping_add(1), Relaxed);
-        self.0.calls.store(0, Relaxed);
+        self.0.answers.store(0, Relaxed);
     }
 
     /// The turn that it is.
@@ -28,14 +28,14 @@ impl Turns {
         self.0.number.load(Relaxed)
     }
 
-    /// Notes that a call is begun in this turn.
-    pub fn note_call(&self) {
-        if self.0.calls.fetch_add(1, Relaxed) > 0 {
+    /// Notes that a call was answered in this turn.
+    pub fn note_answer(&self) {
+        if self.0.answers.fetch_add(1, Relaxed) > 0 {
             self.0.has_had_several.store(true, Relaxed);
         }
     }
 
-    /// Whether several calls were begun in one turn since this was last asked.
+    /// Whether several calls were answered in one turn since this was last asked.
     pub(crate) fn take_several(&self) -> bool {
         self.0.has_had_several.swap(false, Relaxed)
     }
@@ -46,14 +46,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_calls_are_those_of_one_turn() {
+    fn several_answers_are_those_of_one_turn() {
         let turns = Turns::default();
-        for calls in [0, 1, 1, 3, 1] {
+        for answers in [0, 1, 1, 3, 1] {
             let before = turns.number();
             turns.begin();
             assert_ne!(turns.number(), before);
-            (0..calls).for_each(|_| turns.note_call());
-            assert_eq!(turns.take_several(), calls > 1);
+            (0..answers).for_each(|_| turns.note_answer());
+            assert_eq!(turns.take_several(), answers > 1);
             assert!(!turns.take_several());
         }
     }

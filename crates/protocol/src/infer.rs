@@ -6,18 +6,20 @@ use tonic::Status;
 
 use crate::{ModelInferRequest, ModelInferResponse};
 
-/// The largest message with what stands before it, in bytes, as a Triton server has it and HTTP/2 can
-/// send it at once.
-pub const MESSAGE_LIMIT: usize = i32::MAX as usize;
-
 /// What stands before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
+
+/// The largest body of a call with one message, in bytes: what HTTP/2 takes at once.
+pub const BODY_LIMIT: usize = i32::MAX as usize;
+
+/// The largest message, as a Triton server has it but for what stands before it.
+pub const MESSAGE_LIMIT: usize = BODY_LIMIT - PREFIX;
 
 impl ModelInferRequest {
     /// The body of a call with this message.
     pub fn to_body(&self) -> Result<Bytes, Status> {
         let size = self.encoded_len();
-        let stated = u32::try_from(size).ok().filter(|_| PREFIX + size <= MESSAGE_LIMIT);
+        let stated = u32::try_from(size).ok().filter(|_| size <= MESSAGE_LIMIT);
         let stated = stated.ok_or_else(|| {
             let text = format!("a request of {size} bytes is more than a message may have");
             Status::invalid_argument(text)

@@ -31,7 +31,7 @@ impl Joiners {
     /// Whether others are likely to join the flush that begins now.
     pub(super) fn are_likely(&mut self) -> bool {
         self.flushed_in = self.turns.number();
-        // Calls that are begun in one turn answer in it, one after another.
+        // Answered by the connection's task, one after another.
         if self.turns.take_several() {
             self.credit = CREDIT;
         }
@@ -87,12 +87,12 @@ mod tests {
     }
 
     #[test]
-    fn the_answers_of_calls_that_began_together_are_waited_for() {
+    fn the_answers_of_one_turn_are_waited_for() {
         let mut joiners = Joiners::new(Turns::default());
         joiners.turns.begin();
-        joiners.turns.note_call();
+        joiners.turns.note_answer();
         assert!(!joiners.are_likely());
-        joiners.turns.note_call();
+        joiners.turns.note_answer();
         assert!(joiners.are_likely());
         assert!(!joiners.have_had_their_turn());
         joiners.turns.begin();

@@ -110,14 +110,14 @@ async fn what_others_write_leaves_in_the_same_write() {
 }
 
 #[tokio::test]
-async fn the_answers_of_calls_that_began_in_one_turn_leave_in_one_write() {
+async fn the_answers_of_one_turn_leave_in_one_write() {
     let turns = Turns::default();
     let mut coalesced = Coalesced::in_turns(Wire::new(usize::MAX, 0), turns.clone());
     for turn in 0..3 {
         coalesced.connection.writes.clear();
         turns.begin();
         for answer in [&b"one "[..], b"two ", b"ten "] {
-            turns.note_call();
+            turns.note_answer();
             look(&mut coalesced, &[answer]).await;
         }
         turns.begin();

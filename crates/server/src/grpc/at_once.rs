@@ -69,15 +69,15 @@ where
     fn execute(&self, call: F) {
         if self.is_task() {
             self.runtime.spawn(call);
-        } else {
-            self.turns.note_call();
-            begin(call, self.runtime.clone());
+        } else if begin(call, self.runtime.clone()) {
+            self.turns.note_answer();
         }
     }
 }
 
-/// Looks at the call once; if it has to wait, it becomes a task when it is woken.
-fn begin<F>(call: F, runtime: Handle)
+/// Looks at the call once, and whether it is over; if it has to wait, it becomes a task when it is
+/// woken.
+fn begin<F>(call: F, runtime: Handle) -> bool
 where
     F: Future + Send + 'static,
     F::Output: Send,
@@ -87,7 +87,7 @@ where
     let mut call = Box::pin(call);
     let poll = || call.as_mut().poll(&mut Context::from_waker(&waker));
     // A panic ends the call, as it would end its task, and not the others of the connection.
-    let Ok(Poll::Pending) = catch_unwind(AssertUnwindSafe(poll)) else { return };
+    let Ok(Poll::Pending) = catch_unwind(AssertUnwindSafe(poll)) else { return true };
     let mut state = begun.state.lock();
     if matches!(*state, State::Woken) {
         drop(state);
@@ -95,6 +95,7 @@ where
     } else {
         *state = State::Waiting(call);
     }
+    false
 }
 
 /// The waker of a call that is not a task yet.

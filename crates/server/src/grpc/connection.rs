@@ -10,12 +10,13 @@ use futures::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tower::{BoxError, Service, ServiceExt};
+use tower::{BoxError, Service};
 
 use super::at_once::AtOnce;
 use super::pace::is_stream;
@@ -48,13 +49,15 @@ pub(crate) async fn serve_connection<S, B>(
     let calls = AtOnce::new(turns.clone());
     let builder = builder(calls.clone());
     let stream = TokioIo::new(Coalesced::in_turns(stream, turns.clone()));
-    let service = service.map_request(move |call: Request<Incoming>| {
+    let service = TowerToHyperService::new(service);
+    let service = service_fn(move |call: Request<Incoming>| {
+        // It is run right after this.
         if is_long(&call) {
             calls.next_is_long();
         }
-        call
+        service.call(call)
     });
-    let mut connection = pin!(builder.serve_connection(stream, TowerToHyperService::new(service)));
+    let mut connection = pin!(builder.serve_connection(stream, service));
     let mut told_to_stop = pin!(stopping.wait_for(|stopping| *stopping).fuse());
     let ended = poll_fn(|context| {
         if told_to_stop.as_mut().poll(context).is_ready() {
@@ -101,7 +104,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::runtime::Builder;
     use tokio::sync::mpsc;
-    use tokio::task::JoinHandle;
+    use tokio::task::{JoinHandle, try_id};
     use tokio::time::timeout;
     use tower::service_fn;
 
@@ -158,6 +161,44 @@ mod tests {
             }
             let next = timeout(Duration::from_secs(10), heard.recv()).await;
             assert_eq!(next.unwrap(), Some("dropped"), "resets: {resets}");
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_and_compressed_calls_alone_are_tasks_from_the_beginning() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (begun, mut heard) = mpsc::unbounded_channel();
+        let service = service_fn(move |call: Request<Incoming>| {
+            let begun = begun.clone();
+            async move {
+                begun.send((call.uri().path().to_owned(), try_id())).unwrap();
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (_stop, stopping) = watch::channel(false);
+            serve_connection(stream, service, stopping).await;
+        });
+        let caller = TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(caller).await.unwrap();
+        tokio::spawn(connection);
+        for (path, encoding, is_at_once) in [
+            ("/short", "", true),
+            ("/inference.GRPCInferenceService/ModelStreamInfer", "", false),
+            ("/short", "", true),
+            ("/compressed", "gzip", false),
+            ("/short", "", true),
+        ] {
+            let call = Request::post(format!("http://a{path}"));
+            let call =
+                if encoding.is_empty() { call } else { call.header("grpc-encoding", encoding) };
+            let sent = sender.send_request(call.body(()).unwrap(), true).unwrap();
+            let (heard, task) = heard.recv().await.unwrap();
+            assert_eq!(heard, path);
+            assert_eq!(task == Some(serving.id()), is_at_once, "{path}");
+            drop(sent);
         }
     }
 
