@@ -57,7 +57,8 @@ impl<S> Coalesced<S> {
     }
 
     /// The same for a task that reads more than once in a turn, as one does that begins the calls it
-    /// has read. It must [begin](Turns::begin) each of its turns, or what waits would never leave.
+    /// has read. It must [begin](Turns::begin) each of its turns, and have another where one is [wished
+    /// for](Turns::take_wish), or what waits would never leave.
     pub fn in_turns(connection: S, turns: Turns) -> Self {
         let (held, phase, reads_are_turns) = (Vec::new(), Phase::Held, false);
         let joiners = Joiners::new(turns.clone());
@@ -73,8 +74,12 @@ impl<S> Coalesced<S> {
                 let is_worth_it = self.joiners.are_likely();
                 if is_worth_it {
                     self.phase = Phase::Waiting;
-                    // A task that wakes itself comes behind those that are ready to run.
-                    context.waker().wake_by_ref();
+                    if self.reads_are_turns {
+                        // A task that wakes itself comes behind those that are ready to run.
+                        context.waker().wake_by_ref();
+                    } else {
+                        self.turns.wish();
+                    }
                 }
                 !is_worth_it
             }

@@ -14,6 +14,8 @@ struct Counts {
     answers: AtomicU32,
     /// Whether there was a turn with several since that was last asked.
     has_had_several: AtomicBool,
+    /// Whether something waits for the next turn.
+    is_wished: AtomicBool,
 }
 
 impl Turns {
@@ -33,6 +35,16 @@ impl Turns {
         if self.0.answers.fetch_add(1, Relaxed) > 0 {
             self.0.has_had_several.store(true, Relaxed);
         }
+    }
+
+    /// Asks for another turn, once others have had theirs.
+    pub(crate) fn wish(&self) {
+        self.0.is_wished.store(true, Relaxed);
+    }
+
+    /// Whether another turn is asked for. The task wakes itself for it.
+    pub fn take_wish(&self) -> bool {
+        self.0.is_wished.swap(false, Relaxed)
     }
 
     /// Whether several calls were answered in one turn since this was last asked.

@@ -5,6 +5,7 @@ mod connection;
 mod control;
 mod health;
 mod infer;
+mod looks;
 mod methods;
 mod pace;
 mod repository;

@@ -120,6 +120,7 @@ async fn the_answers_of_one_turn_leave_in_one_write() {
             turns.note_answer();
             look(&mut coalesced, &[answer]).await;
         }
+        assert!(turns.take_wish() && !turns.take_wish());
         turns.begin();
         look(&mut coalesced, &[]).await;
         assert_eq!(coalesced.connection.writes.concat(), b"one two ten ");

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use consort_middleware::{Coalesced, LARGEST_FRAME, Turns};
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tower::{BoxError, Service};
 
 use super::at_once::AtOnce;
+use super::looks::Looks;
 use super::pace::is_stream;
 use crate::http::{PING_EVERY, PING_LIMIT};
 
@@ -45,7 +47,7 @@ pub(crate) async fn serve_connection<S, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let turns = Turns::default();
+    let (turns, looks) = (Turns::default(), Arc::<Looks>::default());
     let calls = AtOnce::new(turns.clone());
     let builder = builder(calls.clone());
     let stream = TokioIo::new(Coalesced::in_turns(stream, turns.clone()));
@@ -64,7 +66,12 @@ pub(crate) async fn serve_connection<S, B>(
             connection.as_mut().graceful_shutdown();
         }
         turns.begin();
-        connection.as_mut().poll(context)
+        let polled = looks.poll(connection.as_mut(), context);
+        if turns.take_wish() {
+            // A task that wakes itself comes behind those that are ready to run.
+            context.waker().wake_by_ref();
+        }
+        polled
     });
     // An error is the caller's: it went away, or what it sent is no HTTP/2.
     drop(ended.await);
