@@ -13,21 +13,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use consort_middleware::{Coalesced, LARGEST_FRAME};
-use consort_protocol::BODY_LIMIT;
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_fn};
 use h2::client::{Builder, ResponseFuture, SendRequest};
-use h2::{PingPong, Reason, RecvStream};
-use http::{HeaderMap, Request, Response, StatusCode};
+use h2::{PingPong, Reason, RecvStream, SendStream};
+use http::{Request, Response};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tonic::Status;
 use tower::Service;
 
 use crate::outgoing::Outgoing;
@@ -112,23 +109,21 @@ impl Connection {
         sender.ready().await.ok()
     }
 
-    /// Makes a call of one message and waits for the whole answer. Dropping the future resets the
-    /// stream.
+    /// Makes a call of one message and waits for the answer to begin. Dropping the future resets
+    /// the stream.
     pub(crate) async fn ask(
         &self,
         head: Request<()>,
         outgoing: &Outgoing,
-    ) -> Result<Whole, BoxError> {
+    ) -> Result<Response<Answer>, BoxError> {
         let mut sender = self.ready().await?;
         // Encoded before anything is sent, so that head and body leave in one write.
         let body = outgoing.body()?;
-        let ended = mem::take(&mut *self.0.ended.lock());
-        let (response, mut stream) = sender.send_request(head, false)?;
+        let (response, mut stream) = self.begin(&mut sender, head)?;
         outgoing.note_sent();
-        drop(ended);
         // Why a stream takes no more is for its response to say.
         drop(stream.send_data(body, true));
-        Whole::of(self.answer(response, None).await?).await
+        self.answer(response, None).await
     }
 
     async fn send(self, request: Request<tonic::body::Body>) -> Result<Response<Answer>, BoxError> {
@@ -136,11 +131,21 @@ impl Connection {
         let (head, mut body) = request.into_parts();
         // Encoded before anything is sent, so that head and body leave in one write.
         let chunk = next_chunk(&mut body).await?.unwrap_or_default();
-        let ended = mem::take(&mut *self.0.ended.lock());
-        let (response, stream) = sender.send_request(Request::from_parts(head, ()), false)?;
-        drop(ended);
+        let (response, stream) = self.begin(&mut sender, Request::from_parts(head, ()))?;
         let rest = Rest::of(stream, chunk, body).await?;
         self.answer(response, rest).await
+    }
+
+    /// Opens a stream, and lets go of those that have ended.
+    fn begin(
+        &self,
+        sender: &mut SendRequest<Bytes>,
+        head: Request<()>,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let ended = mem::take(&mut *self.0.ended.lock());
+        let begun = sender.send_request(head, false);
+        drop(ended);
+        begun
     }
 
     /// Waits for the answer to begin, and sends meanwhile what comes to be sent.
@@ -244,45 +249,6 @@ pub(crate) struct Answer {
     put_off: PutOff,
 }
 
-/// A response with all of its body.
-pub(crate) struct Whole {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) trailers: Option<HeaderMap>,
-}
-
-impl Whole {
-    /// Reads the body and its trailers; what came in one frame is not copied.
-    async fn of(response: Response<Answer>) -> Result<Self, BoxError> {
-        let (head, mut answer) = response.into_parts();
-        let (mut first, mut others, mut trailers) = (Bytes::new(), BytesMut::new(), None);
-        while let Some(frame) = answer.frame().await {
-            let chunk = match frame?.into_data() {
-                Ok(chunk) => chunk,
-                Err(frame) => {
-                    trailers = frame.into_trailers().ok();
-                    break;
-                }
-            };
-            if first.is_empty() {
-                first = chunk;
-                continue;
-            }
-            if others.is_empty() {
-                others.extend_from_slice(&first);
-            }
-            if others.len() + chunk.len() > BODY_LIMIT {
-                let text = format!("the answer has more than {BODY_LIMIT} bytes");
-                return Err(Status::out_of_range(text).into());
-            }
-            others.extend_from_slice(&chunk);
-        }
-        let body = if others.is_empty() { first } else { others.freeze() };
-        Ok(Self { status: head.status, headers: head.headers, body, trailers })
-    }
-}
-
 impl Drop for Answer {
     fn drop(&mut self) {
         // Dropped before its end, the stream is reset at once.
@@ -333,6 +299,8 @@ mod tests {
 
     use consort_protocol::ModelInferRequest;
     use consort_stage::Context;
+    use http::HeaderMap;
+    use http_body_util::BodyExt;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -366,9 +334,10 @@ mod tests {
             for _ in 0..2 {
                 let head = Request::post("http://a/").body(()).unwrap();
                 let outgoing = Outgoing::new(ModelInferRequest::default(), Context::default());
-                let whole = connection.ask(head, &outgoing).await.unwrap();
-                assert_eq!(whole.body, expected.concat());
-                assert_eq!(whole.trailers.unwrap()["grpc-status"], "0");
+                let answer = connection.ask(head, &outgoing).await.unwrap();
+                let whole = answer.into_body().collect().await.unwrap();
+                assert_eq!(whole.trailers().unwrap()["grpc-status"], "0");
+                assert_eq!(whole.to_bytes(), expected.concat());
                 assert!(!outgoing.is_unsent());
                 assert_eq!(connection.0.ended.lock().len(), 1);
             }

@@ -3,13 +3,14 @@
 //! The gRPC library has a stream of messages for either way, whose bodies, buffers and boxes cost a
 //! short call as much again.
 
-use consort_protocol::ModelInferResponse;
+use consort_protocol::{BODY_LIMIT, ModelInferResponse};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri, Version};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tonic::{Code, Status};
 
-use crate::connection::{Connection, Whole};
+use crate::connection::{BoxError, Connection};
 use crate::outgoing::Outgoing;
 
 static PATH: PathAndQuery = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
@@ -30,10 +31,19 @@ pub(crate) async fn infer(
     method: &Uri,
     outgoing: &Outgoing,
 ) -> Result<ModelInferResponse, Status> {
-    let asked = connection.ask(head(method, outgoing), outgoing).await;
-    let whole = asked.map_err(Status::from_error)?;
-    succeeded(&whole)?;
-    ModelInferResponse::from_body(whole.body)
+    let answer = connection.ask(head(method, outgoing), outgoing).await;
+    let (head, body) = answer.map_err(Status::from_error)?.into_parts();
+    let whole = Limited::new(body, BODY_LIMIT).collect().await.map_err(broken)?;
+    succeeded(head.status, &head.headers, whole.trailers())?;
+    ModelInferResponse::from_body(whole.to_bytes())
+}
+
+/// Why an answer has no end.
+fn broken(error: BoxError) -> Status {
+    if error.is::<LengthLimitError>() {
+        return Status::out_of_range(format!("the answer has more than {BODY_LIMIT} bytes"));
+    }
+    Status::from_error(error)
 }
 
 fn head(method: &Uri, outgoing: &Outgoing) -> Request<()> {
@@ -48,18 +58,22 @@ fn head(method: &Uri, outgoing: &Outgoing) -> Request<()> {
 }
 
 /// Whether an answer says that the call succeeded, else why not.
-fn succeeded(whole: &Whole) -> Result<(), Status> {
-    let end: &HeaderMap = whole.trailers.as_ref().unwrap_or(&whole.headers);
+fn succeeded(
+    status: StatusCode,
+    headers: &HeaderMap,
+    trailers: Option<&HeaderMap>,
+) -> Result<(), Status> {
+    let end = trailers.unwrap_or(headers);
     match end.get(&GRPC_STATUS) {
-        Some(status) if status == "0" => Ok(()),
+        Some(ended) if ended == "0" => Ok(()),
         Some(_) => Err(Status::from_header_map(end)
             .unwrap_or_else(|| Status::unknown("the answer's grpc-status cannot be read"))),
-        None if whole.status == StatusCode::OK => {
+        None if status == StatusCode::OK => {
             Err(Status::unknown("the answer ended without a grpc-status"))
         }
         None => {
-            let text = format!("the server answered HTTP {}", whole.status);
-            Err(Status::new(code_of(whole.status), text))
+            let text = format!("the server answered HTTP {status}");
+            Err(Status::new(code_of(status), text))
         }
     }
 }
@@ -79,8 +93,6 @@ fn code_of(status: StatusCode) -> Code {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -90,34 +102,32 @@ mod tests {
         pairs.collect()
     }
 
-    fn whole(status: u16, head: HeaderMap, trailers: Option<HeaderMap>) -> Whole {
-        let status = StatusCode::from_u16(status).unwrap();
-        Whole { status, headers: head, body: Bytes::new(), trailers }
-    }
-
     #[test]
     fn a_call_ends_with_the_status_of_its_trailers_or_of_a_head_without_body() {
         let failed = headers(&[("grpc-status", "3"), ("grpc-message", "50%25 wrong")]);
         let none = HeaderMap::new();
-        assert!(succeeded(&whole(200, none, Some(headers(&[("grpc-status", "0")])))).is_ok());
-        for ended in
-            [whole(200, failed.clone(), None), whole(200, HeaderMap::new(), Some(failed.clone()))]
-        {
-            let status = succeeded(&ended).unwrap_err();
+        let done = headers(&[("grpc-status", "0")]);
+        assert!(succeeded(StatusCode::OK, &none, Some(&done)).is_ok());
+        for (head, trailers) in [(&failed, None), (&none, Some(&failed))] {
+            let status = succeeded(StatusCode::OK, head, trailers).unwrap_err();
             assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "50% wrong"));
         }
     }
 
     #[test]
     fn an_end_without_a_status_is_named() {
-        let ended = |status| succeeded(&whole(status, HeaderMap::new(), None)).unwrap_err();
+        let none = HeaderMap::new();
+        let ended = |status| {
+            let status = StatusCode::from_u16(status).unwrap();
+            succeeded(status, &none, None).unwrap_err()
+        };
         assert_eq!(ended(200).code(), Code::Unknown);
         assert_eq!(ended(200).message(), "the answer ended without a grpc-status");
         assert_eq!(ended(503).code(), Code::Unavailable);
         assert_eq!(ended(404).code(), Code::Unimplemented);
         assert_eq!(ended(404).message(), "the server answered HTTP 404 Not Found");
-        let trailers = Some(headers(&[("x", "y")]));
-        let status = succeeded(&whole(200, HeaderMap::new(), trailers)).unwrap_err();
+        let trailers = headers(&[("x", "y")]);
+        let status = succeeded(StatusCode::OK, &none, Some(&trailers)).unwrap_err();
         assert_eq!(status.code(), Code::Unknown);
     }
 }

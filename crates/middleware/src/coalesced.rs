@@ -36,7 +36,6 @@ pub struct Coalesced<S> {
     written: usize,
     phase: Phase,
     joiners: Joiners,
-    turns: Turns,
     reads_are_turns: bool,
 }
 
@@ -61,8 +60,8 @@ impl<S> Coalesced<S> {
     /// for](Turns::take_wish), or what waits would never leave.
     pub fn in_turns(connection: S, turns: Turns) -> Self {
         let (held, phase, reads_are_turns) = (Vec::new(), Phase::Held, false);
-        let joiners = Joiners::new(turns.clone());
-        Self { connection, held, written: 0, phase, joiners, turns, reads_are_turns }
+        let joiners = Joiners::new(turns);
+        Self { connection, held, written: 0, phase, joiners, reads_are_turns }
     }
 
     /// Whether what is held may leave now; else the task is woken to flush again.
@@ -78,7 +77,7 @@ impl<S> Coalesced<S> {
                         // A task that wakes itself comes behind those that are ready to run.
                         context.waker().wake_by_ref();
                     } else {
-                        self.turns.wish();
+                        self.joiners.turns.wish();
                     }
                 }
                 !is_worth_it
@@ -128,7 +127,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Coalesced<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
         if self.reads_are_turns {
-            self.turns.begin();
+            self.joiners.turns.begin();
         }
         Pin::new(&mut self.connection).poll_read(context, buffer)
     }

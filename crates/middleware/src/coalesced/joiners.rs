@@ -13,7 +13,7 @@ const TRY_EVERY: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Joiners {
     /// What is written in the same turn is of one look at the calls, and belongs together anyway.
-    turns: Turns,
+    pub(super) turns: Turns,
     /// The turn in which the flush began that waits.
     flushed_in: u32,
     /// How many more flushes are likely to be joined.
