@@ -3,7 +3,7 @@
 //! The gRPC library has a stream of messages for either way, whose bodies, buffers and boxes cost a
 //! short call as much again.
 
-use consort_protocol::{BODY_LIMIT, ModelInferResponse};
+use consort_protocol::{MESSAGE_LIMIT, ModelInferResponse, body_len};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri, Version};
@@ -33,7 +33,7 @@ pub(crate) async fn infer(
 ) -> Result<ModelInferResponse, Status> {
     let answer = connection.ask(head(method, outgoing), outgoing).await;
     let (head, body) = answer.map_err(Status::from_error)?.into_parts();
-    let whole = Limited::new(body, BODY_LIMIT).collect().await.map_err(broken)?;
+    let whole = Limited::new(body, body_len(MESSAGE_LIMIT)).collect().await.map_err(broken)?;
     succeeded(head.status, &head.headers, whole.trailers())?;
     ModelInferResponse::from_body(whole.to_bytes())
 }
@@ -41,7 +41,7 @@ pub(crate) async fn infer(
 /// Why an answer has no end.
 fn broken(error: BoxError) -> Status {
     if error.is::<LengthLimitError>() {
-        return Status::out_of_range(format!("the answer has more than {BODY_LIMIT} bytes"));
+        return Status::out_of_range(format!("the answer has more than {MESSAGE_LIMIT} bytes"));
     }
     Status::from_error(error)
 }

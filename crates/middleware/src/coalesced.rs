@@ -89,6 +89,11 @@ impl<S> Coalesced<S> {
         if self.phase == Phase::Waiting {
             self.joiners.note_write();
         }
+        let size = self.held.len() + bytes.len();
+        if size > KEPT && size > self.held.capacity() {
+            // At once as much as there can be, and not twice as much each time.
+            self.held.reserve_exact(LIMIT - self.held.len());
+        }
         self.held.extend_from_slice(bytes);
     }
 }
@@ -105,7 +110,10 @@ impl<S: AsyncWrite + Unpin> Coalesced<S> {
             self.written += taken;
         }
         self.held.clear();
-        self.held.shrink_to(KEPT);
+        if self.held.capacity() > KEPT {
+            // To make it smaller would copy what is of no use any more.
+            self.held = Vec::new();
+        }
         self.written = 0;
         self.phase = Phase::Held;
         Poll::Ready(Ok(()))

@@ -9,48 +9,78 @@ use crate::{ModelInferRequest, ModelInferResponse};
 /// What stands before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// The largest body of a call with one message, in bytes: what HTTP/2 takes at once.
-pub const BODY_LIMIT: usize = i32::MAX as usize;
+/// The largest message, in bytes: with what stands before it as much as HTTP/2 takes at once, which
+/// is also what a Triton server has.
+pub const MESSAGE_LIMIT: usize = i32::MAX as usize - PREFIX;
 
-/// The largest message, as a Triton server has it but for what stands before it.
-pub const MESSAGE_LIMIT: usize = BODY_LIMIT - PREFIX;
+/// The bytes of a body whose message has so many.
+pub const fn body_len(message: usize) -> usize {
+    message.saturating_add(PREFIX)
+}
+
+/// Messages below this are read from a copy: the memory that was received holds those of other calls
+/// too, and would be kept for as long as the smallest of them, in bytes.
+const COPIED: usize = 4 << 10;
 
 impl ModelInferRequest {
     /// The body of a call with this message.
     pub fn to_body(&self) -> Result<Bytes, Status> {
-        let size = self.encoded_len();
-        let stated = u32::try_from(size).ok().filter(|_| size <= MESSAGE_LIMIT);
-        let stated = stated.ok_or_else(|| {
+        body(self).map_err(|size| {
             let text = format!("a request of {size} bytes is more than a message may have");
             Status::invalid_argument(text)
-        })?;
-        let mut body = BytesMut::with_capacity(PREFIX + size);
-        body.put_u8(0);
-        body.put_u32(stated);
-        self.encode(&mut body).expect("the memory has room for it");
-        Ok(body.freeze())
+        })
+    }
+
+    /// Reads the body of a call, which has one message. Raw tensors of a large one are slices of it,
+    /// not copies.
+    pub fn from_body(body: Bytes) -> Result<Self, Status> {
+        let is_small = body.len() < COPIED;
+        message("request", if is_small { Bytes::copy_from_slice(&body) } else { body })
     }
 }
 
 impl ModelInferResponse {
-    /// Reads the body of an answer, which has one message. Raw tensors are slices of it, not copies.
-    pub fn from_body(mut body: Bytes) -> Result<Self, Status> {
-        if body.len() < PREFIX {
-            return Err(Status::internal("the answer has no message"));
-        }
-        let is_compressed = body.get_u8() != 0;
-        let size = body.get_u32();
-        if is_compressed {
-            return Err(Status::internal("the answer is compressed, which nobody asked for"));
-        }
-        if usize::try_from(size).ok() != Some(body.len()) {
-            let is = body.len();
-            let text = format!("the answer should have a message of {size} bytes and has {is}");
-            return Err(Status::internal(text));
-        }
-        Self::decode(body)
-            .map_err(|error| Status::internal(format!("the answer is malformed: {error}")))
+    /// The body of an answer with this message.
+    pub fn to_body(&self) -> Result<Bytes, Status> {
+        body(self).map_err(|size| {
+            let text = format!("an answer of {size} bytes is more than a message may have");
+            Status::out_of_range(text)
+        })
     }
+
+    /// Reads the body of an answer, which has one message. Raw tensors are slices of it, not copies.
+    pub fn from_body(body: Bytes) -> Result<Self, Status> {
+        message("answer", body)
+    }
+}
+
+/// The message behind its length; its size if it has more than fits.
+fn body(message: &impl Message) -> Result<Bytes, usize> {
+    let size = message.encoded_len();
+    let stated = u32::try_from(size).ok().filter(|_| size <= MESSAGE_LIMIT).ok_or(size)?;
+    let mut body = BytesMut::with_capacity(PREFIX + size);
+    body.put_u8(0);
+    body.put_u32(stated);
+    message.encode(&mut body).expect("the memory has room for it");
+    Ok(body.freeze())
+}
+
+/// The message in the body of a `what`.
+fn message<M: Message + Default>(what: &str, mut body: Bytes) -> Result<M, Status> {
+    if body.len() < PREFIX {
+        return Err(Status::internal(format!("the {what} has no message")));
+    }
+    let is_compressed = body.get_u8() != 0;
+    let size = body.get_u32();
+    if is_compressed {
+        return Err(Status::internal(format!("the {what} is compressed and does not say how")));
+    }
+    if usize::try_from(size).ok() != Some(body.len()) {
+        let is = body.len();
+        let text = format!("the {what} should have a message of {size} bytes and has {is}");
+        return Err(Status::internal(text));
+    }
+    M::decode(body).map_err(|error| Status::internal(format!("the {what} is malformed: {error}")))
 }
 
 #[cfg(test)]
@@ -79,16 +109,31 @@ mod tests {
         assert!(status.message().starts_with("a request of 21474"), "{}", status.message());
     }
 
+    fn is_within(part: &Bytes, whole: &Bytes) -> bool {
+        whole.as_ptr_range().contains(&part.as_ptr())
+    }
+
     #[test]
     fn an_answer_is_read_without_a_copy() {
-        let tensor = Bytes::from(vec![7; 1000]);
-        let raw_output_contents = vec![tensor.clone()];
+        let raw_output_contents = vec![Bytes::from(vec![7; 1000])];
         let response = ModelInferResponse { raw_output_contents, ..ModelInferResponse::default() };
-        let body = Bytes::from(framed(&response));
+        let body = response.to_body().unwrap();
+        assert_eq!(body, framed(&response));
         let read = ModelInferResponse::from_body(body.clone()).unwrap();
         assert_eq!(read, response);
-        let within = body.as_ptr_range();
-        assert!(within.contains(&read.raw_output_contents[0].as_ptr()));
+        assert!(is_within(&read.raw_output_contents[0], &body));
+    }
+
+    #[test]
+    fn a_small_request_does_not_keep_what_it_was_received_in() {
+        for (size, is_copied) in [(1_000, true), (COPIED, false)] {
+            let raw_input_contents = vec![Bytes::from(vec![7; size])];
+            let request = ModelInferRequest { raw_input_contents, ..ModelInferRequest::default() };
+            let body = Bytes::from(framed(&request));
+            let read = ModelInferRequest::from_body(body.clone()).unwrap();
+            assert_eq!(read, request);
+            assert_eq!(is_within(&read.raw_input_contents[0], &body), !is_copied, "{size}");
+        }
     }
 
     #[test]

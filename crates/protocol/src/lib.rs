@@ -23,7 +23,7 @@ mod generated {
 }
 
 pub use generated::*;
-pub use infer::{BODY_LIMIT, MESSAGE_LIMIT};
+pub use infer::{MESSAGE_LIMIT, body_len};
 pub use json::{config_from_json, descriptor_of, descriptors, to_json};
 pub use request::{Call, parse_version};
 pub use status::{from_status, to_status};

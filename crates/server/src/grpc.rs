@@ -10,6 +10,7 @@ mod methods;
 mod pace;
 mod repository;
 mod stream;
+mod unary;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 pub(crate) use connection::serve_connection;
 pub(crate) use methods::Methods;
+use methods::Offered;
 pub(crate) use pace::keep_pace;
 
 /// The service over a set of models.
@@ -43,7 +45,7 @@ pub(crate) fn methods(models: Arc<dyn Models>, max_input_size: usize) -> Methods
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
         .accept_compressed(tonic::codec::CompressionEncoding::Deflate);
     let mut routes = Routes::builder();
-    routes.add_service(HealthServer::new(health::Health::new(models)));
+    routes.add_service(HealthServer::new(health::Health::new(models.clone())));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -58,7 +60,8 @@ pub(crate) fn methods(models: Arc<dyn Models>, max_input_size: usize) -> Methods
             tracing::error!("reflection is not offered: {error}");
         }
     }
-    Methods { inference, others: routes.routes().prepare() }
+    let others = routes.routes().prepare();
+    Methods(Arc::new(Offered { models, limit: max_input_size, inference, others }))
 }
 
 #[cfg(test)]
@@ -70,6 +73,7 @@ mod tests {
     use consort_protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
     use tokio::net::TcpListener;
     use tonic::Code;
+    use tonic::codec::CompressionEncoding;
 
     use super::*;
     use crate::http::tests::hang;
@@ -98,6 +102,20 @@ mod tests {
             // No model is there that would take the other.
             let code = client.model_infer(request).await.unwrap_err().code();
             assert_eq!(code == Code::OutOfRange, is_refused, "{size}: {code:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn compressed_or_not_a_call_reaches_its_model() {
+        let address = front(methods(Arc::<Nothing>::default(), 1_000)).await;
+        let client = GrpcInferenceServiceClient::connect(format!("http://{address}")).await;
+        let client = client.unwrap();
+        let compressed = |encoding| client.clone().send_compressed(encoding);
+        let gzip = compressed(CompressionEncoding::Gzip);
+        let deflate = compressed(CompressionEncoding::Deflate);
+        for mut client in [client, gzip, deflate] {
+            let refused = client.model_infer(ModelInferRequest::default()).await.unwrap_err();
+            assert_eq!((refused.code(), refused.message()), (Code::NotFound, "nothing is there"));
         }
     }
 

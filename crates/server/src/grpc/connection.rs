@@ -93,6 +93,8 @@ fn builder(calls: AtOnce) -> Builder<AtOnce> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(LARGEST_FRAME)
+        // Nobody who calls over gRPC asks for it.
+        .auto_date_header(false)
         // How many there may be is for the front as a whole (`--max-in-flight`).
         .max_concurrent_streams(None)
         .max_pending_accept_reset_streams(MAX_RESETS)

@@ -42,16 +42,19 @@ impl GrpcInferenceService for Grpc {
         Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Reply<ModelInferResponse> {
-        infer(&*self.models, request).await
+        let (metadata, extensions, message) = request.into_parts();
+        let answer = infer(&*self.models, metadata.as_ref(), &extensions, message).await?;
+        Ok(Response::new(answer))
     }
 
     async fn model_stream_infer(
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Reply<Self::ModelStreamInferStream> {
-        let ends_with_error = says_true(request.metadata(), "triton_grpc_error");
-        let wants_durations = says_true(request.metadata(), Spent::METADATA);
-        let may_have_enough = says_true(request.metadata(), Enough::METADATA);
+        let metadata = request.metadata().as_ref();
+        let ends_with_error = says_true(metadata, "triton_grpc_error");
+        let wants_durations = says_true(metadata, Spent::METADATA);
+        let may_have_enough = says_true(metadata, Enough::METADATA);
         let (_, extensions, incoming) = request.into_parts();
         let make_context = Box::new(move |message: &ModelInferRequest| {
             let (model, version) = (&message.model_name, &message.model_version);

@@ -7,11 +7,11 @@ use consort_protocol::{Call, ModelInferRequest, ModelInferResponse, to_status};
 use consort_repository::{Labels, Models, Served, classify_outputs, log_failure};
 use consort_stage::{Context, Error, Response as Answer, Result, Spent, collect_one};
 use consort_telemetry::{Protocol, failed, request_span, version_chosen};
-use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use http::{Extensions, HeaderMap};
+use tonic::Status;
 
 /// Whether a caller says `true` under a name.
-pub(super) fn says_true(metadata: &MetadataMap, name: &str) -> bool {
+pub(super) fn says_true(metadata: &HeaderMap, name: &str) -> bool {
     metadata.get(name).is_some_and(|value| value == "true")
 }
 
@@ -36,30 +36,31 @@ pub(super) fn admit(
     Ok(Admitted { served, call })
 }
 
-/// Answers one unary request.
+/// Answers one unary request, which came with this metadata.
 pub(super) async fn infer(
     models: &dyn Models,
-    request: Request<ModelInferRequest>,
-) -> Result<Response<ModelInferResponse>, Status> {
-    let (metadata, extensions, message) = request.into_parts();
+    metadata: &HeaderMap,
+    extensions: &Extensions,
+    message: ModelInferRequest,
+) -> Result<ModelInferResponse, Status> {
     let span =
         request_span(Protocol::Grpc, &message.model_name, &message.model_version, &message.id);
-    let spent = says_true(&metadata, Spent::METADATA).then(Arc::<Spent>::default);
-    let in_trace = context_in(&extensions, span.clone());
+    let spent = says_true(metadata, Spent::METADATA).then(Arc::<Spent>::default);
+    let in_trace = context_in(extensions, span.clone());
     // The model's stage is given the message, and with it its names.
     let (model, id) = (message.model_name.clone(), message.id.clone());
     match answer(models, message, Context { spent: spent.clone(), ..in_trace }).await {
         Ok((served, response)) => {
             let response = ModelInferResponse::of(&*served.name, served.version, id, response);
-            Ok(Response::new(match spent {
+            Ok(match spent {
                 Some(spent) => response.with_durations(&spent.durations()),
                 None => response,
-            }))
+            })
         }
         Err(error) => {
             failed(&span, error.code().name(), error.message());
             let span = (!span.is_disabled()).then_some(span);
-            let context = Context { span, ..context(&extensions) };
+            let context = Context { span, ..context(extensions) };
             Err(refused(&error, &Labels::new(&model, &id, &context)))
         }
     }

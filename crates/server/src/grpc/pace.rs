@@ -52,10 +52,11 @@ mod tests {
 
     use super::*;
     use crate::grpc::methods;
+    use crate::grpc::unary::Answer;
     use crate::nothing::Nothing;
 
     /// Calls `method` with a message of which a byte comes every second.
-    async fn call(method: &str) -> Response<Body> {
+    async fn call(method: &str) -> Response<Answer> {
         let bytes = stream::repeat(()).then(|()| async {
             sleep(Duration::from_secs(1)).await;
             Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"\0")))
