@@ -3,14 +3,13 @@
 //! The gRPC library has a stream of messages for either way, whose bodies, buffers and boxes cost a
 //! short call as much again.
 
-use consort_protocol::{MESSAGE_LIMIT, ModelInferResponse, body_len};
+use consort_protocol::{MESSAGE_LIMIT, ModelInferResponse, receive};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri, Version};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tonic::{Code, Status};
 
-use crate::connection::{BoxError, Connection};
+use crate::connection::Connection;
 use crate::outgoing::Outgoing;
 
 static PATH: PathAndQuery = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
@@ -33,17 +32,13 @@ pub(crate) async fn infer(
 ) -> Result<ModelInferResponse, Status> {
     let answer = connection.ask(head(method, outgoing), outgoing).await;
     let (head, body) = answer.map_err(Status::from_error)?.into_parts();
-    let whole = Limited::new(body, body_len(MESSAGE_LIMIT)).collect().await.map_err(broken)?;
-    succeeded(head.status, &head.headers, whole.trailers())?;
-    ModelInferResponse::from_body(whole.to_bytes())
-}
-
-/// Why an answer has no end.
-fn broken(error: BoxError) -> Status {
-    if error.is::<LengthLimitError>() {
-        return Status::out_of_range(format!("the answer has more than {MESSAGE_LIMIT} bytes"));
+    if head.status != StatusCode::OK {
+        // What is no gRPC server has no message either.
+        return Err(not_grpc(head.status, &head.headers));
     }
-    Status::from_error(error)
+    let (body, trailers) = receive(body, MESSAGE_LIMIT).await?;
+    succeeded(trailers.as_ref().unwrap_or(&head.headers))?;
+    ModelInferResponse::from_body(body)
 }
 
 fn head(method: &Uri, outgoing: &Outgoing) -> Request<()> {
@@ -57,25 +52,20 @@ fn head(method: &Uri, outgoing: &Outgoing) -> Request<()> {
     head
 }
 
-/// Whether an answer says that the call succeeded, else why not.
-fn succeeded(
-    status: StatusCode,
-    headers: &HeaderMap,
-    trailers: Option<&HeaderMap>,
-) -> Result<(), Status> {
-    let end = trailers.unwrap_or(headers);
+/// Whether the end of an answer says that the call succeeded, else why not.
+fn succeeded(end: &HeaderMap) -> Result<(), Status> {
     match end.get(&GRPC_STATUS) {
         Some(ended) if ended == "0" => Ok(()),
         Some(_) => Err(Status::from_header_map(end)
             .unwrap_or_else(|| Status::unknown("the answer's grpc-status cannot be read"))),
-        None if status == StatusCode::OK => {
-            Err(Status::unknown("the answer ended without a grpc-status"))
-        }
-        None => {
-            let text = format!("the server answered HTTP {status}");
-            Err(Status::new(code_of(status), text))
-        }
+        None => Err(Status::unknown("the answer ended without a grpc-status")),
     }
+}
+
+/// Why a call failed that was answered with this status, which is none of gRPC's.
+fn not_grpc(status: StatusCode, headers: &HeaderMap) -> Status {
+    let text = format!("the server answered HTTP {status}");
+    Status::from_header_map(headers).unwrap_or_else(|| Status::new(code_of(status), text))
 }
 
 /// The code for what is no gRPC server,
@@ -103,31 +93,23 @@ mod tests {
     }
 
     #[test]
-    fn a_call_ends_with_the_status_of_its_trailers_or_of_a_head_without_body() {
+    fn a_call_ends_with_the_status_that_is_named() {
+        assert!(succeeded(&headers(&[("grpc-status", "0")])).is_ok());
         let failed = headers(&[("grpc-status", "3"), ("grpc-message", "50%25 wrong")]);
-        let none = HeaderMap::new();
-        let done = headers(&[("grpc-status", "0")]);
-        assert!(succeeded(StatusCode::OK, &none, Some(&done)).is_ok());
-        for (head, trailers) in [(&failed, None), (&none, Some(&failed))] {
-            let status = succeeded(StatusCode::OK, head, trailers).unwrap_err();
+        for status in [succeeded(&failed).unwrap_err(), not_grpc(StatusCode::BAD_GATEWAY, &failed)]
+        {
             assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "50% wrong"));
         }
+        let unnamed = succeeded(&headers(&[("x", "y")])).unwrap_err();
+        assert_eq!(unnamed.code(), Code::Unknown);
+        assert_eq!(unnamed.message(), "the answer ended without a grpc-status");
     }
 
     #[test]
-    fn an_end_without_a_status_is_named() {
-        let none = HeaderMap::new();
-        let ended = |status| {
-            let status = StatusCode::from_u16(status).unwrap();
-            succeeded(status, &none, None).unwrap_err()
-        };
-        assert_eq!(ended(200).code(), Code::Unknown);
-        assert_eq!(ended(200).message(), "the answer ended without a grpc-status");
-        assert_eq!(ended(503).code(), Code::Unavailable);
-        assert_eq!(ended(404).code(), Code::Unimplemented);
-        assert_eq!(ended(404).message(), "the server answered HTTP 404 Not Found");
-        let trailers = headers(&[("x", "y")]);
-        let status = succeeded(StatusCode::OK, &none, Some(&trailers)).unwrap_err();
-        assert_eq!(status.code(), Code::Unknown);
+    fn who_is_no_grpc_server_is_named_by_its_status() {
+        let status = |status| not_grpc(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+        assert_eq!(status(503).code(), Code::Unavailable);
+        assert_eq!(status(404).code(), Code::Unimplemented);
+        assert_eq!(status(404).message(), "the server answered HTTP 404 Not Found");
     }
 }

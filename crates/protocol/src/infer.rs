@@ -7,19 +7,14 @@ use tonic::Status;
 use crate::{ModelInferRequest, ModelInferResponse};
 
 /// What stands before a message: whether it is compressed, and its length.
-const PREFIX: usize = 5;
+pub(crate) const PREFIX: usize = 5;
 
 /// The largest message, in bytes: with what stands before it as much as HTTP/2 takes at once, which
 /// is also what a Triton server has.
 pub const MESSAGE_LIMIT: usize = i32::MAX as usize - PREFIX;
 
-/// The bytes of a body whose message has so many.
-pub const fn body_len(message: usize) -> usize {
-    message.saturating_add(PREFIX)
-}
-
-/// Messages below this are read from a copy: the memory that was received holds those of other calls
-/// too, and would be kept for as long as the smallest of them, in bytes.
+/// Requests of fewer bytes are read from a copy: the memory that was received holds those of other
+/// calls too, and is kept for as long as any of them.
 const COPIED: usize = 4 << 10;
 
 impl ModelInferRequest {
@@ -31,8 +26,8 @@ impl ModelInferRequest {
         })
     }
 
-    /// Reads the body of a call, which has one message. Raw tensors of a large one are slices of it,
-    /// not copies.
+    /// Reads the body of a call, which has one message. Raw tensors of a large one are slices of the
+    /// body, not copies.
     pub fn from_body(body: Bytes) -> Result<Self, Status> {
         let is_small = body.len() < COPIED;
         message("request", if is_small { Bytes::copy_from_slice(&body) } else { body })
@@ -48,7 +43,8 @@ impl ModelInferResponse {
         })
     }
 
-    /// Reads the body of an answer, which has one message. Raw tensors are slices of it, not copies.
+    /// Reads the body of an answer, which has one message. Raw tensors are slices of the body, not
+    /// copies.
     pub fn from_body(body: Bytes) -> Result<Self, Status> {
         message("answer", body)
     }
@@ -65,17 +61,24 @@ fn body(message: &impl Message) -> Result<Bytes, usize> {
     Ok(body.freeze())
 }
 
+/// What a body says of its message, once so much of it is there: the flags, of which 0 is a message
+/// as it is and 1 a compressed one, and its bytes.
+pub(crate) fn stated(body: &[u8]) -> Option<(u8, usize)> {
+    let (flags, rest) = body.split_first()?;
+    let size = u32::from_be_bytes(*rest.first_chunk()?);
+    Some((*flags, usize::try_from(size).unwrap_or(usize::MAX)))
+}
+
 /// The message in the body of a `what`.
 fn message<M: Message + Default>(what: &str, mut body: Bytes) -> Result<M, Status> {
-    if body.len() < PREFIX {
+    let Some((flags, size)) = stated(&body) else {
         return Err(Status::internal(format!("the {what} has no message")));
-    }
-    let is_compressed = body.get_u8() != 0;
-    let size = body.get_u32();
-    if is_compressed {
+    };
+    body.advance(PREFIX);
+    if flags != 0 {
         return Err(Status::internal(format!("the {what} is compressed and does not say how")));
     }
-    if usize::try_from(size).ok() != Some(body.len()) {
+    if size != body.len() {
         let is = body.len();
         let text = format!("the {what} should have a message of {size} bytes and has {is}");
         return Err(Status::internal(text));

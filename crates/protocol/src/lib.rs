@@ -5,6 +5,7 @@ mod infer;
 mod json;
 mod metadata;
 mod parameters;
+mod receive;
 mod request;
 mod response;
 mod status;
@@ -23,8 +24,9 @@ mod generated {
 }
 
 pub use generated::*;
-pub use infer::{MESSAGE_LIMIT, body_len};
+pub use infer::MESSAGE_LIMIT;
 pub use json::{config_from_json, descriptor_of, descriptors, to_json};
+pub use receive::receive;
 pub use request::{Call, parse_version};
 pub use status::{from_status, to_status};
 

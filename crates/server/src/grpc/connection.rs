@@ -22,6 +22,7 @@ use tower::{BoxError, Service};
 use super::at_once::AtOnce;
 use super::looks::Looks;
 use super::pace::is_stream;
+use super::unary::is_plain;
 use crate::http::{PING_EVERY, PING_LIMIT};
 
 /// What a sender may have on its way without hearing from us: a large tensor is not held up by
@@ -80,7 +81,7 @@ pub(crate) async fn serve_connection<S, B>(
 /// Whether a call may keep whoever looks at it for long: one with many messages, or with one that
 /// has to be inflated.
 fn is_long(call: &Request<Incoming>) -> bool {
-    is_stream(call.uri().path()) || call.headers().contains_key("grpc-encoding")
+    is_stream(call.uri().path()) || !is_plain(call.headers())
 }
 
 fn builder(calls: AtOnce) -> Builder<AtOnce> {

@@ -19,7 +19,7 @@ use super::Grpc;
 use super::unary::{self, Answer};
 
 const INFERENCE: &str = "/inference.GRPCInferenceService/";
-const ONCE: &str = "ModelInfer";
+const MODEL_INFER: &str = "ModelInfer";
 
 /// Every method that the gRPC front offers.
 ///
@@ -54,7 +54,7 @@ where
     fn call(&mut self, call: Request<B>) -> Self::Future {
         let offered = &self.0;
         let routed = match call.uri().path().strip_prefix(INFERENCE) {
-            Some(ONCE) if unary::is_plain(call.headers()) => {
+            Some(MODEL_INFER) if unary::is_plain(call.headers()) => {
                 let offered = offered.clone();
                 return Box::pin(async move {
                     Ok(unary::answer(&*offered.models, offered.limit, call).await)
