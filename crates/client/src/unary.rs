@@ -36,7 +36,7 @@ pub(crate) async fn infer(
         // What is no gRPC server has no message either.
         return Err(not_grpc(head.status, &head.headers));
     }
-    let (body, trailers) = receive(body, MESSAGE_LIMIT).await?;
+    let (body, trailers) = receive("answer", body, MESSAGE_LIMIT).await?;
     succeeded(trailers.as_ref().unwrap_or(&head.headers))?;
     ModelInferResponse::from_body(body)
 }
@@ -64,8 +64,9 @@ fn succeeded(end: &HeaderMap) -> Result<(), Status> {
 
 /// Why a call failed that was answered with this status, which is none of gRPC's.
 fn not_grpc(status: StatusCode, headers: &HeaderMap) -> Status {
+    let named = Status::from_header_map(headers).filter(|named| named.code() != Code::Ok);
     let text = format!("the server answered HTTP {status}");
-    Status::from_header_map(headers).unwrap_or_else(|| Status::new(code_of(status), text))
+    named.unwrap_or_else(|| Status::new(code_of(status), text))
 }
 
 /// The code for what is no gRPC server,
@@ -107,7 +108,8 @@ mod tests {
 
     #[test]
     fn who_is_no_grpc_server_is_named_by_its_status() {
-        let status = |status| not_grpc(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+        let claims = headers(&[("grpc-status", "0")]);
+        let status = |status| not_grpc(StatusCode::from_u16(status).unwrap(), &claims);
         assert_eq!(status(503).code(), Code::Unavailable);
         assert_eq!(status(404).code(), Code::Unimplemented);
         assert_eq!(status(404).message(), "the server answered HTTP 404 Not Found");

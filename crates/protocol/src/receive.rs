@@ -1,6 +1,7 @@
 //! Receives a body that has one message, of which no more is kept than the message may have.
 
 use std::error::Error;
+use std::mem;
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
@@ -11,18 +12,13 @@ use tonic::Status;
 
 use crate::infer::{PREFIX, stated};
 
-/// What has come of a body.
-#[derive(Debug, Default)]
-struct Received {
-    /// The only piece so far, as it came.
-    first: Bytes,
-    /// All pieces, once there are several.
-    all: BytesMut,
-}
-
-/// Receives a body whose message has `limit` bytes at most, and what follows it. It ends as soon as
-/// it is known that the message is larger or not the only one.
-pub async fn receive<B>(body: B, limit: usize) -> Result<(Bytes, Option<HeaderMap>), Status>
+/// Receives the body of a `what`, whose message has `limit` bytes at most, and what follows it. It
+/// ends as soon as it is known that the message is larger or not the only one.
+pub async fn receive<B>(
+    what: &str,
+    body: B,
+    limit: usize,
+) -> Result<(Bytes, Option<HeaderMap>), Status>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
 {
@@ -30,42 +26,69 @@ where
     let (mut received, mut trailers) = (Received::default(), None);
     while let Some(frame) = body.frame().await {
         match frame.map_err(|error| Status::from_error(error.into()))?.into_data() {
-            Ok(piece) => received.add(piece, limit)?,
+            Ok(piece) => received.add(piece),
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
+        received.check(what, limit)?;
     }
-    Ok((received.whole(), trailers))
+    Ok((received.body(), trailers))
+}
+
+/// What has come of a body.
+#[derive(Debug, Default)]
+struct Received {
+    /// The only piece so far, as it came.
+    first: Bytes,
+    /// All pieces, once there are several.
+    all: BytesMut,
+    /// The bytes of the body, once it has said how many its message has.
+    whole: Option<usize>,
 }
 
 impl Received {
-    fn add(&mut self, piece: Bytes, limit: usize) -> Result<(), Status> {
-        if self.len() == 0 {
+    fn add(&mut self, piece: Bytes) {
+        // Often the end comes by itself.
+        if piece.is_empty() {
+            return;
+        }
+        if self.so_far().is_empty() {
             self.first = piece;
         } else {
-            self.all.extend_from_slice(&std::mem::take(&mut self.first));
+            let first = mem::take(&mut self.first);
+            self.make_room(first.len() + piece.len());
+            self.all.extend_from_slice(&first);
             self.all.extend_from_slice(&piece);
         }
-        let head = if self.all.is_empty() { &self.first[..] } else { &self.all[..] };
-        let Some((_, size)) = stated(head) else { return Ok(()) };
+        self.whole = stated(self.so_far()).map(|(_, size)| PREFIX.saturating_add(size));
+    }
+
+    /// Makes room for so much more: once it is known, for as much as the message has.
+    fn make_room(&mut self, more: usize) {
+        let size = (self.all.len() + more).max(self.whole.unwrap_or(0));
+        if size > self.all.capacity() {
+            let before = mem::replace(&mut self.all, BytesMut::with_capacity(size));
+            self.all.extend_from_slice(&before);
+        }
+    }
+
+    fn check(&self, what: &str, limit: usize) -> Result<(), Status> {
+        let Some(whole) = self.whole else { return Ok(()) };
+        let size = whole - PREFIX;
         if size > limit {
-            let text = format!("a message of {size} bytes is more than the {limit} it may have");
+            let text = format!("the {what} has a message of {size} bytes, and may have {limit}");
             return Err(Status::out_of_range(text));
         }
-        let whole = PREFIX + size;
-        if self.len() > whole {
-            return Err(Status::unimplemented("there is more than the one message of this method"));
-        }
-        if self.all.len() < whole && !self.all.is_empty() {
-            self.all.reserve(whole - self.all.len());
+        if self.so_far().len() > whole {
+            return Err(Status::internal(format!("the {what} has more than its one message")));
         }
         Ok(())
     }
 
-    fn len(&self) -> usize {
-        self.first.len() + self.all.len()
+    fn so_far(&self) -> &[u8] {
+        if self.all.is_empty() { &self.first } else { &self.all }
     }
 
-    fn whole(self) -> Bytes {
+    fn body(self) -> Bytes {
         if self.all.is_empty() { self.first } else { self.all.freeze() }
     }
 }
@@ -83,7 +106,8 @@ mod tests {
     fn received(pieces: &[&[u8]]) -> Result<(Bytes, Option<HeaderMap>), Status> {
         let frame = |piece: &&[u8]| Ok(Frame::data(Bytes::copy_from_slice(piece)));
         let frames: Vec<Result<_, Status>> = pieces.iter().map(frame).collect();
-        receive(StreamBody::new(stream::iter(frames)), 100).now_or_never().expect("all is there")
+        let body = StreamBody::new(stream::iter(frames));
+        receive("request", body, 100).now_or_never().expect("all is there")
     }
 
     /// A message with so many bytes that says that it has `stated`.
@@ -107,9 +131,10 @@ mod tests {
         let whole = Bytes::from(message(100, 100));
         let mut end = HeaderMap::new();
         end.insert("grpc-status", 0.into());
-        let frames = [Frame::data(whole.clone()), Frame::trailers(end.clone())];
+        let [message, nothing] = [whole.clone(), Bytes::new()].map(Frame::data);
+        let frames = [message, nothing, Frame::trailers(end.clone())];
         let body = StreamBody::new(stream::iter(frames.map(Ok::<_, Status>)));
-        let (body, trailers) = receive(body, 100).now_or_never().unwrap().unwrap();
+        let (body, trailers) = receive("answer", body, 100).now_or_never().unwrap().unwrap();
         assert_eq!(body.as_ptr(), whole.as_ptr());
         assert_eq!(trailers, Some(end));
     }
@@ -119,27 +144,29 @@ mod tests {
         // Nobody sends the rest of the first.
         let large = received(&[&message(101, 0)[..3], &message(101, 0)[3..]]).unwrap_err();
         assert_eq!(large.code(), Code::OutOfRange);
-        assert_eq!(large.message(), "a message of 101 bytes is more than the 100 it may have");
+        assert_eq!(large.message(), "the request has a message of 101 bytes, and may have 100");
         for second in [&[0][..], &message(1, 1)] {
             let several = received(&[&message(9, 9), second]).unwrap_err();
-            assert_eq!(several.code(), Code::Unimplemented);
+            assert_eq!(several.message(), "the request has more than its one message");
         }
     }
 
     #[test]
-    fn many_pieces_take_no_more_memory_than_their_message() {
+    fn several_pieces_take_as_much_memory_as_their_message() {
         let whole = message(100, 100);
-        let mut received = Received::default();
-        for piece in whole.chunks(1) {
-            received.add(Bytes::copy_from_slice(piece), 100).unwrap();
+        for size in [1, 3, 5, 60, 104] {
+            let mut received = Received::default();
+            let pieces = whole.chunks(size).map(Bytes::copy_from_slice);
+            pieces.for_each(|piece| received.add(piece));
+            assert!(received.first.is_empty());
+            assert_eq!(received.all.capacity(), whole.len(), "{size}");
         }
-        assert!(received.first.is_empty() && received.all.capacity() < 2 * whole.len());
     }
 
     #[test]
     fn what_ends_a_body_too_early_is_the_status() {
         let frames = [Ok(Frame::data(Bytes::from_static(b"\0"))), Err(Status::aborted("gone"))];
-        let broken = receive(StreamBody::new(stream::iter(frames)), 100).now_or_never().unwrap();
-        assert_eq!(broken.unwrap_err().code(), Code::Aborted);
+        let broken = receive("request", StreamBody::new(stream::iter(frames)), 100).now_or_never();
+        assert_eq!(broken.unwrap().unwrap_err().code(), Code::Aborted);
     }
 }

@@ -124,10 +124,13 @@ async fn single(settings: &Settings, section: &mut Section) -> Result<()> {
         off.callers(&[SENTENCE], 1).await?,
         shipped.callers(&[SENTENCE], CALLERS).await?,
     ];
-    // Short turns, so that a moment in which the machine is busy meets all of them.
-    for _ in 0..settings.rounds * 3 {
-        for (contender, series) in callers.iter_mut().zip(&mut series) {
-            series.push(crate::load::round_of(contender, settings.time / 3).await?);
+    // Short turns, so that a moment in which the machine is busy meets all of them. Whoever comes
+    // after the many callers finds the machine as they left it, which is each of the two by turns.
+    let turns = [[0, 1, 2], [1, 0, 2]];
+    for turn in turns.into_iter().cycle().take(settings.rounds * 3) {
+        for place in turn {
+            let sample = crate::load::round_of(&mut callers[place], settings.time / 3).await?;
+            series[place].push(sample);
         }
     }
     let [on, off, many] = &series;

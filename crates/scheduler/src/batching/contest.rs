@@ -57,7 +57,7 @@ impl Contest {
     /// Whether so many rows are to be one run.
     pub(super) fn is_wide(&self, rows: usize) -> bool {
         let size = &self.0[size(rows)];
-        size.is_wide != (size.rounds >= size.pause)
+        size.is_wide != size.is_due()
     }
 
     /// Takes note of what so many rows took, in one run or in several.
@@ -91,15 +91,20 @@ impl Size {
         if self.tried > 1 {
             self.took += took / f64::from(TRIAL - 1);
         }
-        if took > HOPELESS * self.usual {
-            *self = self.later(self.is_wide, self.usual);
-        } else if self.tried == TRIAL {
-            *self = if self.took < GAIN * self.usual {
+        let is_hopeless = self.is_due() && took > HOPELESS * self.usual;
+        if is_hopeless || self.tried == TRIAL {
+            let has_won = !is_hopeless && self.took < GAIN * self.usual;
+            *self = if has_won {
                 Self::of(is_wide, self.took)
             } else {
                 self.later(self.is_wide, self.usual)
             };
         }
+    }
+
+    /// Whether the other kind is to be tried now.
+    fn is_due(&self) -> bool {
+        self.rounds >= self.pause
     }
 
     fn give_up(&mut self) {

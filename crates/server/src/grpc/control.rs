@@ -42,7 +42,7 @@ impl GrpcInferenceService for Grpc {
         Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Reply<ModelInferResponse> {
-        // Compressed ones alone come here.
+        // Those alone come here that name a compression.
         let (metadata, extensions, message) = request.into_parts();
         let answer = infer(&*self.models, metadata.as_ref(), &extensions, message).await?;
         Ok(Response::new(answer))

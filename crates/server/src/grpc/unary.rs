@@ -39,7 +39,7 @@ where
 {
     let (head, body) = call.into_parts();
     let answered = async {
-        let (body, _) = receive(body, limit).await?;
+        let (body, _) = receive("request", body, limit).await?;
         let message = ModelInferRequest::from_body(body)?;
         infer(models, &head.headers, &head.extensions, message).await?.to_body()
     };
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(refusal(halves).await.code(), Code::NotFound, "no model is there");
         let large = refusal(Full::new(message(1_000).to_body().unwrap())).await;
         assert_eq!(large.code(), Code::OutOfRange);
-        assert!(large.message().ends_with("more than the 1000 it may have"), "{large:?}");
+        assert!(large.message().ends_with("and may have 1000"), "{large:?}");
         let short = refusal(Full::new(small.slice(..700))).await;
         assert_eq!(short.code(), Code::Internal);
         assert!(short.message().ends_with("and has 695"), "{short:?}");
