@@ -76,13 +76,16 @@ async fn contest(
         series.push(Series::new(server.name));
         callers.push(server.callers(&[sentence], CALLERS).await?);
     }
-    for _ in 0..settings.rounds {
-        let (direct, served) = series.split_at_mut(sizes.len());
-        for (size, series) in sizes.iter().zip(direct) {
-            series.push(alone.round(sentence, *size, settings.time)?);
-        }
-        for (contender, series) in callers.iter_mut().zip(served) {
-            series.push(crate::load::round_of(contender, settings.time).await?);
+    for round in 0..settings.rounds {
+        // There and back, so that nobody always comes after the same one.
+        let last = series.len() - 1;
+        for turn in 0..=last {
+            let place = if round % 2 == 0 { turn } else { last - turn };
+            let sample = match place.checked_sub(sizes.len()) {
+                None => alone.round(sentence, sizes[place], settings.time)?,
+                Some(server) => crate::load::round_of(&mut callers[server], settings.time).await?,
+            };
+            series[place].push(sample);
         }
     }
     Ok(series)
