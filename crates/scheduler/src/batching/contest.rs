@@ -174,6 +174,16 @@ mod tests {
     }
 
     #[test]
+    fn slow_rounds_that_are_no_trial_put_none_off() {
+        let mut contest = Contest::default();
+        rounds(&mut contest, 7, 10.0, 11.0);
+        for _ in 1..TRIAL {
+            contest.note(false, 16, Duration::from_millis(20));
+        }
+        assert_eq!(rounds(&mut contest, 5, 10.0, 11.0), [0, 1, 2, 3], "the next is due as before");
+    }
+
+    #[test]
     fn sizes_know_nothing_of_one_another() {
         let mut contest = Contest::default();
         rounds(&mut contest, 10, 10.0, 11.0);
