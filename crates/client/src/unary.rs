@@ -7,13 +7,13 @@ use consort_protocol::{MESSAGE_LIMIT, ModelInferResponse, receive};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri, Version};
+use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Code, Status};
 
 use crate::connection::Connection;
 use crate::outgoing::Outgoing;
 
 static PATH: PathAndQuery = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
-static GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 static TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -48,7 +48,7 @@ fn head(method: &Uri, outgoing: &Outgoing) -> Request<()> {
     *head.version_mut() = Version::HTTP_2;
     *head.headers_mut() = outgoing.headers();
     head.headers_mut().insert(TE, TRAILERS.clone());
-    head.headers_mut().insert(CONTENT_TYPE, GRPC.clone());
+    head.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     head
 }
 

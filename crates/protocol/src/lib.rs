@@ -5,6 +5,7 @@ mod infer;
 mod json;
 mod metadata;
 mod parameters;
+mod pieces;
 mod receive;
 mod request;
 mod response;
@@ -26,6 +27,7 @@ mod generated {
 pub use generated::*;
 pub use infer::MESSAGE_LIMIT;
 pub use json::{config_from_json, descriptor_of, descriptors, to_json};
+pub use pieces::Pieces;
 pub use receive::receive;
 pub use request::{Call, parse_version};
 pub use status::{from_status, to_status};

@@ -1,15 +1,15 @@
 //! Receives a body that has one message, of which no more is kept than the message may have.
 
 use std::error::Error;
-use std::mem;
 use std::pin::pin;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tonic::Status;
 
+use crate::Pieces;
 use crate::infer::{PREFIX, stated};
 
 /// Receives the body of a `what`, whose message has `limit` bytes at most, and what follows it. It
@@ -31,44 +31,22 @@ where
         }
         received.check(what, limit)?;
     }
-    Ok((received.body(), trailers))
+    Ok((received.pieces.whole(), trailers))
 }
 
 /// What has come of a body.
 #[derive(Debug, Default)]
 struct Received {
-    /// The only piece so far, as it came.
-    first: Bytes,
-    /// All pieces, once there are several.
-    all: BytesMut,
+    pieces: Pieces,
     /// The bytes of the body, once it has said how many its message has.
     whole: Option<usize>,
 }
 
 impl Received {
     fn add(&mut self, piece: Bytes) {
-        // Often the end comes by itself.
-        if piece.is_empty() {
-            return;
-        }
-        if self.so_far().is_empty() {
-            self.first = piece;
-        } else {
-            let first = mem::take(&mut self.first);
-            self.make_room(first.len() + piece.len());
-            self.all.extend_from_slice(&first);
-            self.all.extend_from_slice(&piece);
-        }
-        self.whole = stated(self.so_far()).map(|(_, size)| PREFIX.saturating_add(size));
-    }
-
-    /// Makes room for so much more: once it is known, for as much as the message has.
-    fn make_room(&mut self, more: usize) {
-        let size = (self.all.len() + more).max(self.whole.unwrap_or(0));
-        if size > self.all.capacity() {
-            let before = mem::replace(&mut self.all, BytesMut::with_capacity(size));
-            self.all.extend_from_slice(&before);
-        }
+        self.pieces.add(piece, self.whole.unwrap_or(0));
+        let stated = stated(self.pieces.so_far());
+        self.whole = stated.map(|(_, size)| PREFIX.saturating_add(size));
     }
 
     fn check(&self, what: &str, limit: usize) -> Result<(), Status> {
@@ -78,18 +56,10 @@ impl Received {
             let text = format!("the {what} has a message of {size} bytes, and may have {limit}");
             return Err(Status::out_of_range(text));
         }
-        if self.so_far().len() > whole {
+        if self.pieces.so_far().len() > whole {
             return Err(Status::internal(format!("the {what} has more than its one message")));
         }
         Ok(())
-    }
-
-    fn so_far(&self) -> &[u8] {
-        if self.all.is_empty() { &self.first } else { &self.all }
-    }
-
-    fn body(self) -> Bytes {
-        if self.all.is_empty() { self.first } else { self.all.freeze() }
     }
 }
 
@@ -158,8 +128,8 @@ mod tests {
             let mut received = Received::default();
             let pieces = whole.chunks(size).map(Bytes::copy_from_slice);
             pieces.for_each(|piece| received.add(piece));
-            assert!(received.first.is_empty());
-            assert_eq!(received.all.capacity(), whole.len(), "{size}");
+            assert!(received.pieces.first.is_empty());
+            assert_eq!(received.pieces.all.capacity(), whole.len(), "{size}");
         }
     }
 

@@ -76,17 +76,17 @@ async fn contest(
         series.push(Series::new(server.name));
         callers.push(server.callers(&[sentence], CALLERS).await?);
     }
-    for round in 0..settings.rounds {
-        // There and back, so that nobody always comes after the same one.
-        let last = series.len() - 1;
-        for turn in 0..=last {
-            let place = if round % 2 == 0 { turn } else { last - turn };
+    let mut order: Vec<_> = (0..series.len()).collect();
+    for _ in 0..settings.rounds {
+        for &place in &order {
             let sample = match place.checked_sub(sizes.len()) {
                 None => alone.round(sentence, sizes[place], settings.time)?,
                 Some(server) => crate::load::round_of(&mut callers[server], settings.time).await?,
             };
             series[place].push(sample);
         }
+        // There and back, so that nobody always comes after the same one.
+        order.reverse();
     }
     Ok(series)
 }
@@ -129,12 +129,13 @@ async fn single(settings: &Settings, section: &mut Section) -> Result<()> {
     ];
     // Short turns, so that a moment in which the machine is busy meets all of them. Whoever comes
     // after the many callers finds the machine as they left it, which is each of the two by turns.
-    let turns = [[0, 1, 2], [1, 0, 2]];
-    for turn in turns.into_iter().cycle().take(settings.rounds * 3) {
-        for place in turn {
+    let mut order = [0, 1, 2];
+    for _ in 0..settings.rounds * 3 {
+        for place in order {
             let sample = crate::load::round_of(&mut callers[place], settings.time / 3).await?;
             series[place].push(sample);
         }
+        order.swap(0, 1);
     }
     let [on, off, many] = &series;
     row(section, "one caller", on);

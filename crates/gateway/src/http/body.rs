@@ -3,8 +3,9 @@
 use axum::body::{Body, HttpBody};
 use axum::http::StatusCode;
 use axum::http::header::CONNECTION;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use consort_middleware::{Halt, Paced};
+use consort_protocol::Pieces;
 use consort_stage::Error;
 use http_body_util::BodyExt;
 
@@ -70,8 +71,7 @@ async fn collect(body: &mut Paced<Body>, limit: usize) -> Result<Bytes, Stop> {
         return Err(Stop::TooLarge { size: announced, received: 0 });
     }
     let max_chunks = hint.exact().map_or(MAX_CHUNKS, |_| usize::MAX);
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
+    let mut pieces = Pieces::default();
     let mut chunks = 0;
     while let Some(frame) = body.frame().await {
         let chunk = frame?.into_data().unwrap_or_default();
@@ -82,21 +82,13 @@ async fn collect(body: &mut Paced<Body>, limit: usize) -> Result<Bytes, Stop> {
         if chunks > max_chunks {
             return Err(Stop::TooManyChunks);
         }
-        let size = chunk.len() + first.len().max(all.len());
+        let size = chunk.len() + pieces.so_far().len();
         if size > limit {
             return Err(Stop::TooLarge { size, received: size });
         }
-        match chunks {
-            1 => first = chunk,
-            2 => {
-                all.reserve(announced.max(size));
-                all.extend_from_slice(&first);
-                all.extend_from_slice(&chunk);
-            }
-            _ => all.extend_from_slice(&chunk),
-        }
+        pieces.add(chunk, announced);
     }
-    Ok(if chunks > 1 { all.freeze() } else { first })
+    Ok(pieces.whole())
 }
 
 /// Receives and forgets the rest of a body if it is at most so many bytes; says whether it was.

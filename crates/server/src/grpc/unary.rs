@@ -14,11 +14,11 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
+use tonic::metadata::GRPC_CONTENT_TYPE;
 use tower::BoxError;
 
 use super::infer::infer;
 
-static GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static OK: HeaderValue = HeaderValue::from_static("0");
@@ -46,7 +46,7 @@ where
     match answered.await {
         Ok(message) => {
             let mut response = Response::new(Answer::Message(message));
-            response.headers_mut().insert(CONTENT_TYPE, GRPC.clone());
+            response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
             response
         }
         // A body without a message has its end in the head.
