@@ -21,8 +21,14 @@ const MEMORY: u32 = 8;
 const GAIN: f64 = 0.97;
 
 /// A round of a trial that takes so many times the usual ends it: that is not the caches, which
-/// cost the first round some hundredths.
+/// cost the first round some hundredths. One of the usual kind counts as no more than that, as
+/// single rounds are held up by whatever else the machine does.
 const HOPELESS: f64 = 1.2;
+
+/// Once the usual kind takes so many times what it took since the other was tried, that one is due,
+/// as soon as the average has come to what it takes now.
+const CHANGED: f64 = 1.1;
+const SETTLING: u32 = 2 * MEMORY;
 
 /// Numbers of rows up to the next power of two are of one size, and the last is for all larger ones.
 const SIZES: usize = 8;
@@ -38,6 +44,8 @@ struct Size {
     is_wide: bool,
     /// What a row takes so, in seconds, on the average.
     usual: f64,
+    /// The least that this was since the other kind was tried, once it was an average.
+    least: f64,
     /// The usual rounds since the other kind was tried.
     rounds: u32,
     /// How many there are to be before it is tried again.
@@ -76,15 +84,20 @@ impl Contest {
 impl Size {
     /// The usual kind and what a row takes so, and nothing of the other one.
     fn of(is_wide: bool, usual: f64) -> Self {
-        Self { is_wide, usual, rounds: 0, pause: PAUSE.0, tried: 0, took: 0.0 }
+        Self {
+            is_wide,
+            usual,
+            least: f64::INFINITY,
+            rounds: 0,
+            pause: PAUSE.0,
+            tried: 0,
+            took: 0.0,
+        }
     }
 
     fn note(&mut self, is_wide: bool, took: f64) {
         if is_wide == self.is_wide {
-            let is_first = self.usual.is_infinite();
-            self.rounds = self.rounds.saturating_add(1);
-            let weight = f64::from(self.rounds.min(MEMORY)).recip();
-            self.usual = if is_first { took } else { self.usual + (took - self.usual) * weight };
+            self.note_usual(took);
             return;
         }
         self.tried += 1;
@@ -99,6 +112,20 @@ impl Size {
             } else {
                 self.later(self.is_wide, self.usual)
             };
+        }
+    }
+
+    fn note_usual(&mut self, took: f64) {
+        let is_first = self.usual.is_infinite();
+        self.rounds = self.rounds.saturating_add(1);
+        let weight = f64::from(self.rounds.min(MEMORY)).recip();
+        let took = took.min(HOPELESS * self.usual);
+        self.usual = if is_first { took } else { self.usual + (took - self.usual) * weight };
+        if self.rounds >= MEMORY {
+            self.least = self.least.min(self.usual);
+        }
+        if self.usual > CHANGED * self.least {
+            self.rounds = self.rounds.max(self.pause.saturating_sub(SETTLING));
         }
     }
 
@@ -159,6 +186,31 @@ mod tests {
         assert!(wide[0] <= PAUSE.1 as usize && wide.len() > 400, "{wide:?}");
         let wide = rounds(&mut contest, 1_000, 14.0, 11.0);
         assert!(wide.len() <= PAUSE.1 as usize, "{wide:?}");
+    }
+
+    #[test]
+    fn the_other_is_tried_soon_when_the_usual_becomes_slow() {
+        let mut contest = Contest::default();
+        rounds(&mut contest, 5_000, 10.0, 11.0);
+        let wide = rounds(&mut contest, 256, 11.8, 11.0);
+        let narrow = (0..256).find(|round| !wide.contains(round));
+        assert!(narrow.is_some_and(|first| (SETTLING as usize..32).contains(&first)), "{wide:?}");
+        assert!(wide.len() < 64, "{wide:?}");
+        let mut contest = Contest::default();
+        rounds(&mut contest, 5_000, 14.0, 11.0);
+        let wide = rounds(&mut contest, PAUSE.1 as usize, 14.0, 11.5);
+        assert!(wide.len() <= 1, "it has hardly changed: {wide:?}");
+    }
+
+    #[test]
+    fn single_slow_rounds_bring_no_trial() {
+        let mut contest = Contest::default();
+        rounds(&mut contest, 5_000, 10.0, 11.0);
+        let wide = (0..PAUSE.1).filter(|round| {
+            let took = if round % 4 == 0 { 30.0 } else { 10.0 };
+            rounds(&mut contest, 1, took, 11.0) == [0]
+        });
+        assert_eq!(wide.count(), (PAUSE.1 - TRIAL) as usize, "but the one that is due anyway");
     }
 
     #[test]
