@@ -99,8 +99,8 @@ class Bert:
         # The key's bias adds the same to all scores of a token, which softmax takes away.
         query = self.linear(x, f"{prefix}.self.query", size, size)
         key, value = (self.product(x, f"{prefix}.self.{part}", size, size) for part in ("key", "value"))
-        # Scores, softmax and what they weigh as operators of their own take 5 % longer on one core, and 10 % on two,
-        # where each part leaves its rows in the other core's cache than the next one reads them from.
+        # As operators of their own, transposes, products and softmax take longer: 2 to 5 % of a run on one core, and
+        # 7 to 12 % on two, where each leaves half of its rows in the other core's cache than the next reads them in.
         attended = graph.node("Attention", query, key, value, bias, q_num_heads=self.heads, kv_num_heads=self.heads)
         product = self.product(attended, f"{prefix}.output.dense", size, size)
         projected = graph.node("Add", product, self.output_bias(prefix))
