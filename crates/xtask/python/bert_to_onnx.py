@@ -14,10 +14,14 @@ from checkpoint import Folder, to_fp16
 from onnx_graph import CONFIG_KEY, Graph, ModelError
 
 OPSET = 23
-"""The first with `Attention`, which ONNX Runtime computes on a CPU since 1.23 and on a card since 1.25."""
+"""The first with `Attention`, which ONNX Runtime computes on a CPU since 1.23; on a card 1.24 does not and 1.31 does."""
 
 ARCHITECTURES = ("BertModel", "BertForMaskedLM", "BertForSequenceClassification", "BertForTokenClassification")
 """Those whose encoder is the same; a head on top of it is left away."""
+
+HIDDEN = -1e30
+"""What hides a token's score. The lowest float is infinity to ONNX Runtime on a card, which multiplies by log2(e), and
+then a row that hides all its tokens is no number."""
 
 APPROXIMATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 """How each activation that a configuration may name computes the Gaussian error linear unit."""
@@ -83,12 +87,11 @@ class Bert:
         return self.weight(f"embeddings.{kind}_embeddings.weight", self.checkpoint.setting(rows), self.hidden)
 
     def mask_bias(self, mask: str) -> str:
-        """Zero for the tokens to look at and the lowest number for padding, [batch, 1, sequence, sequence]."""
+        """Zero for the tokens to look at and `HIDDEN` for padding, [batch, 1, sequence, sequence]."""
         graph = self.graph
         kept = graph.node("Cast", graph.node("Unsqueeze", mask, graph.ints(1, 2)), to=TensorProto.BOOL)
-        lowest = graph.scalar(float(np.finfo(np.float32).min), np.float32)
-        bias = graph.node("Where", kept, graph.scalar(0, np.float32), lowest)
-        # The same for every token that looks: `Attention` has a row for each of them.
+        bias = graph.node("Where", kept, graph.scalar(0, np.float32), graph.scalar(HIDDEN, np.float32))
+        # The same for every token that looks, which ONNX Runtime does not take as one row for all of them.
         length = graph.node("Shape", mask, start=1, end=2)
         shape = graph.node("Concat", graph.ints(1, 1), length, graph.ints(1), axis=0)
         return graph.node("Expand", bias, shape)
@@ -110,7 +113,7 @@ class Bert:
         """The bias of the attention's output, and the value's: a token's weights sum up to one, so that comes out whole."""
         weight = self.read(f"{prefix}.output.dense.weight", self.hidden, self.hidden)
         bias, value = (self.read(f"{prefix}.{part}.bias", self.hidden) for part in ("output.dense", "self.value"))
-        return self.store(f"{prefix}.output.dense.bias", bias + weight.astype(np.float64) @ value)
+        return self.store(f"{prefix}.output.dense.bias+value", bias + weight.astype(np.float64) @ value)
 
     def feed_forward(self, x: str, prefix: str, output: str | None) -> str:
         """Two layers with an activation between them, and their normed residual."""

@@ -34,13 +34,15 @@ pub(crate) fn are_built(checkout: &Checkout) -> bool {
 
 /// Builds all-MiniLM-L6-v2 and puts it and its tokenizer into the shipped repository.
 pub(crate) fn run(checkout: &Checkout) -> Result<()> {
+    let [model, tokenizer] = minilm(checkout);
     if are_built(checkout) {
-        progress::say(
-            "all-MiniLM-L6-v2 is there already: delete `model_repository/minilm/1/model.onnx` to build it again",
-        );
+        let script = checkout.path("crates/xtask/python/bert_to_onnx.py");
+        let when = if is_older(&model, &script) { ", from before its script changed" } else { "" };
+        progress::say(&format!(
+            "all-MiniLM-L6-v2 is there already{when}: delete `model_repository/minilm/1/model.onnx` to build it again"
+        ));
         return Ok(());
     }
-    let [model, tokenizer] = minilm(checkout);
     let python = venv::ensure(checkout, Requirements::Convert)?;
     let checkpoint = minilm_checkpoint(checkout)?;
     progress::step("building `model_repository/minilm/1/model.onnx`", || {

@@ -21,14 +21,20 @@ const MEMORY: u32 = 8;
 const GAIN: f64 = 0.97;
 
 /// A round of a trial that takes so many times the usual ends it: that is not the caches, which
-/// cost the first round some hundredths. One of the usual kind counts as no more than that, as
-/// single rounds are held up by whatever else the machine does.
+/// cost the first round some hundredths. One of the usual kind counts as no more than that, unless
+/// the one before it took longer: single rounds are held up by whatever else the machine does.
 const HOPELESS: f64 = 1.2;
 
-/// Once the usual kind takes so many times what it took since the other was tried, that one is due,
-/// as soon as the average has come to what it takes now.
+/// Once the usual kind takes so many times the least that it took since the other was tried, that
+/// one is tried before its time.
 const CHANGED: f64 = 1.1;
+
+/// The usual rounds between noticing that and the trial, in which the average comes to what is.
 const SETTLING: u32 = 2 * MEMORY;
+
+/// The usual rounds after a trial in which that is left alone, as what rounds take may change all
+/// the time: rows are not all of one length.
+const CALM: u32 = 4 * SETTLING;
 
 /// Numbers of rows up to the next power of two are of one size, and the last is for all larger ones.
 const SIZES: usize = 8;
@@ -46,6 +52,8 @@ struct Size {
     usual: f64,
     /// The least that this was since the other kind was tried, once it was an average.
     least: f64,
+    /// What a row took in the last usual round.
+    last: f64,
     /// The usual rounds since the other kind was tried.
     rounds: u32,
     /// How many there are to be before it is tried again.
@@ -88,6 +96,7 @@ impl Size {
             is_wide,
             usual,
             least: f64::INFINITY,
+            last: 0.0,
             rounds: 0,
             pause: PAUSE.0,
             tried: 0,
@@ -119,12 +128,13 @@ impl Size {
         let is_first = self.usual.is_infinite();
         self.rounds = self.rounds.saturating_add(1);
         let weight = f64::from(self.rounds.min(MEMORY)).recip();
-        let took = took.min(HOPELESS * self.usual);
-        self.usual = if is_first { took } else { self.usual + (took - self.usual) * weight };
+        let counted = took.min(self.last.max(HOPELESS * self.usual));
+        self.last = took;
+        self.usual = if is_first { took } else { self.usual + (counted - self.usual) * weight };
         if self.rounds >= MEMORY {
             self.least = self.least.min(self.usual);
         }
-        if self.usual > CHANGED * self.least {
+        if self.rounds >= CALM && self.usual > CHANGED * self.least {
             self.rounds = self.rounds.max(self.pause.saturating_sub(SETTLING));
         }
     }
@@ -190,16 +200,33 @@ mod tests {
 
     #[test]
     fn the_other_is_tried_soon_when_the_usual_becomes_slow() {
-        let mut contest = Contest::default();
-        rounds(&mut contest, 5_000, 10.0, 11.0);
-        let wide = rounds(&mut contest, 256, 11.8, 11.0);
-        let narrow = (0..256).find(|round| !wide.contains(round));
-        assert!(narrow.is_some_and(|first| (SETTLING as usize..32).contains(&first)), "{wide:?}");
-        assert!(wide.len() < 64, "{wide:?}");
+        for (wide, narrow) in [(11.8, 11.0), (20.0, 16.0)] {
+            let mut contest = Contest::default();
+            rounds(&mut contest, 5_000, 10.0, 11.0);
+            while contest.0[size(16)].rounds != CALM {
+                rounds(&mut contest, 1, 10.0, 11.0);
+            }
+            let slow = rounds(&mut contest, PAUSE.1 as usize, wide, narrow);
+            let first = (0..).find(|round| !slow.contains(round)).unwrap();
+            assert!((SETTLING as usize..2 * SETTLING as usize).contains(&first), "{slow:?}");
+            assert!(slow.len() < 64, "and it wins: {slow:?}");
+        }
         let mut contest = Contest::default();
         rounds(&mut contest, 5_000, 14.0, 11.0);
         let wide = rounds(&mut contest, PAUSE.1 as usize, 14.0, 11.5);
         assert!(wide.len() <= 1, "it has hardly changed: {wide:?}");
+    }
+
+    #[test]
+    fn what_changes_all_the_time_brings_no_trial_after_another() {
+        let mut contest = Contest::default();
+        rounds(&mut contest, 5_000, 10.0, 11.0);
+        while contest.0[size(16)].rounds != MEMORY {
+            rounds(&mut contest, 1, 10.0, 11.0);
+        }
+        let slow = rounds(&mut contest, PAUSE.1 as usize, 11.8, 11.0);
+        let first = (0..).find(|round| !slow.contains(round));
+        assert_eq!(first, Some((CALM - MEMORY + SETTLING) as usize));
     }
 
     #[test]
