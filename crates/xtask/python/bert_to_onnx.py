@@ -20,8 +20,7 @@ ARCHITECTURES = ("BertModel", "BertForMaskedLM", "BertForSequenceClassification"
 """Those whose encoder is the same; a head on top of it is left away."""
 
 HIDDEN = -1e30
-"""What hides a token's score. The lowest float is infinity to ONNX Runtime on a card, which multiplies by log2(e), and
-then a row that hides all its tokens is no number."""
+"""What hides a token's score; the lowest float is infinity to whoever multiplies scores by log2(e), as cards do."""
 
 APPROXIMATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 """How each activation that a configuration may name computes the Gaussian error linear unit."""
