@@ -198,18 +198,30 @@ mod tests {
         assert!(wide.len() <= PAUSE.1 as usize, "{wide:?}");
     }
 
+    /// One run for all has long been the sooner, and so many rounds have gone by since the last trial.
+    fn settled(since: u32) -> Contest {
+        let mut contest = Contest::default();
+        rounds(&mut contest, 5_000, 10.0, 11.0);
+        while contest.0[size(16)].rounds != since {
+            rounds(&mut contest, 1, 10.0, 11.0);
+        }
+        contest
+    }
+
+    /// The rounds until one on each is tried, once these are the times, and all that were one run.
+    fn until_narrow(contest: &mut Contest, wide: f64, narrow: f64) -> (usize, Vec<usize>) {
+        let all = PAUSE.1 as usize;
+        let was_wide = rounds(contest, all, wide, narrow);
+        let first = (0..all).find(|round| !was_wide.contains(round));
+        (first.expect("it is tried in this time"), was_wide)
+    }
+
     #[test]
     fn the_other_is_tried_soon_when_the_usual_becomes_slow() {
         for (wide, narrow) in [(11.8, 11.0), (20.0, 16.0)] {
-            let mut contest = Contest::default();
-            rounds(&mut contest, 5_000, 10.0, 11.0);
-            while contest.0[size(16)].rounds != CALM {
-                rounds(&mut contest, 1, 10.0, 11.0);
-            }
-            let slow = rounds(&mut contest, PAUSE.1 as usize, wide, narrow);
-            let first = (0..256).find(|round| !slow.contains(round)).unwrap();
-            assert!((SETTLING as usize..2 * SETTLING as usize).contains(&first), "{slow:?}");
-            assert!(slow.len() < 64, "and it wins: {slow:?}");
+            let (first, was_wide) = until_narrow(&mut settled(CALM), wide, narrow);
+            assert!((SETTLING as usize..2 * SETTLING as usize).contains(&first), "{was_wide:?}");
+            assert!(was_wide.len() < 64, "and it wins: {was_wide:?}");
         }
         let mut contest = Contest::default();
         rounds(&mut contest, 5_000, 14.0, 11.0);
@@ -219,14 +231,8 @@ mod tests {
 
     #[test]
     fn what_changes_all_the_time_brings_no_trial_after_another() {
-        let mut contest = Contest::default();
-        rounds(&mut contest, 5_000, 10.0, 11.0);
-        while contest.0[size(16)].rounds != MEMORY {
-            rounds(&mut contest, 1, 10.0, 11.0);
-        }
-        let slow = rounds(&mut contest, PAUSE.1 as usize, 11.8, 11.0);
-        let first = (0..256).find(|round| !slow.contains(round));
-        assert_eq!(first, Some((CALM - MEMORY + SETTLING) as usize));
+        let (first, _) = until_narrow(&mut settled(MEMORY), 11.8, 11.0);
+        assert_eq!(first, (CALM - MEMORY + SETTLING) as usize);
     }
 
     #[test]
